@@ -1,0 +1,1 @@
+"""Landmark schemes, data sets, preparation and batched augmentation."""
