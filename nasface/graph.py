@@ -1,0 +1,203 @@
+"""Search spaces as graphs of data: validation, closure, digest, random connected sub-graphs. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from nasface.errors import GraphError, did_you_mean
+
+Edge = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A feature map and the encoder that follows it.
+
+    Attributes:
+        id: unique name, '<stage>.<resolution>' in the built-in spaces, for example '3.1'.
+        channels: channels of the map.
+        stride: input pixels per cell of the map.
+        stage: the column in which tables and drawings show the node.
+        block: whether it holds an encoder block; a node without one only fuses.
+    """
+
+    id: str
+    channels: int
+    stride: int
+    stage: int = 0
+    block: bool = True
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A directed acyclic graph of feature maps.
+
+    Attributes:
+        nodes: in topological order.
+        edges: in the order in which factors are stored.
+        fixed: edges without a factor: no penalty and no criterion sees them, closure may still remove them.
+        inputs: nodes fed by the stem.
+        outputs: nodes read by the head.
+
+    Raises:
+        GraphError: on duplicate or unknown names, a cycle or an edge against the order of `nodes`.
+    """
+
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    fixed: frozenset[Edge] = frozenset()
+
+    def __post_init__(self) -> None:
+        order = {node.id: i for i, node in enumerate(self.nodes)}
+        if len(order) != len(self.nodes):
+            raise GraphError("a graph has two nodes of the same id; give every node its own")
+        if len(set(self.edges)) != len(self.edges):
+            raise GraphError("a graph lists the same edge twice; list every edge once")
+        for name in (*self.inputs, *self.outputs, *(end for edge in self.edges for end in edge)):
+            if name not in order:
+                raise GraphError(f"a graph refers to node '{name}', which it does not have; {did_you_mean(name, order)}")
+        for src, dst in self.edges:
+            if order[src] >= order[dst]:
+                raise GraphError(f"edge {src} -> {dst} runs against the order of the nodes; list '{src}' before '{dst}'")
+        if stray := self.fixed - set(self.edges):
+            raise GraphError(f"{len(stray)} fixed edges are not edges of the graph, for example {min(stray)}")
+        if not self.inputs or not self.outputs:
+            raise GraphError("a graph needs at least one input and one output node")
+
+    @cached_property
+    def node(self) -> Mapping[str, Node]:
+        """Nodes by id."""
+        return {node.id: node for node in self.nodes}
+
+    @cached_property
+    def prunable(self) -> tuple[Edge, ...]:
+        """The edges that carry a factor, in the order of `edges`."""
+        return tuple(edge for edge in self.edges if edge not in self.fixed)
+
+    @cached_property
+    def parents(self) -> Mapping[str, tuple[str, ...]]:
+        """Sources of the edges into each node, in the order of `edges`."""
+        into: dict[str, list[str]] = {node.id: [] for node in self.nodes}
+        for src, dst in self.edges:
+            into[dst].append(src)
+        return {name: tuple(sources) for name, sources in into.items()}
+
+    @cached_property
+    def blocks(self) -> tuple[str, ...]:
+        """Nodes whose encoder can be pruned away: all blocks but those of the input nodes."""
+        return tuple(n.id for n in self.nodes if n.block and n.id not in self.inputs)
+
+    @property
+    def max_stride(self) -> int:
+        """The input size must be a multiple of this, in pixels."""
+        return max(node.stride for node in self.nodes)
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the graph by content: the same for the same nodes, edges, ends and fixed edges, in any process."""
+        content = [
+            [[n.id, n.channels, n.stride, n.stage, n.block] for n in self.nodes],
+            [[*edge, edge in self.fixed] for edge in self.edges],
+            list(self.inputs),
+            list(self.outputs),
+        ]
+        return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()[:16]
+
+    def closure(self, edges: Iterable[Edge]) -> frozenset[Edge]:
+        """Of `edges`, those on a path from an input to an output. Unknown edges raise GraphError."""
+        wanted = set(edges)
+        if unknown := wanted - set(self.edges):
+            src, dst = min(unknown)
+            raise GraphError(
+                f"edge {src} -> {dst} is not in the search space ({len(unknown)} such edges); "
+                "an edge joins two nodes of this graph, written as [source, target]"
+            )
+        reached = set(self.inputs)
+        for edge in self._sorted(wanted):
+            if edge[0] in reached:
+                reached.add(edge[1])
+        useful = set(self.outputs)
+        for edge in reversed(self._sorted(wanted)):
+            if edge[1] in useful:
+                useful.add(edge[0])
+        return frozenset(e for e in wanted if e[0] in reached and e[1] in useful)
+
+    def keep(self, edges: Iterable[Edge]) -> Graph:
+        """The closed sub-graph of `edges`.
+
+        Nodes, edges and outputs that lie on no path from an input to an output are dropped.
+
+        Raises:
+            GraphError: when an edge is unknown or no input reaches an output any more.
+        """
+        kept = self.closure(edges)
+        used = {end for edge in kept for end in edge}
+        # an input that is an output itself needs no edge
+        used |= set(self.inputs) & set(self.outputs)
+        outputs = tuple(name for name in self.outputs if name in used)
+        if not outputs:
+            raise GraphError(
+                "the kept edges leave no path from an input to an output, so the network would be disconnected; "
+                "keep more edges (a lower threshold, a larger share)"
+            )
+        return Graph(
+            nodes=tuple(n for n in self.nodes if n.id in used),
+            edges=tuple(e for e in self.edges if e in kept),
+            inputs=tuple(name for name in self.inputs if name in used),
+            outputs=outputs,
+            fixed=self.fixed & kept,
+        )
+
+    def keep_prunable(self, edges: Iterable[Edge]) -> Graph:
+        """`keep` for a choice among the prunable edges: the fixed ones stay wherever closure lets them."""
+        return self.keep({*edges, *self.fixed})
+
+    def random_subgraph(self, rng: np.random.Generator, share: float, attempts: int = 1000) -> Graph:
+        """A random closed sub-graph: every prunable edge is drawn with probability `share`.
+
+        Raises:
+            GraphError: when no draw in `attempts` connects an input to an output.
+        """
+        for _ in range(attempts):
+            drawn = rng.random(len(self.prunable)) < share
+            try:
+                return self.keep_prunable(e for e, keep in zip(self.prunable, drawn, strict=True) if keep)
+            except GraphError:
+                continue
+        raise GraphError(f"no connected sub-graph found in {attempts} draws with share {share}; use a larger share")
+
+    def _sorted(self, edges: set[Edge]) -> list[Edge]:
+        """Edges by the topological place of their source."""
+        place = {node.id: i for i, node in enumerate(self.nodes)}
+        return sorted(edges, key=lambda edge: (place[edge[0]], place[edge[1]]))
+
+
+def parse_edges(items: Sequence[object]) -> list[Edge]:
+    """Edges from JSON: each a pair of node ids, an id a string or a [stage, resolution] pair.
+
+    Raises:
+        GraphError: naming the first item that is neither.
+    """
+
+    def name(end: object) -> str:
+        match end:
+            case str():
+                return end
+            case [int(), int()]:
+                return f"{end[0]}.{end[1]}"
+        raise GraphError(f"'{end}' names no node; expected an id such as \"3.1\" or a pair [stage, resolution]")
+
+    edges = []
+    for item in items:
+        if not isinstance(item, list | tuple) or len(item) != 2:
+            raise GraphError(f"{json.dumps(item, default=str)[:80]} is no edge; expected [source, target]")
+        edges.append((name(item[0]), name(item[1])))
+    return edges

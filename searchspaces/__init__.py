@@ -1,0 +1,1 @@
+"""The built-in search spaces: plug-ins like anyone else's."""

@@ -1,0 +1,70 @@
+"""The HRSuperNet: every stage reads every map of the stage before (Lin et al. 2023, section 3.1, Figure 2)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from nasface.errors import GraphError
+from nasface.graph import Graph, Node
+from searchspaces.highres import HighResolutionSpace, branch, build, check_options, stage1_channels
+
+
+def hrsupernet(
+    *,
+    encoder: Literal["mbconv", "residual"] = "mbconv",
+    stage1: Literal["mbconv", "residual", "bottleneck"] | None = None,
+    width: int = 18,
+    depth: int = 4,
+    stages: int = 10,
+    resolutions: int = 4,
+    stem_channels: int = 64,
+    alpha: float | None = None,
+    relu_after_identity: bool = True,
+) -> HighResolutionSpace:
+    """Stage 1 at stride 4, then `stages - 1` columns of `resolutions` maps, densely joined column to column.
+
+    The defaults give the paper's 132 edges and 32 prunable encoder blocks; the last stage only fuses.
+
+    Args:
+        encoder: block of the encoders of stages 2 and up.
+        stage1: block of stage 1; the encoder's by default.
+        width: channels at stride 4, doubled with each resolution.
+        depth: blocks in an encoder.
+        stages: number of stages, the first and the fuse-only last included; at least 2.
+        resolutions: maps a stage, at strides 4, 8, 16, ...
+        stem_channels: width of the stem and, but for a bottleneck, of stage 1.
+        alpha: initial factor of every edge; None stands for 1 / number of inputs.
+        relu_after_identity: see `HighResolutionSpace`.
+    """
+    stage1 = stage1 or encoder
+    check_options(encoder, stage1, width=width, depth=depth, resolutions=resolutions, stem_channels=stem_channels)
+    if stages < 2:
+        raise GraphError(f"space option stages is {stages}; expected at least 2, stage 1 and the one that fuses")
+    first = Node("1.0", stage1_channels(stage1, stem_channels), 4, stage=1)
+    columns = [[first]] + [
+        [branch(stage, r, width, block=stage < stages) for r in range(resolutions)] for stage in range(2, stages + 1)
+    ]
+    graph = Graph(
+        nodes=tuple(node for column in columns for node in column),
+        edges=tuple(
+            (src.id, dst.id)
+            for before, after in zip(columns, columns[1:], strict=False)
+            for dst in after
+            for src in before
+        ),
+        inputs=(first.id,),
+        outputs=tuple(node.id for node in columns[-1]),
+    )
+    return build(
+        "hrsupernet",
+        graph,
+        encoder=encoder,
+        stage1=stage1,
+        width=width,
+        depth=depth,
+        stages=stages,
+        resolutions=resolutions,
+        stem_channels=stem_channels,
+        alpha=alpha,
+        relu_after_identity=relu_after_identity,
+    )
