@@ -63,10 +63,14 @@ class Graph:
             raise GraphError("a graph lists the same edge twice; list every edge once")
         for name in (*self.inputs, *self.outputs, *(end for edge in self.edges for end in edge)):
             if name not in order:
-                raise GraphError(f"a graph refers to node '{name}', which it does not have; {did_you_mean(name, order)}")
+                raise GraphError(
+                    f"a graph refers to node '{name}', which it does not have; {did_you_mean(name, order)}"
+                )
         for src, dst in self.edges:
             if order[src] >= order[dst]:
-                raise GraphError(f"edge {src} -> {dst} runs against the order of the nodes; list '{src}' before '{dst}'")
+                raise GraphError(
+                    f"edge {src} -> {dst} runs against the order of the nodes; list '{src}' before '{dst}'"
+                )
         if stray := self.fixed - set(self.edges):
             raise GraphError(f"{len(stray)} fixed edges are not edges of the graph, for example {min(stray)}")
         if not self.inputs or not self.outputs:

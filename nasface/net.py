@@ -114,7 +114,9 @@ def inherit(slim: GraphNet, parent: GraphNet) -> Inherited:
         )
     source, target = parent.state_dict(), slim.state_dict()
     keep = [i for i, edge in enumerate(parent.graph.prunable) if edge in set(slim.graph.prunable)]
-    copied, sliced, untouched = [], [], []
+    copied: list[str] = []
+    sliced: list[str] = []
+    untouched: list[str] = []
     outputs = set(slim.graph.outputs)
     for name, tensor in target.items():
         if name == "alpha":
@@ -168,6 +170,6 @@ def _owned(head: Head, name: str, outputs: set[str]) -> list[tuple[int, Tensor]]
 
 
 def edge_values(net: GraphNet) -> dict[Edge, float]:
-    """alpha by prunable edge."""
+    """The factors alpha by prunable edge."""
     values: Sequence[float] = net.alpha.detach().cpu().tolist()
     return dict(zip(net.graph.prunable, values, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -61,7 +62,7 @@ class Head(nn.Module):
     output node that each index belongs to. Weights are then inherited by slicing.
     """
 
-    owners: Owners = {}
+    owners: Owners = MappingProxyType({})
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Maps of the output nodes in graph order, to heatmaps (B, L, h, w)."""

@@ -27,7 +27,8 @@ class MBConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
-        return x + self.body(x)
+        out: Tensor = x + self.body(x)
+        return out
 
 
 class BasicBlock(nn.Module):
@@ -35,14 +36,13 @@ class BasicBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            *conv_bn(channels, channels), nn.ReLU(inplace=True), *conv_bn(channels, channels)
-        )
+        self.body = nn.Sequential(*conv_bn(channels, channels), nn.ReLU(inplace=True), *conv_bn(channels, channels))
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
-        return self.relu(x + self.body(x))
+        out: Tensor = self.relu(x + self.body(x))
+        return out
 
 
 class Bottleneck(nn.Module):
@@ -63,7 +63,8 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, cin, H, W) to (B, cout, H, W)."""
-        return self.relu(self.shortcut(x) + self.body(x))
+        out: Tensor = self.relu(self.shortcut(x) + self.body(x))
+        return out
 
 
 def stack(block: Callable[[int], nn.Module], channels: int, depth: int) -> nn.Sequential:

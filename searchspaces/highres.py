@@ -81,14 +81,18 @@ class HighResolutionSpace:
         if node.id in self.graph.inputs:
             return self._stage1(node.channels)
         encoder = stack(ENCODERS[self.encoder], node.channels, self.depth) if node.block else nn.Identity()
-        only_identity = len(parents) == 1 and (parents[0].stride, parents[0].channels) == (node.stride, node.channels)
+        only_identity = len(parents) == 1 and (parents[0].stride, parents[0].channels) == (
+            node.stride,
+            node.channels,
+        )
         if only_identity and not self.relu_after_identity:
             return encoder
         return nn.Sequential(nn.ReLU(), encoder) if node.block else nn.ReLU()
 
     def head(self, outputs: Sequence[Node], num_landmarks: int) -> Head:
-        """All output maps at the finest stride, concatenated, two 1x1 convolutions."""
-        return ConcatHead(outputs, num_landmarks)
+        """All output maps at the full graph's finest output stride, concatenated, two 1x1 convolutions."""
+        finest = min(self.graph.node[name].stride for name in self.graph.outputs)
+        return ConcatHead(outputs, num_landmarks, finest)
 
     def _stage1(self, channels: int) -> nn.Module:
         if self.stage1 != "bottleneck":
@@ -98,16 +102,15 @@ class HighResolutionSpace:
 
 
 class ConcatHead(Head):
-    """Upsample to the finest stride, concatenate, 1x1 conv + BN + ReLU of the same width, 1x1 conv to heatmaps.
+    """Upsample to stride `finest`, concatenate, 1x1 conv + BN + ReLU of the same width, 1x1 conv to heatmaps.
 
     Hidden channel i belongs to the output node that input channel i came from, so the head narrows by rows
     and by columns when an output node is pruned.
     """
 
-    def __init__(self, outputs: Sequence[Node], num_landmarks: int) -> None:
+    def __init__(self, outputs: Sequence[Node], num_landmarks: int, finest: int) -> None:
         super().__init__()
         width = sum(node.channels for node in outputs)
-        finest = min(node.stride for node in outputs)
         self.factors = [node.stride // finest for node in outputs]
         self.hidden = nn.Conv2d(width, width, 1)
         self.norm = nn.BatchNorm2d(width)
@@ -124,7 +127,7 @@ class ConcatHead(Head):
         }
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """Maps in graph order to heatmaps (B, L, H/finest stride, W/finest stride)."""
+        """Maps in graph order to heatmaps (B, L, H/finest, W/finest)."""
         scaled = [
             m if f == 1 else F.interpolate(m, scale_factor=f, mode="bilinear", align_corners=False)
             for m, f in zip(maps, self.factors, strict=True)

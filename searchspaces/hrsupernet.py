@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 from nasface.errors import GraphError
@@ -46,12 +47,7 @@ def hrsupernet(
     ]
     graph = Graph(
         nodes=tuple(node for column in columns for node in column),
-        edges=tuple(
-            (src.id, dst.id)
-            for before, after in zip(columns, columns[1:], strict=False)
-            for dst in after
-            for src in before
-        ),
+        edges=tuple((src.id, dst.id) for before, after in pairwise(columns) for dst in after for src in before),
         inputs=(first.id,),
         outputs=tuple(node.id for node in columns[-1]),
     )

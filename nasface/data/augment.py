@@ -1,0 +1,166 @@
+"""Batches on the device: cached crops to augmented network inputs and their landmarks, with torch alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import torch
+from annotated_types import Interval
+from torch import Tensor
+from torch.nn import functional as F
+
+from nasface.data.base import Scheme
+from nasface.data.prepare import PreparedFaces
+from nasface.step import STRICT, Batch
+
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet, the field's usual
+STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far a training face is changed; everything is drawn per face.
+
+    Attributes:
+        scale: zoom is drawn from 1 - scale to 1 + scale.
+        rotation: degrees, drawn from -rotation to +rotation.
+        flip: probability of a horizontal flip.
+        shift: share of the input size, drawn from -shift to +shift for x and y.
+        colour: brightness and contrast factors are drawn from 1 - colour to 1 + colour.
+        occlusion: probability of a grey-noise rectangle over 10 to 50 % of either side.
+    """
+
+    scale: Annotated[float, Interval(ge=0, lt=1)] = 0.25
+    rotation: Annotated[float, Interval(ge=0, le=180)] = 30.0
+    flip: Annotated[float, Interval(ge=0, le=1)] = 0.5
+    shift: Annotated[float, Interval(ge=0, le=1)] = 0.0
+    colour: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    occlusion: Annotated[float, Interval(ge=0, le=1)] = 0.0
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+
+@dataclass(frozen=True)
+class DeviceFaces:
+    """Prepared faces on the device.
+
+    Attributes:
+        images_NHWC: uint8 crops, wider than the input so that augmentation has context.
+        landmarks_NL2: float32, in pixels of the crop.
+        input_size: pixels of the network's input, the centre of the crop.
+    """
+
+    images_NHWC: Tensor
+    landmarks_NL2: Tensor
+    input_size: int
+    scheme: Scheme
+
+    def __len__(self) -> int:
+        return len(self.images_NHWC)
+
+    def plain(self, batch: int) -> Iterator[Batch]:
+        """All faces in order, unchanged: the centre slice of each crop."""
+        pad = (self.images_NHWC.shape[1] - self.input_size) // 2
+        window = slice(pad, pad + self.input_size)
+        points_NL2 = self.input_landmarks()
+        for start in range(0, len(self), batch):
+            images = self.images_NHWC[start : start + batch, window, window]
+            yield Batch(normalise(images.permute(0, 3, 1, 2)), points_NL2[start : start + batch])
+
+    def input_landmarks(self) -> Tensor:
+        """(N, L, 2) in pixels of the unchanged input."""
+        return self.landmarks_NL2 - (self.images_NHWC.shape[1] - self.input_size) // 2
+
+    def augmented(self, batch: int, how: Augmentation, random: torch.Generator, share: float = 1.0) -> Iterator[Batch]:
+        """One epoch of shuffled, augmented batches.
+
+        Args:
+            batch: faces in a batch; what is left over of less than a batch waits for another epoch.
+            how: the augmentation.
+            random: a CPU generator, so that the same seed draws the same batches on any device.
+            share: part of the faces that makes an epoch.
+        """
+        order = torch.randperm(len(self), generator=random)[: max(1, round(share * len(self)))]
+        batch = min(batch, len(order))
+        for start in range(0, len(order) - batch + 1, batch):
+            yield self._augment(order[start : start + batch], how, random)
+
+    def _augment(self, index_B: Tensor, how: Augmentation, random: torch.Generator) -> Batch:
+        device, size, crop = self.images_NHWC.device, self.input_size, self.images_NHWC.shape[1]
+        n = len(index_B)
+
+        def uniform(limit: float, *shape: int) -> Tensor:
+            return (2 * torch.rand(n, *shape, generator=random) - 1) * limit
+
+        zoom = 1 + uniform(how.scale)
+        angle = uniform(math.radians(how.rotation))
+        flipped = torch.rand(n, generator=random) < how.flip
+        shift_B2 = uniform(how.shift, 2) * size
+        light_B2 = 1 + uniform(how.colour, 2)
+        # forward map, pixels from the crop's centre to pixels from the input's centre:
+        # q = mirror(zoom * R p) + shift, with the mirror on x after the turn
+        cos, sin, mirror = zoom * angle.cos(), zoom * angle.sin(), 1.0 - 2.0 * flipped.float()
+        forward_B22 = torch.stack((torch.stack((mirror * cos, -mirror * sin), 1), torch.stack((sin, cos), 1)), 1)
+        backward_B22 = torch.linalg.inv(forward_B22)
+
+        forward_B22, backward_B22, shift_B2, light_B2, flipped, index_B = (
+            t.to(device, non_blocking=True) for t in (forward_B22, backward_B22, shift_B2, light_B2, flipped, index_B)
+        )
+        points = self.landmarks_NL2[index_B] - (crop - 1) / 2
+        points = points @ forward_B22.transpose(1, 2) + shift_B2[:, None] + (size - 1) / 2
+        swapped = points[:, torch.tensor(self.scheme.flip, device=device)]
+        points = torch.where(flipped[:, None, None], swapped, points)
+
+        # grid_sample wants, for each input pixel, its place in the crop in units of half the crop's size
+        theta_B23 = torch.cat((backward_B22 * (size / crop), -(backward_B22 @ shift_B2[..., None]) * (2 / crop)), dim=2)
+        grid = F.affine_grid(theta_B23, [n, 3, size, size], align_corners=False)
+        crops = self.images_NHWC[index_B].permute(0, 3, 1, 2).float()
+        images = F.grid_sample(crops, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        if how.colour:
+            brightness, contrast = light_B2[:, :1, None, None], light_B2[:, 1:, None, None]
+            grey = images.mean(dim=(1, 2, 3), keepdim=True)
+            images = ((images - grey) * contrast + grey * brightness).clamp(0, 255)
+        if how.occlusion:
+            images = _occlude(images, how.occlusion, random)
+        return Batch(normalise(images), points)
+
+
+def on_device(faces: PreparedFaces, device: torch.device, index: list[int] | None = None) -> DeviceFaces:
+    """Copy the crops of a split, or of some of its faces, to the device."""
+    images = faces.images_NHWC if index is None else faces.images_NHWC[index]
+    landmarks = faces.landmarks_NL2 if index is None else faces.landmarks_NL2[index]
+    return DeviceFaces(
+        torch.tensor(images, device=device),
+        torch.tensor(landmarks, dtype=torch.float32, device=device),
+        faces.input_size,
+        faces.scheme,
+    )
+
+
+def normalise(images_B3HW: Tensor) -> Tensor:
+    """RGB of 0 to 255, of any type, to zero mean and unit deviation, channels last in memory (fast on CPU)."""
+    mean = torch.tensor(MEAN, device=images_B3HW.device).view(3, 1, 1)
+    std = torch.tensor(STD, device=images_B3HW.device).view(3, 1, 1)
+    images = (images_B3HW.float() - 255 * mean) / (255 * std)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _occlude(images_B3HW: Tensor, probability: float, random: torch.Generator) -> Tensor:
+    """Cover a rectangle of some faces with noise of one mean colour."""
+    n, _, h, w = images_B3HW.shape
+    device = images_B3HW.device
+    size_B2 = 0.1 + 0.4 * torch.rand(n, 2, generator=random)
+    corner_B2 = torch.rand(n, 2, generator=random) * (1 - size_B2)
+    chosen = (torch.rand(n, generator=random) < probability).to(device)
+    colour = (255 * torch.rand(n, 3, 1, 1, generator=random)).to(device)
+    noise = (32 * torch.randn(n, 3, h, w, generator=random)).to(device)
+    low, high = corner_B2.to(device), (corner_B2 + size_B2).to(device)
+    x = torch.linspace(0, 1, w, device=device)
+    y = torch.linspace(0, 1, h, device=device)
+    columns = (x >= low[:, :1]) & (x <= high[:, :1])
+    rows = (y >= low[:, 1:]) & (y <= high[:, 1:])
+    covered = (rows[:, None, :, None] & columns[:, None, None, :]) & chosen[:, None, None, None]
+    return torch.where(covered, (colour + noise).clamp(0, 255), images_B3HW)

@@ -1,0 +1,160 @@
+"""Look at every file of a data set and list each one that is missing, damaged or suspicious."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from nasface.data.base import Dataset, Face, Index, Problem, Split
+from nasface.data.parallel import map_in_order
+from nasface.data.reading import landmark_fault
+from nasface.errors import DataError
+
+# A point this many box sides outside its image is taken for a slip of the mark-up.
+_FAR = 0.5
+# Faces of one image whose boxes overlap (intersection over union) by this much are the same face.
+_SAME_FACE = 0.5
+
+
+@dataclass(frozen=True)
+class Count:
+    """Number of faces found and, where the set is a published one, officially there."""
+
+    split: Split
+    subset: str
+    found: int
+    expected: int | None
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """Every fault, and the counts: a row a split with an empty subset, then one for each of its subsets."""
+
+    problems: tuple[Problem, ...]
+    counts: tuple[Count, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is damaged. Missing subsets and warnings do no harm."""
+        return all(problem.level != "error" for problem in self.problems)
+
+
+@dataclass(frozen=True)
+class _Look:
+    content: bytes
+    problem: Problem | None = None
+
+
+def check(
+    dataset: Dataset, progress: Callable[[int, int], None] | None = None, workers: int | None = None
+) -> CheckReport:
+    """Decode every image and check every annotation.
+
+    An error is a face that cannot be used, or one that stands in training and test; a warning is a point far
+    outside its image, or an image of which training and test mark different faces.
+
+    Args:
+        dataset: the plug-in.
+        progress: called with (faces done, faces in all).
+        workers: threads or processes; None takes the number of cores.
+
+    Raises:
+        DataError: there is no data at all.
+    """
+    index = dataset.index()
+    problems = list(index.problems)
+    images: defaultdict[bytes, list[Face]] = defaultdict(list)
+    looks = map_in_order(
+        partial(_look, dataset), index.faces, workers=workers, kind=getattr(dataset, "parallel", "thread")
+    )
+    for done, (face, look) in enumerate(zip(index.faces, looks, strict=True), start=1):
+        if look.problem:
+            problems.append(look.problem)
+        if look.content:
+            images[look.content].append(face)
+        if progress:
+            progress(done, len(index.faces))
+    for faces in images.values():
+        problems += _leaks(faces)
+    return CheckReport(tuple(problems), _counts(index))
+
+
+def _look(dataset: Dataset, face: Face) -> _Look:
+    """Decode one image: the hash of its pixels, and what is wrong with the face."""
+    try:
+        image = dataset.read(face)
+    except (DataError, OSError) as error:
+        return _Look(b"", Problem(face.name, str(error)))
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        what = f"{face.name}: image is {image.dtype} {image.shape}, uint8 (H, W, 3) was expected"
+        return _Look(b"", Problem(face.name, what))
+    digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(image).data)
+    return _Look(digest.digest(), _fault(face, image.shape[0], image.shape[1], dataset.scheme.num_landmarks))
+
+
+def _fault(face: Face, height: int, width: int, num_landmarks: int) -> Problem | None:
+    fault = landmark_fault(face.landmarks_L2, num_landmarks)
+    if fault:
+        return Problem(face.name, f"{face.name}: the face {fault}")
+    far = _FAR * np.ptp(face.landmarks_L2, axis=0).max()
+    beyond = np.maximum(-0.5 - face.landmarks_L2, face.landmarks_L2 - (width - 0.5, height - 0.5)).max(axis=1)
+    outside = int((beyond > far).sum())
+    if outside == num_landmarks:
+        return Problem(face.name, f"{face.name}: all points lie far outside the image of {width} x {height}")
+    if face.box is not None and not (np.isfinite(face.box).all() and min(face.box[2:]) > 0):
+        return Problem(face.name, f"{face.name}: the provided box {face.box} has no size", "warning")
+    if outside:
+        what = f"{face.name}: {outside} points lie far outside the image of {width} x {height}"
+        return Problem(face.name, what, "warning")
+    return None
+
+
+def _leaks(faces: list[Face]) -> list[Problem]:
+    """Training faces of one image (by its pixels) that the test split has too."""
+    problems = []
+    tested = [face for face in faces if face.split == "test"]
+    for face in faces:
+        if face.split == "test" or not tested:
+            continue
+        twin = max(tested, key=partial(_overlap, face))
+        if _overlap(face, twin) >= _SAME_FACE:
+            what = f"training face {face.name} is also the test face {twin.name}: leave one of them out"
+            problems.append(Problem(face.name, what))
+        else:
+            what = f"the image of training face {face.name} is also that of test face {twin.name}"
+            problems.append(Problem(face.name, what, "warning"))
+    return problems
+
+
+def _overlap(one: Face, other: Face) -> float:
+    """Intersection over union of the boxes of two faces' points."""
+    corners = [(face.landmarks_L2.min(axis=0), face.landmarks_L2.max(axis=0)) for face in (one, other)]
+    (low, high), (other_low, other_high) = corners
+    common = float(np.clip(np.minimum(high, other_high) - np.maximum(low, other_low), 0, None).prod())
+    union = float((high - low).prod() + (other_high - other_low).prod()) - common
+    return common / union if union else 0.0
+
+
+def _counts(index: Index) -> tuple[Count, ...]:
+    rows = []
+    splits: tuple[Split, Split] = ("train", "test")
+    for split in splits:
+        faces = [face for face in index.faces if face.split == split]
+        official = {key.partition("/")[2]: n for key, n in index.expected.items() if key.partition("/")[0] == split}
+        subsets = dict.fromkeys(["", *official, *sorted({name for face in faces for name in face.subsets})])
+        rows += [
+            Count(
+                split,
+                subset,
+                sum(not subset or subset in face.subsets for face in faces),
+                official.get(subset),
+            )
+            for subset in subsets
+        ]
+    return tuple(rows)

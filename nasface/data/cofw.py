@@ -1,0 +1,126 @@
+"""COFW: occluded faces with 29 points, images and all in one MATLAB 7.3 (HDF5) file a split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nasface.data.base import Face, Index, Problem, Split
+from nasface.data.images import file_digest
+from nasface.data.reading import Source, candidates, landmark_fault
+from nasface.data.schemes import SCHEMES
+from nasface.errors import DataError
+
+_SOURCE = Source(
+    title="COFW",
+    layout="COFW_train_color.mat and COFW_test_color.mat (MATLAB 7.3)",
+    page="https://data.caltech.edu/records/bc0bf-nc666",
+)
+
+# (split, suffix of the variables, file names in the order they are preferred)
+_FILES: tuple[tuple[Split, str, tuple[str, ...]], ...] = (
+    ("train", "Tr", ("cofw_train_color.mat", "cofw_train.mat")),
+    ("test", "T", ("cofw_test_color.mat", "cofw_test.mat")),
+)
+
+
+class COFW:
+    """COFW from its official MATLAB files; points, boxes and images are stored transposed and 1-based.
+
+    Each image is read when it is asked for, so that a file of a gigabyte is never in memory as a whole.
+
+    Attributes:
+        root: the folder, or a folder around it.
+    """
+
+    name = "cofw"
+    scheme = SCHEMES[29]
+
+    def __init__(self, root: Path | None):
+        self.root = root
+
+    def index(self) -> Index:
+        """Read points and boxes of the files that are there.
+
+        Raises:
+            DataError: the folder or both files are missing, or a file is damaged as a whole.
+        """
+        root = _SOURCE.folder(self.root)
+        faces: list[Face] = []
+        problems: list[Problem] = []
+        found = False
+        for split, suffix, names in _FILES:
+            path = _find(root, names)
+            if path is None:
+                continue
+            found = True
+            points_NL2, boxes_N4 = _annotations(path, suffix)
+            for i, (points, box) in enumerate(zip(points_NL2, boxes_N4, strict=True)):
+                name = f"{split}/{i + 1:04d}"
+                fault = landmark_fault(points, 29)
+                if not fault and not np.isfinite(box).all():
+                    fault = "has a box that is not finite"
+                if fault:
+                    problems.append(Problem(name, f"face {i + 1} of {path} {fault}"))
+                else:
+                    x, y, width, height = box.tolist()
+                    faces.append(Face(name, split, (), points, (path, suffix, i), (x, y, width, height)))
+        if not found:
+            raise _SOURCE.missing(f"{root} holds neither of the two files")
+        return Index(tuple(faces), tuple(problems), {"train": 1345, "test": 507})
+
+    def read(self, face: Face) -> NDArray[np.uint8]:
+        """Read one image of the MATLAB file as RGB uint8 (H, W, 3); grey ones get three equal channels."""
+        path, suffix, i = face.source
+        with _opened(path) as file:
+            stored = np.asarray(file[file[f"Is{suffix}"][:].ravel()[i]])
+        if stored.dtype != np.uint8 or not (stored.ndim == 2 or (stored.ndim == 3 and stored.shape[0] == 3)):
+            raise DataError(
+                f"{path}: image {i + 1} is {stored.dtype} {stored.shape}, uint8 (3, W, H) or (W, H) was expected"
+            )
+        image_HW = stored.T
+        return np.ascontiguousarray(np.stack([image_HW] * 3, axis=2) if image_HW.ndim == 2 else image_HW)
+
+    def fingerprint(self, face: Face) -> bytes:
+        """Hash of the whole MATLAB file, and the position in it."""
+        path, suffix, i = face.source
+        return file_digest(path) + f"{suffix}{i}".encode()
+
+
+def _find(root: Path, names: tuple[str, ...]) -> Path | None:
+    files = {path.name.lower(): path for folder in candidates(root) for path in folder.glob("*.[mM][aA][tT]")}
+    return next((files[name] for name in names if name in files), None)
+
+
+def _annotations(path: Path, suffix: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Points (N, 29, 2) and boxes (N, 4) as x, y, width, height, both 0-based."""
+    with _opened(path) as file:
+        phis = np.asarray(file[f"phis{suffix}"], dtype=np.float64)
+        boxes = np.asarray(file[f"bboxes{suffix}"], dtype=np.float64)
+        images = file[f"Is{suffix}"].size
+    if phis.ndim != 2 or phis.shape[0] != 87 or boxes.shape != (4, phis.shape[1]) or images != phis.shape[1]:
+        raise DataError(
+            f"{path}: phis{suffix} is {phis.shape}, bboxes{suffix} {boxes.shape}, Is{suffix} {images}; "
+            "(87, N), (4, N) and N were expected: this is not a file of COFW, or a damaged one"
+        )
+    points_NL2 = phis[:58].reshape(2, 29, -1).transpose(2, 1, 0) - 1
+    return points_NL2, boxes.T - (1, 1, 0, 0)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The HDF5 file, its faults told as DataError. Opened for every image: it takes a millisecond."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, KeyError, RuntimeError, ValueError, IndexError, TypeError) as error:
+        raise DataError(
+            f"{path}: cannot be read as a MATLAB 7.3 file of COFW ({error}); copy or download it again"
+        ) from error

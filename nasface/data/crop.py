@@ -1,0 +1,118 @@
+"""Cut one face out of its image: where the square lies, and resampling it to the stored size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, floor
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from nasface.data.base import Face
+from nasface.data.reading import landmark_fault
+from nasface.errors import DataError, RecipeError
+
+# A face this many times larger than its crop is averaged over whole pixels before it is filtered.
+_REDUCING_GAP = 3
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """How faces are cropped.
+
+    Attributes:
+        input_size: side of the network's input in pixels.
+        margin: the stored crop is this many times wider than the input, at the same pixel density, so that
+            rotated and shrunk views find pixels at their border.
+        box: 'landmarks' takes the box of the points, 'provided' the one that comes with the data set.
+        box_scale: side of the input over the longer side of the box.
+    """
+
+    input_size: int = 256
+    margin: float = 1.6
+    box: Literal["landmarks", "provided"] = "landmarks"
+    box_scale: float = 1.25
+
+    def __post_init__(self) -> None:
+        if self.input_size < 8:
+            raise RecipeError(f"input_size must be at least 8 pixels, not {self.input_size}")
+        if not 1 <= self.margin <= 4:
+            raise RecipeError(f"margin must lie in 1..4, not {self.margin}")
+        if self.box not in ("landmarks", "provided"):
+            raise RecipeError(f"box must be 'landmarks' or 'provided', not {self.box!r}")
+        if not 0.1 <= self.box_scale <= 10:
+            raise RecipeError(f"box_scale must lie in 0.1..10, not {self.box_scale}")
+
+    @property
+    def pad(self) -> int:
+        """Stored pixels on each side of the input: an integer, so that evaluation is a plain slice."""
+        return round(self.input_size * (self.margin - 1) / 2)
+
+    @property
+    def stored_size(self) -> int:
+        """Side of the stored crop in pixels."""
+        return self.input_size + 2 * self.pad
+
+
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """One face cut out: uint8 (S, S, 3), its points float32 (L, 2), the way back float64 (2, 3)."""
+
+    image: NDArray[np.uint8]
+    landmarks_L2: NDArray[np.float32]
+    to_original_23: NDArray[np.float64]
+
+
+def crop_face(image_HWC: NDArray[np.uint8], face: Face, num_landmarks: int, options: PrepareOptions) -> Crop:
+    """Cut one face out of its image, anti-aliased; what lies outside the image is black.
+
+    Output pixel i covers [i, i + 1] * scale of the input from the crop's left edge, so its centre lies at the
+    input coordinate left + (i + 0.5) * scale - 0.5 (integers at pixel centres).
+
+    Raises:
+        DataError: the points or the box do not fit this image.
+    """
+    fault = landmark_fault(face.landmarks_L2, num_landmarks)
+    if fault:
+        raise DataError(f"{face.name}: the face {fault}")
+    centre, side = _square(face, options)
+    height, width = image_HWC.shape[:2]
+    if not np.isfinite(centre).all() or not 0 < side <= 4 * options.box_scale * max(height, width):
+        raise DataError(f"{face.name}: a face box {side:.0f} pixels wide in an image of {width} x {height}")
+    scale = side / options.input_size
+    # Edges, not centres: pixel i of the original covers [i, i + 1] here.
+    edge = centre + 0.5 - side / 2 - options.pad * scale
+    end = edge + options.stored_size * scale
+    if (end <= 0).any() or (edge >= (width, height)).any():
+        raise DataError(f"{face.name}: the face lies outside its image of {width} x {height}")
+    offset = edge + scale / 2 - 0.5
+    stored = _resample(Image.fromarray(image_HWC), edge, end, options.stored_size)
+    landmarks = (face.landmarks_L2 - offset) / scale
+    to_original = np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])
+    return Crop(np.asarray(stored), landmarks.astype(np.float32), to_original)
+
+
+def _resample(image: Image.Image, edge: NDArray[np.float64], end: NDArray[np.float64], size: int) -> Image.Image:
+    """The region between two corners (in edge coordinates) as a square image of a given size."""
+    # Large faces are first averaged over whole pixels: fast, and the padded region stays small.
+    factor = max(1, floor((end[0] - edge[0]) / size / _REDUCING_GAP))
+    reach = 2 * _REDUCING_GAP + 2  # more than the support of the filter, so that the border is right too
+    low = [max((floor(value / factor) - reach) * factor, 0) for value in edge]
+    high = [min((ceil(value / factor) + reach) * factor, n) for value, n in zip(end, image.size, strict=True)]
+    reduced = image.reduce(factor, (low[0], low[1], high[0], high[1]))
+    left, top = ((edge - low) / factor).tolist()
+    right, bottom = ((end - low) / factor).tolist()
+    x0, y0, x1, y1 = floor(left) - reach, floor(top) - reach, ceil(right) + reach, ceil(bottom) + reach
+    box = (left - x0, top - y0, right - x0, bottom - y0)
+    return reduced.crop((x0, y0, x1, y1)).resize((size, size), Image.Resampling.BILINEAR, box=box)
+
+
+def _square(face: Face, options: PrepareOptions) -> tuple[NDArray[np.float64], float]:
+    """Centre (x, y) and side of the network's input in pixels of the original."""
+    if options.box == "provided" and face.box is not None:
+        x, y, width, height = face.box
+        return np.array([x + width / 2, y + height / 2]), max(width, height) * options.box_scale
+    low, high = np.floor(face.landmarks_L2.min(axis=0)), np.ceil(face.landmarks_L2.max(axis=0))
+    return (low + high) / 2, float((high - low).max()) * options.box_scale

@@ -1,0 +1,295 @@
+"""Painting for the synthetic faces: anti-aliased shapes on an image, noise textures, scenes and damage.
+
+Coordinates are pixels with integers at pixel centres, as for landmarks. Small shapes are drawn on their own
+enlarged mask and shrunk, which costs far less than enlarging the whole picture.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageDraw, ImageFilter
+
+Floats: TypeAlias = NDArray[np.floating]
+Rng: TypeAlias = np.random.Generator
+
+
+class Canvas:
+    """An RGB picture and ways to paint polygons on it."""
+
+    def __init__(self, image: Image.Image) -> None:
+        self.image = image
+
+    def mask(
+        self, points: Floats, soft: float = 0.0, opacity: float = 1.0
+    ) -> tuple[Image.Image, tuple[int, int]] | None:
+        """Coverage of a polygon (n, 2) as a small grey image and its corner, None when out of the frame."""
+        margin = 1 + int(np.ceil(2.5 * soft))
+        (low_x, low_y), (high_x, high_y) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+        x0, y0 = max(int(low_x) - margin, 0), max(int(low_y) - margin, 0)
+        x1 = min(int(high_x) + margin + 2, self.image.width)
+        y1 = min(int(high_y) + margin + 2, self.image.height)
+        value = round(255 * min(opacity, 1.0))
+        if x1 <= x0 or y1 <= y0 or value <= 0:
+            return None
+        wide, tall = x1 - x0, y1 - y0
+        over = 4 if wide * tall < 2500 and soft < 0.5 else 2
+        big = Image.new("L", (wide * over, tall * over))
+        flat = ((points - (x0, y0) + 0.5) * over - 0.5).ravel().tolist()
+        ImageDraw.Draw(big).polygon(flat, fill=value)
+        small = big.reduce(over)
+        if soft > 0:
+            # A box is good enough, and three times faster, where the blur is hardly seen.
+            small = small.filter(ImageFilter.GaussianBlur(soft) if soft > 4 else ImageFilter.BoxBlur(1.3 * soft))
+        return small, (x0, y0)
+
+    def fill(self, points: Floats, colour: ArrayLike, opacity: float = 1.0, soft: float = 0.0) -> None:
+        """Paint a polygon in one colour (3,), 0 to 255; `soft` blurs its edge by so many pixels."""
+        found = self.mask(points, soft, opacity)
+        if found:
+            self.image.paste(as_rgb(colour), found[1], found[0])
+
+    def tint(self, points: Floats, factor: ArrayLike, opacity: float = 1.0, soft: float = 0.0) -> None:
+        """Multiply a polygon's pixels by `factor` (3,) so that their shading stays."""
+        found = self.mask(points, soft, opacity)
+        if found:
+            mask, (x, y) = found
+            part = np.asarray(self.image.crop((x, y, x + mask.width, y + mask.height)), np.float32)
+            self.image.paste(as_image(part * np.asarray(factor, np.float32)), (x, y), mask)
+
+    def stroke(
+        self,
+        points: Floats,
+        width: float | Sequence[float] | Floats,
+        colour: ArrayLike,
+        opacity: float = 1.0,
+        soft: float = 0.0,
+    ) -> None:
+        """Paint a line (n, 2) of a width in pixels, one or one a point."""
+        self.fill(ribbon(points, width), colour, opacity, soft)
+
+    def texture(self, points: Floats, picture: NDArray[np.float32], opacity: float = 1.0, soft: float = 0.0) -> None:
+        """Show a whole-frame picture (H, W, 3) through a polygon."""
+        found = self.mask(points, soft, opacity)
+        if found:
+            mask, (x, y) = found
+            part = picture[y : y + mask.height, x : x + mask.width]
+            self.image.paste(as_image(part), (x, y), mask)
+
+    def hairs(self, lines_N22: Floats, width: float, colour: ArrayLike, opacity: float = 1.0) -> None:
+        """Paint many straight lines of one width and colour through one mask."""
+        spots = lines_N22.reshape(-1, 2)
+        (low_x, low_y), (high_x, high_y) = spots.min(axis=0).tolist(), spots.max(axis=0).tolist()
+        x0, y0 = max(int(low_x) - 2, 0), max(int(low_y) - 2, 0)
+        x1, y1 = min(int(high_x) + 4, self.image.width), min(int(high_y) + 4, self.image.height)
+        if x1 <= x0 or y1 <= y0:
+            return
+        over = 3
+        big = Image.new("L", ((x1 - x0) * over, (y1 - y0) * over))
+        draw, thick = ImageDraw.Draw(big), max(1, round(width * over))
+        value = round(255 * min(opacity, 1.0))
+        for line in ((lines_N22 - (x0, y0) + 0.5) * over - 0.5).reshape(len(lines_N22), 4).tolist():
+            draw.line(line, fill=value, width=thick)
+        self.image.paste(as_rgb(colour), (x0, y0), big.reduce(over))
+
+
+class Patch:
+    """A small picture drawn four times enlarged, for what lies under one mask (an eye, a mouth)."""
+
+    over = 4
+
+    def __init__(self, mask: Image.Image, corner: tuple[int, int], colour: ArrayLike) -> None:
+        self.corner = np.asarray(corner, float)
+        self.image = Image.new("RGB", (mask.width * self.over, mask.height * self.over), as_rgb(colour))
+        self._draw = ImageDraw.Draw(self.image)
+
+    def fill(self, points: Floats, colour: ArrayLike) -> None:
+        """Paint a polygon (n, 2) given in pixels of the whole picture."""
+        self._draw.polygon(self._flat(points), fill=as_rgb(colour))
+
+    def veil(self, points: Floats, colour: ArrayLike, opacity: float) -> None:
+        """Paint a polygon (n, 2) see-through."""
+        mask = Image.new("L", self.image.size)
+        ImageDraw.Draw(mask).polygon(self._flat(points), fill=round(255 * opacity))
+        self.image.paste(as_rgb(colour), (0, 0), mask)
+
+    def shrink(self) -> Image.Image:
+        """The picture at its true size."""
+        return self.image.reduce(self.over)
+
+    def _flat(self, points: Floats) -> list[float]:
+        flat: list[float] = ((points - self.corner + 0.5) * self.over - 0.5).ravel().tolist()
+        return flat
+
+
+def coverage(size: int, polygons: Sequence[Floats]) -> Image.Image:
+    """Grey picture (size, size) of the union of polygons."""
+    big = Image.new("L", (2 * size, 2 * size))
+    draw = ImageDraw.Draw(big)
+    for points in polygons:
+        draw.polygon(((points + 0.5) * 2 - 0.5).ravel().tolist(), fill=255)
+    return big.reduce(2)
+
+
+def as_rgb(colour: ArrayLike) -> tuple[int, int, int]:
+    """A colour (3,) as clipped integers."""
+    r, g, b = np.asarray(colour).tolist()
+    return min(max(round(r), 0), 255), min(max(round(g), 0), 255), min(max(round(b), 0), 255)
+
+
+def as_image(pixels: Floats) -> Image.Image:
+    """Float pixels (h, w, 3), 0 to 255, as a picture."""
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def ribbon(points: Floats, width: float | Sequence[float] | Floats) -> Floats:
+    """The outline (2n, 2) of a line (n, 2) with a width, one or one a point."""
+    along = np.empty_like(points)
+    along[1:-1] = points[2:] - points[:-2]
+    along[0], along[-1] = points[1] - points[0], points[-1] - points[-2]
+    half = along[:, ::-1] * (-0.5, 0.5)
+    half *= (np.asarray(width, float) / np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-6))[:, None]
+    outline: Floats = np.concatenate([points + half, (points - half)[::-1]])
+    return outline
+
+
+def ellipse(centre: ArrayLike, first: ArrayLike, second: ArrayLike, count: int = 24) -> Floats:
+    """Outline (count, 2) of an ellipse with two conjugate half axes (2,)."""
+    outline: Floats = np.asarray(centre) + circle(count) @ np.array([first, second])
+    return outline
+
+
+@lru_cache(maxsize=16)
+def circle(count: int) -> Floats:
+    """Points (count, 2) on the unit circle."""
+    t = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    return np.stack([np.cos(t), np.sin(t)], axis=-1)
+
+
+@lru_cache(maxsize=16)
+def _noise(kind: str, size: int) -> NDArray[np.float32]:
+    """Zero-mean, unit-variance noise (2 * size, 2 * size), made once; users cut a window out of it."""
+    rng = np.random.Generator(np.random.PCG64([7, sorted(("fine", "skin", "cloud", "strand")).index(kind)]))
+    side = 2 * size
+
+    def smooth(across: float, down: float) -> NDArray[np.float32]:
+        small = (max(2, int(side / across)), max(2, int(side / down)))
+        raw = Image.fromarray(rng.standard_normal((small[1], small[0])).astype(np.float32))
+        return np.asarray(raw.resize((side, side), Image.Resampling.BICUBIC))
+
+    unit = size / 192
+    if kind == "fine":
+        field = smooth(1.2, 1.2)
+    elif kind == "skin":
+        field = smooth(1.0, 1.0) + 1.2 * smooth(2.2 * unit, 2.2 * unit) + 1.5 * smooth(9 * unit, 9 * unit)
+    elif kind == "cloud":
+        field = np.sum([2.0**k * smooth(2.0**k * 2 * unit, 2.0**k * 2 * unit) for k in range(5)], axis=0)
+    else:
+        field = smooth(1.3, 16 * unit) + 1.3 * smooth(2.6 * unit, 30 * unit) + smooth(7 * unit, 40 * unit)
+    return ((field - field.mean()) / field.std()).astype(np.float32)
+
+
+def noise(kind: str, size: int, rng: Rng) -> NDArray[np.float32]:
+    """A random window (size, size) of a noise texture: 'fine', 'skin', 'cloud' or 'strand'."""
+    x, y = rng.integers(0, size, 2)
+    window = _noise(kind, size)[y : y + size, x : x + size]
+    return window[:, ::-1] if rng.random() < 0.5 else window
+
+
+def random_colour(rng: Rng, dull: float = 0.5) -> Floats:
+    """A random colour (3,); `dull` draws it towards grey."""
+    colour = rng.uniform(10, 245, 3)
+    return colour * (1 - dull) + colour.mean() * dull
+
+
+def background(size: int, rng: Rng) -> Image.Image:
+    """A cluttered scene: gradients, shapes, patterns and noise, often out of focus."""
+    side = size // int(rng.choice((1, 1, 2, 3, 4, 6)))  # drawn small and enlarged is out of focus
+    cells = int(rng.integers(2, 9))
+    grid = random_colour(rng, rng.uniform(0.5, 1.0))
+    grid = grid + rng.normal(0, rng.uniform(8, 50), (cells, cells, 1)) + rng.normal(0, 9, (cells, cells, 3))
+    image = as_image(grid).resize((side, side), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(image)
+    for _ in range(int(rng.integers(0, 12))):
+        colour = as_rgb(random_colour(rng, rng.uniform(0.2, 1.0)))
+        centre, reach = rng.uniform(0, side, 2), rng.uniform(0.04, 0.35, 2) * side
+        kind = rng.integers(0, 4)
+        if kind == 0:
+            draw.ellipse([*(centre - reach), *(centre + reach)], fill=colour)
+        elif kind == 1:
+            draw.rectangle([*(centre - reach), *(centre + reach * 2)], fill=colour)
+        elif kind == 2:
+            angles = np.sort(rng.uniform(0, 2 * np.pi, 5))
+            corners = centre + np.stack([np.cos(angles), np.sin(angles)], -1) * reach
+            draw.polygon(corners.ravel().tolist(), fill=colour)
+        else:
+            end = centre + rng.normal(0, side, 2)
+            draw.line([*centre.tolist(), *end.tolist()], fill=colour, width=int(rng.integers(1, 9)))
+    if rng.random() < 0.2:
+        step, colour = float(rng.uniform(0.03, 0.15)) * side, as_rgb(random_colour(rng))
+        lean = float(rng.uniform(-1, 1)) * side
+        for start in np.arange(-side, 2 * side, step):
+            draw.line([start, 0, start + lean, side], fill=colour, width=max(1, int(step / 3)))
+    if side != size:
+        image = image.resize((size, size), Image.Resampling.BICUBIC)
+    if rng.random() < 0.5:
+        texture = noise("cloud", size, rng)[..., None] * np.float32(rng.uniform(2, 14))
+        image = as_image(np.asarray(image, np.float32) + texture)
+    return image
+
+
+def damage(image: Image.Image, rng: Rng, *, blurred: bool) -> NDArray[np.uint8]:
+    """What a camera and a file format do: blur, colour, exposure, grain and compression.
+
+    Args:
+        image: the finished scene.
+        rng: source of the choices.
+        blurred: strong blur (defocus, motion or low resolution) instead of hardly any.
+    """
+    size = image.width
+    unit = size / 192
+    kind = rng.integers(0, 3)
+    if not blurred:
+        if kind == 0:
+            image = image.filter(ImageFilter.BoxBlur(float(rng.uniform(0.3, 0.9)) * unit))
+    elif kind == 0:
+        image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(1.6, 3.2)) * unit))
+    elif kind == 1:
+        small = max(8, int(size / rng.uniform(3.0, 5.5)))
+        image = image.resize((small, small), Image.Resampling.BOX).resize((size, size), Image.Resampling.BICUBIC)
+    else:
+        image = _motion(image, float(rng.uniform(6, 13)) * unit, float(rng.uniform(0, np.pi)))
+    pixels = np.asarray(image, np.float32)
+    contrast, level = np.float32(rng.normal(1.0, 0.10)), np.float32(rng.normal(0, 8))
+    colour_shift = rng.normal(0, 4, 3).astype(np.float32)
+    pixels = pixels * contrast + (128 * (1 - contrast) + level + colour_shift)
+    if rng.random() < 0.06:
+        pixels = pixels @ np.array([[0.299], [0.587], [0.114]], np.float32) + np.zeros(3, np.float32)
+    strength = np.float32(abs(rng.normal(0, 3)))
+    if strength > 1.5:
+        pixels = pixels + noise("fine", size, rng)[..., None] * strength
+    result = as_image(pixels)
+    if rng.random() < 0.35:
+        file = io.BytesIO()
+        result.save(file, "JPEG", quality=int(rng.integers(25, 85)))
+        result = Image.open(file)
+    return np.asarray(result)
+
+
+def _motion(image: Image.Image, length: float, angle: float) -> Image.Image:
+    """Mean of the picture shifted along a line of `length` pixels."""
+    pixels = np.asarray(image, np.float32)
+    total = np.zeros_like(pixels)
+    steps = np.linspace(-0.5, 0.5, 7) * length
+    reach = int(np.ceil(length / 2))
+    padded = np.pad(pixels, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
+    tall, wide = pixels.shape[:2]
+    for step in steps:
+        x, y = (reach + round(step * f(angle)) for f in (np.cos, np.sin))
+        total += padded[y : y + tall, x : x + wide]
+    return as_image(total / len(steps))

@@ -1,0 +1,362 @@
+"""Decode and crop every face once into a memory-mapped cache, from which training and evaluation read."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+from platformdirs import user_cache_path
+
+from nasface.data.base import Dataset, Face, Index, Problem, Scheme, Split
+from nasface.data.crop import Crop, crop_face
+from nasface.data.crop import PrepareOptions as PrepareOptions
+from nasface.data.images import load_digests, save_digests
+from nasface.data.parallel import map_in_order
+from nasface.errors import DataError, did_you_mean
+
+_log = logging.getLogger(__name__)
+
+# Part of every key: raise it whenever the same input would give other files.
+_FORMAT = 1
+_SPLITS: tuple[Split, Split] = ("train", "test")
+_TOLERATED = 0.01
+_STALE_S = 600
+_SPARE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedFaces:
+    """The faces of one split, decoded and cropped.
+
+    The input of the network is images_NHWC[:, pad : pad + input_size, pad : pad + input_size].
+
+    Attributes:
+        split: 'train' or 'test'.
+        images_NHWC: uint8 (N, S, S, 3), a read-only memory map; S = input_size + 2 pad.
+        landmarks_NL2: float32 (N, L, 2), x and y in pixels of the stored crop, integers at pixel centres.
+        names: one a face.
+        subsets: the subsets of each face.
+        to_original_N23: float64 (N, 2, 3), maps (x, y, 1) of the stored crop to pixels of the original image.
+        scheme: the landmark mark-up.
+        input_size: side of the network's input in pixels.
+        expected: official number of faces, by 'split' and 'split/subset', of this split.
+        skipped: the faults of the whole data set (either split): these faces are left out.
+        key: hash of everything the crops were made from.
+    """
+
+    split: Split
+    images_NHWC: NDArray[np.uint8] = field(repr=False)
+    landmarks_NL2: NDArray[np.float32] = field(repr=False)
+    names: tuple[str, ...] = field(repr=False)
+    subsets: tuple[tuple[str, ...], ...] = field(repr=False)
+    to_original_N23: NDArray[np.float64] = field(repr=False)
+    scheme: Scheme = field(repr=False)
+    input_size: int
+    expected: Mapping[str, int]
+    skipped: tuple[Problem, ...]
+    key: str
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def pad(self) -> int:
+        """Stored pixels on each side of the network's input."""
+        return (int(self.images_NHWC.shape[1]) - self.input_size) // 2
+
+    @property
+    def subset_names(self) -> tuple[str, ...]:
+        """Every subset that has a face here or officially should have, in alphabetical order."""
+        official = {name.partition("/")[2] for name in self.expected} - {""}
+        return tuple(sorted(official.union(*self.subsets)))
+
+    def membership(self, subset: str) -> NDArray[np.bool_]:
+        """Which faces belong to a subset: bool (N,). Raises DataError for a subset this split never has."""
+        if subset not in self.subset_names:
+            hint = did_you_mean(subset, self.subset_names)
+            raise DataError(f"the {self.split} split has no subset '{subset}'; {hint}")
+        return np.array([subset in of_face for of_face in self.subsets], dtype=np.bool_)
+
+    def count(self, subset: str | None = None) -> int:
+        """Number of faces in a subset, or of all."""
+        return len(self) if subset is None else int(self.membership(subset).sum())
+
+    def expected_count(self, subset: str | None = None) -> int | None:
+        """Official number of faces in a subset, or of all; None where there is none."""
+        return self.expected.get(self.split if subset is None else f"{self.split}/{subset}")
+
+
+def cache_folder() -> Path:
+    """Where prepared data goes: the environment variable NASFACE_CACHE, or the user's cache folder."""
+    given = os.environ.get("NASFACE_CACHE")
+    return Path(given) if given else user_cache_path("nasface")
+
+
+def prepare(
+    dataset: Dataset,
+    options: PrepareOptions | None = None,
+    cache: Path | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[Split, PreparedFaces]:
+    """Crop all faces of a data set, or find the crops made earlier from the very same data.
+
+    A damaged face is left out, logged and listed in `skipped`.
+
+    Args:
+        dataset: the plug-in. Its optional attribute `parallel` = 'process' says that read() is pure Python
+            and the object picklable.
+        options: how to crop.
+        cache: folder of the cache; default `cache_folder()`.
+        workers: threads or processes; None takes the number of cores.
+        progress: called with (faces done, faces in all) while cropping.
+
+    Returns:
+        Both splits; one without faces has length 0.
+
+    Raises:
+        DataError: no data, more than 1 % of the faces damaged, or a cache that cannot be written.
+    """
+    options = options or PrepareOptions()
+    root = cache or cache_folder()
+    index = dataset.index()
+    unread = [problem for problem in index.problems if problem.level == "error"]
+    total = len(index.faces) + len(unread)
+    if not index.faces and not unread:
+        raise DataError(f"{dataset.name}: no face found")
+    _refuse_if_damaged(dataset, unread, total)
+    if options.box == "provided" and any(face.box is None for face in index.faces):
+        raise DataError(f"{dataset.name}: these files carry no face boxes; use box: landmarks")
+    key = _key(dataset, index, options, root, workers)
+    target = root / "prepared" / f"{dataset.name}-{key[:20]}"
+    meta = _load_meta(target)
+    if meta is None:
+        meta = _build(dataset, index, options, target, workers, progress, unread)
+    problems = (*unread, *(Problem(**entry) for entry in meta["problems"]))
+    _report(dataset, problems, total)
+    return {
+        split: _open_split(dataset, index, options, split, target, meta["kept"][split], problems, key)
+        for split in _SPLITS
+    }
+
+
+def _crop_or_problem(dataset: Dataset, options: PrepareOptions, face: Face) -> Crop | Problem:
+    try:
+        return crop_face(dataset.read(face), face, dataset.scheme.num_landmarks, options)
+    except (DataError, OSError) as error:
+        return Problem(face.name, str(error))
+
+
+def _fingerprint(dataset: Dataset, face: Face) -> bytes:
+    with suppress(DataError, OSError):  # reading the face will fail in turn and say why
+        return dataset.fingerprint(face)
+    return b"unreadable"
+
+
+def _key(dataset: Dataset, index: Index, options: PrepareOptions, root: Path, workers: int | None) -> str:
+    load_digests(root / "digests.json")
+    digest = hashlib.blake2b(digest_size=20)
+    shape = (options.input_size, options.pad, options.box, options.box_scale)
+    digest.update(repr((_FORMAT, dataset.name, dataset.scheme.num_landmarks, shape)).encode())
+    prints = map_in_order(partial(_fingerprint, dataset), index.faces, workers=workers)
+    for face, content in zip(index.faces, prints, strict=True):
+        box = face.box if options.box == "provided" else None
+        digest.update(repr((face.split, face.name, face.subsets, box, content)).encode())
+        digest.update(np.ascontiguousarray(face.landmarks_L2, dtype="<f8").tobytes())
+    with suppress(OSError):
+        root.mkdir(parents=True, exist_ok=True)
+    save_digests(root / "digests.json")
+    return digest.hexdigest()
+
+
+def _build(
+    dataset: Dataset,
+    index: Index,
+    options: PrepareOptions,
+    target: Path,
+    workers: int | None,
+    progress: Callable[[int, int], None] | None,
+    unread: Sequence[Problem],
+) -> dict[str, Any]:
+    """Crop all faces into a temporary folder beside the target and move it there in one step."""
+    part = target.parent / f".part-{uuid4().hex}"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target.parent)
+        need = len(index.faces) * options.stored_size**2 * 3
+        free = shutil.disk_usage(target.parent).free
+        if free < need + _SPARE_BYTES:
+            raise OSError(errno.ENOSPC, f"{need >> 20} MiB are needed, {free >> 20} MiB are free")
+        part.mkdir()
+        meta: dict[str, Any] = {"kept": {}, "problems": []}
+        total, done = len(index.faces), 0
+        for split in _SPLITS:
+            positions = [i for i, face in enumerate(index.faces) if face.split == split]
+            crops = map_in_order(
+                partial(_crop_or_problem, dataset, options),
+                [index.faces[i] for i in positions],
+                workers=workers,
+                kind=getattr(dataset, "parallel", "thread"),
+            )
+            with _CropWriter(part, split, options.stored_size, dataset.scheme.num_landmarks) as writer:
+                kept = meta["kept"][split] = []
+                for position, crop in zip(positions, crops, strict=True):
+                    if isinstance(crop, Problem):
+                        meta["problems"].append(vars(crop))
+                        problems = [*unread, *(Problem(**entry) for entry in meta["problems"])]
+                        _refuse_if_damaged(dataset, problems, total + len(unread))
+                    else:
+                        writer.add(crop)
+                        kept.append(position)
+                    done += 1
+                    if progress:
+                        progress(done, total)
+        (part / "meta.json").write_text(json.dumps(meta))
+        return _publish(part, target, meta)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+            reason = f"no space left ({reason})"
+        raise DataError(
+            f"{target.parent}: the prepared faces cannot be written here: {reason}; free some space or name "
+            "another folder in the environment variable NASFACE_CACHE"
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+class _CropWriter:
+    """Appends crops to a .npy file whose length is known only at the end.
+
+    Plain writes, no writable memory map: on a full disk they raise, where a map kills the process.
+    """
+
+    def __init__(self, folder: Path, split: Split, size: int, num_landmarks: int):
+        self._folder, self._split, self._size = folder, split, size
+        self._landmarks: list[NDArray[np.float32]] = [np.empty((0, num_landmarks, 2), np.float32)]
+        self._affines: list[NDArray[np.float64]] = [np.empty((0, 2, 3))]
+
+    def __enter__(self) -> _CropWriter:
+        self._file = _file(self._folder, self._split, "images").open("wb")
+        self._write_header()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        with self._file:
+            if failure[0] is None:
+                self._file.seek(0)
+                self._write_header()
+        if failure[0] is None:
+            np.save(_file(self._folder, self._split, "landmarks"), np.concatenate(self._landmarks))
+            np.save(_file(self._folder, self._split, "affines"), np.concatenate(self._affines))
+
+    def add(self, crop: Crop) -> None:
+        self._file.write(np.ascontiguousarray(crop.image).data)
+        self._landmarks.append(crop.landmarks_L2[None])
+        self._affines.append(crop.to_original_23[None])
+
+    def _write_header(self) -> None:
+        # numpy leaves room for the first axis to grow, so the header keeps its length
+        shape = (len(self._landmarks) - 1, self._size, self._size, 3)
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+
+def _file(folder: Path, split: Split, part: str) -> Path:
+    return folder / f"{split}-{part}.npy"
+
+
+def _publish(part: Path, target: Path, meta: dict[str, Any]) -> dict[str, Any]:
+    """Move the finished folder to its place; where another process was first, take its result."""
+    try:
+        part.replace(target)
+    except OSError:
+        other = _load_meta(target)
+        if other is not None:
+            return other
+        shutil.rmtree(target, ignore_errors=True)  # damaged
+        part.replace(target)
+    return meta
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left: temporary folders in which nothing was written for ten minutes."""
+    for part in folder.glob(".part-*"):
+        with suppress(OSError):
+            newest = max(path.stat().st_mtime for path in (part, *part.iterdir()))
+            if time.time() - newest > _STALE_S:
+                shutil.rmtree(part, ignore_errors=True)
+
+
+def _load_meta(target: Path) -> dict[str, Any] | None:
+    """What a finished cache folder says of itself, or None where it is not there or damaged."""
+    try:
+        meta: dict[str, Any] = json.loads((target / "meta.json").read_text())
+        for split in _SPLITS:
+            for part in ("images", "landmarks", "affines"):
+                array = np.load(_file(target, split, part), mmap_mode="r")
+                if len(array) != len(meta["kept"][split]):
+                    return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return meta
+
+
+def _open_split(
+    dataset: Dataset,
+    index: Index,
+    options: PrepareOptions,
+    split: Split,
+    target: Path,
+    kept: Sequence[int],
+    problems: tuple[Problem, ...],
+    key: str,
+) -> PreparedFaces:
+    faces = [index.faces[i] for i in kept]
+    official = {name: number for name, number in index.expected.items() if name.partition("/")[0] == split}
+    return PreparedFaces(
+        split=split,
+        images_NHWC=np.load(_file(target, split, "images"), mmap_mode="r"),
+        landmarks_NL2=np.load(_file(target, split, "landmarks")),
+        names=tuple(face.name for face in faces),
+        subsets=tuple(face.subsets for face in faces),
+        to_original_N23=np.load(_file(target, split, "affines")),
+        scheme=dataset.scheme,
+        input_size=options.input_size,
+        expected=official,
+        skipped=problems,
+        key=key,
+    )
+
+
+def _refuse_if_damaged(dataset: Dataset, problems: Sequence[Problem], total: int) -> None:
+    if len(problems) > _TOLERATED * total:
+        first = "; ".join(problem.what for problem in problems[:3])
+        raise DataError(
+            f"{dataset.name}: more than 1 % of {total} faces are damaged, first: {first}; "
+            "'nasface data check' lists them all: mend or delete them"
+        )
+
+
+def _report(dataset: Dataset, problems: Sequence[Problem], total: int) -> None:
+    if not problems:
+        return
+    for problem in problems:
+        _log.info("skipped %s: %s", problem.where, problem.what)
+    first = ", ".join(problem.where for problem in problems[:10])
+    more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
+    _log.warning("%s: %d of %d faces are damaged and left out: %s%s", dataset.name, len(problems), total, first, more)

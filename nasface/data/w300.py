@@ -1,0 +1,251 @@
+"""300W: faces with 68 points from AFW, HELEN, LFPW and IBUG, in the three forms it is met in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nasface.data.base import Face, Index, Problem, Split
+from nasface.data.facelists import ListedFace, read_csv, read_imglab_xml
+from nasface.data.images import IMAGE_SUFFIXES, decode, file_digest, find_images
+from nasface.data.reading import Source, candidates, landmark_fault, unique_names
+from nasface.data.schemes import SCHEMES
+from nasface.errors import DataError, RecipeError
+
+Form = Literal["auto", "pts", "csv", "xml"]
+
+_SOURCE = Source(
+    title="300W",
+    layout="afw/, helen/trainset/, helen/testset/, lfpw/trainset/, lfpw/testset/ and ibug/ with images and "
+    "their .pts files (or one HRNet-style csv per split, or dlib's labels_ibug_300W_{train,test}.xml)",
+    page="https://ibug.doc.ic.ac.uk/resources/300-W/",
+)
+
+# (folder, split, subsets); the folders are met in any case
+_FOLDERS: tuple[tuple[str, Split, tuple[str, ...]], ...] = (
+    ("afw", "train", ("afw",)),
+    ("helen/trainset", "train", ("helen",)),
+    ("lfpw/trainset", "train", ("lfpw",)),
+    ("helen/testset", "test", ("common", "full")),
+    ("lfpw/testset", "test", ("common", "full")),
+    ("ibug", "test", ("challenge", "full")),
+)
+
+_EXPECTED = {
+    "train": 3148, "train/afw": 337, "train/helen": 2000, "train/lfpw": 811,
+    "test": 689, "test/common": 554, "test/challenge": 135, "test/full": 689,
+}  # fmt: skip
+
+
+class W300:
+    """300W from its official folders, from HRNet-style csv files or from dlib's xml files.
+
+    Test faces are in 'full' and in 'common' (HELEN and LFPW) or 'challenge' (IBUG); training faces in 'afw',
+    'helen' or 'lfpw'. csv and xml lists say the split by their file name; the subset follows from the path of
+    the image. The copies '..._mirror' that dlib adds are passed over.
+
+    Attributes:
+        root: the folder, or a folder around it.
+        annotations: 'pts', 'csv' or 'xml'; 'auto' takes the first of them that is there.
+        csv_base: 1 when the coordinates of the csv files start at 1. Those of `.pts` files always do.
+    """
+
+    name = "300w"
+    scheme = SCHEMES[68]
+
+    def __init__(self, root: Path | None, *, annotations: Form = "auto", csv_base: int = 0):
+        forms = get_args(Form)
+        if annotations not in forms:
+            raise RecipeError(f"300w: annotations must be one of {', '.join(forms)}, not {annotations!r}")
+        if csv_base not in (0, 1):
+            raise RecipeError(f"300w: csv_base must be 0 or 1, not {csv_base!r}")
+        self.root = root
+        self.annotations = annotations
+        self.csv_base = csv_base
+
+    def index(self) -> Index:
+        """Find the faces of all folders or lists that are there.
+
+        Raises:
+            DataError: the folder is missing or holds none of the three forms, or a list is unreadable.
+        """
+        root = _SOURCE.folder(self.root)
+        readers = {"pts": _index_folders, "csv": self._index_csv, "xml": _index_xml}
+        for form, reader in readers.items():
+            if self.annotations in ("auto", form):
+                for folder in candidates(root):
+                    faces, problems = reader(folder)
+                    if faces or problems:
+                        return Index(tuple(faces), tuple(problems), _EXPECTED)
+        form = "annotations" if self.annotations == "auto" else f"{self.annotations} annotations"
+        raise _SOURCE.missing(f"{root} holds no {form} of 300W")
+
+    def read(self, face: Face) -> NDArray[np.uint8]:
+        """Decode the image of a face to RGB uint8 (H, W, 3)."""
+        return decode(face.source)
+
+    def fingerprint(self, face: Face) -> bytes:
+        """Hash of the image file."""
+        return file_digest(face.source)
+
+    def _index_csv(self, root: Path) -> tuple[list[Face], list[Problem]]:
+        train, rest = _by_name(root, ".csv", "train")
+        # HRNet's 'valid' is the official test set and its 'test' the 600 private images; the lists of the
+        # common and the challenge subset repeat the faces of 'valid'.
+        whole = [path for path in rest if not any(part in path.stem.lower() for part in ("common", "challenge"))]
+        test = [path for path in whole if "valid" in path.stem.lower()]
+        test = test or [path for path in whole if "test" in path.stem.lower()]
+        splits: tuple[tuple[Split, list[Path]], ...] = (("train", train), ("test", test))
+        return _index_lists(
+            root,
+            [(s, path, list(read_csv(path, 68, self.csv_base))) for s, paths in splits for path in paths],
+        )
+
+
+def read_pts(path: Path) -> NDArray[np.float64]:
+    """Read a `.pts` file, with or without header and braces, as it stands (1-based).
+
+    Returns:
+        float64 (number of points, 2).
+
+    Raises:
+        DataError: it cannot be read or holds anything but pairs of numbers.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    body = text.partition("{")[2].partition("}")[0] if "{" in text else text
+    words = [
+        word
+        for line in body.splitlines()
+        if not line.strip().lower().startswith(("version", "n_points"))
+        for word in line.replace(",", " ").split()
+    ]
+    try:
+        numbers = np.array([float(word) for word in words])
+    except ValueError as error:
+        raise DataError(f"{path}: is not a list of points ({error})") from None
+    if len(numbers) % 2:
+        raise DataError(f"{path}: has {len(numbers)} numbers, an even number was expected")
+    return numbers.reshape(-1, 2)
+
+
+def _index_folders(root: Path) -> tuple[list[Face], list[Problem]]:
+    faces: list[Face] = []
+    problems: list[Problem] = []
+    for official, split, subsets in _FOLDERS:
+        folder = _descend(root, official)
+        if folder is None:
+            continue
+        images = {stem: path for stem, path in find_images(folder).items() if not _mirrored(path)}
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() != ".pts" or path.name.startswith(".") or _mirrored(path):
+                continue
+            where = f"{official}/{path.name}"
+            image = images.pop(path.stem, None)
+            try:
+                points = read_pts(path) - 1
+            except DataError as error:
+                problems.append(Problem(where, str(error)))
+                continue
+            fault = landmark_fault(points, 68)
+            if fault:
+                problems.append(Problem(where, f"{path} {fault}"))
+            elif image is None:
+                problems.append(Problem(where, f"{path} has no image of the same name beside it"))
+            else:
+                faces.append(Face(f"{official}/{path.stem}", split, subsets, points, image))
+        problems += [
+            Problem(f"{official}/{path.name}", f"{path} has no .pts file and is not used", "warning")
+            for path in images.values()
+        ]
+    if not faces and all(problem.level == "warning" for problem in problems):
+        return [], []  # images without any .pts: the annotations are elsewhere, in a csv or xml file
+    return faces, problems
+
+
+def _index_xml(root: Path) -> tuple[list[Face], list[Problem]]:
+    train, rest = _by_name(root, ".xml", "train")
+    test = [path for path in rest if "test" in path.stem.lower()]
+    splits: tuple[tuple[Split, list[Path]], ...] = (("train", train), ("test", test))
+    return _index_lists(root, [(s, path, list(read_imglab_xml(path))) for s, paths in splits for path in paths])
+
+
+def _index_lists(root: Path, lists: Sequence[tuple[Split, Path, list[ListedFace]]]) -> tuple[list[Face], list[Problem]]:
+    faces: list[Face] = []
+    problems: list[Problem] = []
+    for split, path, entries in lists:
+        strangers = 0
+        for entry in entries:
+            if _mirrored(Path(entry.image)):
+                continue
+            fault = entry.fault or landmark_fault(entry.points_L2, 68)
+            image = None if fault else _find_image(root, entry.image)
+            if fault or image is None:
+                fault = fault or f"names the image {entry.image}, which is not below {root}"
+                problems.append(Problem(entry.where, f"{entry.where} {fault}"))
+                continue
+            official = _official(entry.image)
+            subsets = official[1] if official and official[0] == split else ()
+            strangers += official is not None and official[0] != split
+            faces.append(Face(entry.image, split, subsets, entry.points_L2, image, entry.box))
+        if strangers:
+            what = (
+                f"{path} lists {strangers} images as {split} that officially are not: "
+                "results will not compare with published ones"
+            )
+            problems.append(Problem(path.name, what, "warning"))
+    return _named_apart(faces), problems
+
+
+def _named_apart(faces: Sequence[Face]) -> list[Face]:
+    """The faces of lists, their images' paths made into names that are unique in each split."""
+    splits: tuple[Split, Split] = ("train", "test")
+    grouped = [[face for face in faces if face.split == split] for split in splits]
+    names = chain.from_iterable(unique_names([face.name for face in group]) for group in grouped)
+    return [replace(face, name=name) for face, name in zip(chain(*grouped), names, strict=True)]
+
+
+def _by_name(root: Path, suffix: str, word: str) -> tuple[list[Path], list[Path]]:
+    """The files of a folder with an extension: those with a word in their name, and the others."""
+    files = [p for p in sorted(root.iterdir()) if p.suffix.lower() == suffix and not p.name.startswith(".")]
+    return [p for p in files if word in p.stem.lower()], [p for p in files if word not in p.stem.lower()]
+
+
+def _mirrored(path: Path) -> bool:
+    return path.stem.endswith("_mirror")
+
+
+def _descend(root: Path, parts: str) -> Path | None:
+    """The folder root/parts whatever the case of its names, or None."""
+    folder = root
+    for part in parts.split("/"):
+        exact = folder / part
+        match = [exact] if exact.is_dir() else [p for p in folder.iterdir() if p.name.lower() == part]
+        if not match or not match[0].is_dir():
+            return None
+        folder = match[0]
+    return folder
+
+
+def _find_image(root: Path, name: str) -> Path | None:
+    """The image a list names, below root or root/images, with the extension it says or another one."""
+    for folder in (root, root / "images"):
+        path = folder / name.replace("\\", "/")
+        for choice in (path, *(path.with_suffix(suffix) for suffix in IMAGE_SUFFIXES)):
+            if choice.is_file():
+                return choice
+    return None
+
+
+def _official(image: str) -> tuple[Split, tuple[str, ...]] | None:
+    """Split and subsets of an image by the folder it lies in, None where the folder is none of 300W's."""
+    parent = f"/{PurePosixPath(image.replace(chr(92), '/').lower()).parent}/"
+    return next(((split, subsets) for folder, split, subsets in _FOLDERS if f"/{folder}/" in parent), None)

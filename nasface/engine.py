@@ -1,0 +1,315 @@
+"""One training loop for search, training and distillation: they differ in the phases they pass.
+
+Each epoch runs every phase over the training faces once; a phase names the parameters it may change, their
+optimizer and its step. After each epoch the loop writes a checkpoint, so that a run goes on where it stopped
+and ends as if it had never been interrupted. torch itself is enough here: no training library is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from nasface import rundir
+from nasface.data.augment import Augmentation, DeviceFaces
+from nasface.errors import NasfaceError, RunError
+from nasface.step import Batch, Phase
+from nasface.task import Decoder, decode
+
+log = logging.getLogger(__name__)
+
+Precision = Literal["fp32", "bf16"]
+Row = dict[str, Any]
+Validate = Callable[[Any], float]
+"""Gives the NME of a network on held-out faces."""
+FLUSH = 20  # steps between reads of the loss from the device
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every training shares.
+
+    Attributes:
+        epochs: passes over the data; 0 leaves the network as it is.
+        batch: faces in a step.
+        augmentation: of the training faces.
+        seed: of shuffling and augmentation.
+        precision: 'bf16' runs the network under autocast.
+        clip: the largest norm of the gradient, 0 for none.
+    """
+
+    epochs: int
+    batch: int
+    augmentation: Augmentation
+    seed: int = 0
+    precision: Precision = "fp32"
+    clip: float = 0.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Calls a front end may want.
+
+    Attributes:
+        begin: (title, total steps, steps already done) when something long starts.
+        advance: after each step.
+        epoch: all rows so far, after each epoch.
+    """
+
+    begin: Callable[[str, int, int], None] = lambda title, total, done: None
+    advance: Callable[[], None] = lambda: None
+    epoch: Callable[[list[Row]], None] = lambda rows: None
+
+    def counter(self, title: str) -> Callable[[int, int], None]:
+        """A (done, total) callback, for work that is counted rather than trained."""
+        begun = False
+
+        def report(done: int, total: int) -> None:
+            nonlocal begun
+            if not begun:
+                self.begin(title, total, done - 1)
+                begun = True
+            self.advance()
+
+        return report
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The accelerator that torch finds (CUDA, MPS, ...), else the CPU; or the one named.
+
+    Raises:
+        RunError: when the named device is not there.
+    """
+    if name == "auto":
+        return (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None) or torch.device(
+            "cpu"
+        )
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as err:
+        raise RunError(
+            f"device '{name}' is not available here ({str(err).splitlines()[0]}); use --device auto or cpu"
+        ) from err
+    return device
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
+    """The context in which a network of this precision runs."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def fit(
+    net: nn.Module,
+    phases: Sequence[Phase],
+    faces: DeviceFaces,
+    settings: Settings,
+    *,
+    title: str = "train",
+    checkpoint: Path | None = None,
+    validate: Validate | None = None,
+    progress: Progress | None = None,
+) -> list[Row]:
+    """Train `net` in place and give one metrics row for each phase of each epoch.
+
+    Args:
+        net: on the device of `faces`.
+        phases: run in this order within every epoch.
+        faces: training faces.
+        settings: epochs, batch, augmentation, seed, precision.
+        title: names the stage in rows and progress.
+        checkpoint: a file to resume from when it is there, and to write after every epoch.
+        validate: gives the NME on held-out faces, once an epoch.
+        progress: where to report to.
+
+    Raises:
+        NasfaceError: when the loss is no longer finite; the last checkpoint stays.
+        RunError: when the checkpoint is of another training.
+    """
+    progress = progress or Progress()
+    optimizers = [phase.optimizer.build(phase.parameters) for phase in phases]
+    rows: list[Row] = []
+    if checkpoint is not None and checkpoint.exists():
+        rows = _restore(checkpoint, net, optimizers, title)
+        log.info("%s: resumed after epoch %d from %s", title, rows[-1]["epoch"] if rows else 0, checkpoint)
+    done = rows[-1]["epoch"] if rows else 0
+    steps = {phase.name: max(1, round(phase.share * len(faces)) // settings.batch) for phase in phases}
+    total = [sum(steps[p.name] for p in phases if epoch >= p.start) for epoch in range(settings.epochs)]
+    progress.begin(title, sum(total), sum(total[:done]))
+    trainable = {id(p): p.requires_grad for p in net.parameters()}
+    for epoch in range(done, settings.epochs):
+        for number, (phase, optimizer) in enumerate(zip(phases, optimizers, strict=True)):
+            if epoch < phase.start:
+                continue
+            started = time.perf_counter()
+            chosen = {id(p) for p in phase.parameters}
+            for parameter in net.parameters():
+                parameter.requires_grad_(id(parameter) in chosen)
+            random = torch.Generator().manual_seed(_mix(settings.seed, epoch, number))
+            batches = faces.augmented(settings.batch, settings.augmentation, random, phase.share)
+            means = _epoch(net, phase, optimizer, batches, epoch, settings, steps[phase.name], progress)
+            seconds = time.perf_counter() - started
+            rows.append(
+                {
+                    "stage": title,
+                    "epoch": epoch + 1,
+                    "phase": phase.name,
+                    **means,
+                    "seconds": round(seconds, 2),
+                }
+            )
+        if validate is not None:
+            rows[-1]["held_out_nme"] = validate(net)
+        if checkpoint is not None:
+            _save(checkpoint, net, optimizers, rows, title)
+        progress.epoch(rows)
+    for parameter in net.parameters():
+        parameter.requires_grad_(trainable[id(parameter)])
+    return rows
+
+
+def _epoch(
+    net: nn.Module,
+    phase: Phase,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[Batch],
+    epoch: int,
+    settings: Settings,
+    steps: int,
+    progress: Progress,
+) -> dict[str, float]:
+    """One phase over the faces: the mean of each logged value and the last learning rate."""
+    net.train()
+    sums: dict[str, Tensor] = {}
+    count = 0
+    for count, batch in enumerate(batches, start=1):
+        at = epoch - phase.start + (count - 1) / steps
+        for group in optimizer.param_groups:
+            group["lr"] = phase.optimizer.lr_at(at, settings.epochs - phase.start)
+        with autocast(batch.images_B3HW.device, settings.precision):
+            losses = phase.step(net, batch)
+        optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()  # type: ignore[no-untyped-call]
+        if settings.clip:
+            torch.nn.utils.clip_grad_norm_(phase.parameters, settings.clip)
+        optimizer.step()
+        for name, value in losses.items():
+            sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value.detach()
+        if count % FLUSH == 0:
+            _check_finite(sums["loss"], phase, epoch)
+        progress.advance()
+    _check_finite(sums["loss"], phase, epoch)
+    return {
+        **{name: float(value) / count for name, value in sums.items()},
+        "lr": optimizer.param_groups[0]["lr"],
+    }
+
+
+def _check_finite(loss: Tensor, phase: Phase, epoch: int) -> None:
+    if not torch.isfinite(loss):
+        raise NasfaceError(
+            f"the loss of the {phase.name} phase is not finite in epoch {epoch + 1}; lower its learning rate "
+            f"(now {phase.optimizer.lr:g}) and start again from the last checkpoint"
+        )
+
+
+def predict(
+    net: nn.Module,
+    faces: DeviceFaces,
+    *,
+    batch: int = 64,
+    decoder: Decoder = "quarter",
+    sigma: float = 1.5,
+    flip_test: bool = False,
+    precision: Precision = "fp32",
+) -> NDArray[np.float64]:
+    """Landmarks (N, L, 2) of every face in input pixels.
+
+    Args:
+        net: on the device of `faces`; left in the mode it came in.
+        faces: evaluated without augmentation.
+        batch: faces in a forward pass.
+        decoder: see `nasface.task.decode`.
+        sigma: of the training targets, in cells.
+        flip_test: average the heatmaps with those of the mirrored image.
+        precision: see `Settings`.
+    """
+    training = net.training
+    net.eval()
+    flip = torch.tensor(faces.scheme.flip, device=faces.images_NHWC.device)
+    found = []
+    with torch.inference_mode(), autocast(faces.images_NHWC.device, precision):
+        for part in faces.plain(batch):
+            heatmaps = net(part.images_B3HW)
+            if flip_test:
+                heatmaps = 0.5 * (heatmaps + net(part.images_B3HW.flip(3)).flip(3)[:, flip])
+            found.append(decode(heatmaps, faces.input_size, decoder, sigma))
+    net.train(training)
+    result: NDArray[np.float64] = torch.cat(found).double().cpu().numpy()
+    return result
+
+
+def recalibrate(net: nn.Module, faces: DeviceFaces, settings: Settings, batches: int = 32) -> None:
+    """Measure BN statistics afresh on augmented training batches; inherited ones fit the supernet."""
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    momentum = [m.momentum for m in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch: a plain mean over the batches
+    random = torch.Generator().manual_seed(_mix(settings.seed, 0, 99))
+    training = net.training
+    net.train()
+    with torch.no_grad(), autocast(faces.images_NHWC.device, settings.precision):
+        for _, batch in zip(
+            range(batches), faces.augmented(settings.batch, settings.augmentation, random), strict=False
+        ):
+            net(batch.images_B3HW)
+    net.train(training)
+    for norm, value in zip(norms, momentum, strict=True):
+        norm.momentum = value
+
+
+def _mix(*numbers: int) -> int:
+    """One seed from several, without the collisions of a sum."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def _save(path: Path, net: nn.Module, optimizers: Sequence[torch.optim.Optimizer], rows: list[Row], title: str) -> None:
+    """Weights, optimizer state and rows in one safetensors file, written atomically."""
+    tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
+    for i, optimizer in enumerate(optimizers):
+        for j, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{j}.{k}": v for k, v in state.items() if isinstance(v, Tensor)}
+    rundir.write_tensors(path, tensors, {"title": title, "rows": json.dumps(rows)})
+
+
+def _restore(path: Path, net: nn.Module, optimizers: Sequence[torch.optim.Optimizer], title: str) -> list[Row]:
+    """Undo `_save`; gives the rows so far."""
+    tensors, meta = rundir.read_tensors(path)
+    weights = {name[4:]: value for name, value in tensors.items() if name.startswith("net.")}
+    wanted: Mapping[str, Tensor] = net.state_dict()
+    if meta.get("title") != title or {k: v.shape for k, v in weights.items()} != {
+        k: v.shape for k, v in wanted.items()
+    }:
+        raise RunError(f"{path} is a checkpoint of another training; remove it, or choose another --out")
+    net.load_state_dict(weights)
+    for i, optimizer in enumerate(optimizers):
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            match name.split("."):
+                case ["optimizer", which, parameter, kind] if which == str(i):
+                    state.setdefault(int(parameter), {})[kind] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    rows: list[Row] = json.loads(meta["rows"])
+    return rows

@@ -1,0 +1,102 @@
+"""Pruners: pure functions (graph, factors, costs) -> closed sub-graph. Plug-ins take their options by keyword.
+
+An edge is kept when its importance exceeds a threshold; the pruners differ in how they find it. Fixed edges
+have no importance: they stay wherever closure lets them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Protocol
+
+from annotated_types import Ge, Interval
+
+from nasface.cost import Costs
+from nasface.errors import GraphError
+from nasface.graph import Edge, Graph
+
+Importance = Mapping[Edge, float]
+
+
+class Pruner(Protocol):
+    """A pruner plug-in: an entry point in the group `nasface.pruners`, its options by keyword."""
+
+    def __call__(self, graph: Graph, importance: Importance, costs: Costs) -> Graph:
+        """The closed sub-graph to keep. GraphError when the choice would disconnect the network."""
+        ...
+
+
+def threshold(graph: Graph, importance: Importance, costs: Costs, *, threshold: Annotated[float, Ge(0)]) -> Graph:
+    """Keep the edges whose importance is above `threshold` (the paper's criterion, section 3.1).
+
+    Raises:
+        GraphError: when nothing would connect input and output any more, with the largest threshold that does.
+    """
+    try:
+        return above(graph, importance, threshold)
+    except GraphError as err:
+        limit = max(t for t in _thresholds(graph, importance) if _macs(graph, importance, costs, t) is not None)
+        raise GraphError(
+            f"threshold {threshold:g} would disconnect the network; the largest that keeps a path from input to "
+            f"output is {limit:g}"
+        ) from err
+
+
+def share(
+    graph: Graph, importance: Importance, costs: Costs, *, share: Annotated[float, Interval(gt=0, le=1)]
+) -> Graph:
+    """The largest network, by lowering the threshold, with at most `share` of the prunable MACs.
+
+    Prunable are all MACs but those of stem, stage 1 and head. The MACs kept fall as the threshold rises, so
+    bisection finds it.
+
+    Raises:
+        GraphError: when every connected network is larger, with the smallest share there is.
+    """
+    full = costs.prunable(graph).macs
+    steps = _thresholds(graph, importance)
+    low, high = 0, len(steps)  # the first threshold that fits lies in [low, high)
+    while low < high:
+        middle = (low + high) // 2
+        macs = _macs(graph, importance, costs, steps[middle])
+        if macs is not None and macs > share * full:
+            low = middle + 1
+        else:
+            high = middle
+    if low == len(steps) or _macs(graph, importance, costs, steps[low]) is None:
+        smallest = min(m for t in steps if (m := _macs(graph, importance, costs, t)) is not None)
+        raise GraphError(
+            f"no connected network keeps at most {share:.1%} of the prunable MACs; by these factors the smallest "
+            f"keeps {smallest / full:.1%}"
+        )
+    return above(graph, importance, steps[low])
+
+
+def top(graph: Graph, importance: Importance, costs: Costs, *, edges: Annotated[int, Ge(1)]) -> Graph:
+    """Keep the `edges` most important prunable edges, less what closure drops. Ties go by graph order."""
+    ranked = sorted(graph.prunable, key=lambda edge: -importance[edge])
+    return graph.keep_prunable(ranked[:edges])
+
+
+def above(graph: Graph, importance: Importance, limit: float) -> Graph:
+    """The closed sub-graph of the edges with importance above `limit`.
+
+    Raises:
+        GraphError: when it is disconnected, or an edge has no importance.
+    """
+    if missing := [edge for edge in graph.prunable if edge not in importance]:
+        raise GraphError(f"the factors lack {len(missing)} edges of the graph, for example {' -> '.join(missing[0])}")
+    return graph.keep_prunable(edge for edge in graph.prunable if importance[edge] > limit)
+
+
+def _thresholds(graph: Graph, importance: Importance) -> list[float]:
+    """Every threshold that gives another network, in rising order; the first keeps all that is above zero."""
+    return [0.0, *sorted({importance[edge] for edge in graph.prunable if importance[edge] > 0})]
+
+
+def _macs(graph: Graph, importance: Importance, costs: Costs, limit: float) -> int | None:
+    """Prunable MACs at a threshold, or None where the network is disconnected."""
+    try:
+        return costs.prunable(above(graph, importance, limit)).macs
+    except GraphError:
+        return None

@@ -1,0 +1,304 @@
+"""Recipes: the YAML files that say everything an experiment does. Unknown keys are refused."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from annotated_types import Ge, Gt, Interval, Le
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nasface import plugins
+from nasface.data.augment import Augmentation
+from nasface.errors import RecipeError, did_you_mean
+from nasface.step import Optimizer
+from nasface.task import Decoder
+
+log = logging.getLogger(__name__)
+
+
+class Part(BaseModel):
+    """A section of a recipe: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Plugin(Part):
+    """A plug-in and its options."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class Data(Plugin):
+    """The data set and how faces are cropped.
+
+    held_out: share of the training faces on which selection is done; they are not trained on.
+    """
+
+    name: str = "300w"
+    root: Path | None = None
+    input_size: Annotated[int, Ge(16), Le(1024)] = 256
+    margin: Annotated[float, Interval(ge=1, le=4)] = 1.6
+    box: Literal["landmarks", "provided"] = "landmarks"
+    box_scale: Annotated[float, Interval(ge=0.1, le=10)] = 1.25
+    held_out: Annotated[float, Interval(gt=0, lt=1)] = 0.1
+
+
+class Task(Part):
+    """Heatmap targets, loss and decoding. sigma: cells; weight: multiplies the heatmap loss."""
+
+    sigma: Annotated[float, Gt(0)] = 1.5
+    weight: Annotated[float, Gt(0)] = 1.0
+    decoder: Decoder = "quarter"
+    flip_test: bool = False
+
+
+class Training(Part):
+    """What search and fine-tuning share. clip: largest norm of the gradient, 0 for none."""
+
+    batch: Annotated[int, Ge(2)] = 16
+    precision: Literal["fp32", "bf16"] = "fp32"
+    clip: Annotated[float, Ge(0)] = 0.0
+    threads: Annotated[int, Ge(0)] = 0
+
+
+class Search(Plugin):
+    """The searcher and the optimizer of the weights."""
+
+    name: str = "l1"
+    epochs: Annotated[int, Ge(0)] = 60
+    optimizer: Optimizer = Optimizer()
+
+
+class Finetune(Part):
+    """Training of one network: the slim one after pruning, or a whole one by `nasface train`."""
+
+    epochs: Annotated[int, Ge(0)] = 60
+    optimizer: Optimizer = Optimizer()
+
+
+class Recipe(Part):
+    """All there is to say about an experiment."""
+
+    description: str = ""
+    space: Plugin = Plugin(name="hrsupernet")
+    data: Data = Data()
+    task: Task = Task()
+    augmentation: Augmentation = Augmentation()
+    training: Training = Training()
+    search: Search = Search()
+    prune: Plugin = Plugin(name="share", options={"share": 0.5})
+    finetune: Finetune = Finetune()
+    seed: Annotated[int, Ge(0)] = 0
+
+    def to_yaml(self) -> str:
+        """The resolved recipe, every default written out."""
+        text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return text
+
+    @property
+    def digest(self) -> str:
+        """Names the recipe by content; where the data lie does not matter."""
+        return hashlib.sha256(
+            self.model_copy(update={"data": self.data.model_copy(update={"root": None})}).to_yaml().encode()
+        ).hexdigest()[:16]
+
+
+def folder() -> Path:
+    """Where the shipped recipes lie: inside an installed wheel, or beside the package in a checkout."""
+    package = Path(__file__).parent
+    inside = package / "experiments"
+    return inside if inside.is_dir() else package.parent / "experiments"
+
+
+def shipped() -> dict[str, Path]:
+    """Recipes that come with nasface, by name."""
+    return {path.stem: path for path in sorted(folder().glob("*.yaml"))}
+
+
+def load(source: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and resolve it.
+
+    Args:
+        source: the name of a shipped recipe, or the path of a YAML file.
+        overrides: see `override`.
+
+    Raises:
+        RecipeError: for an unknown recipe, key, plug-in or a value out of range.
+    """
+    content = read(source)
+    override(content, overrides)
+    return resolve(content, f"recipe '{source}'")
+
+
+def resolve(content: Mapping[str, Any], where: str) -> Recipe:
+    """Check a recipe's content, the options of its plug-ins included, and fill in every default.
+
+    Raises:
+        RecipeError: for an unknown key, plug-in or a value out of range.
+    """
+    _check_keys(content, where)
+    try:
+        recipe = Recipe.model_validate(content)
+    except ValidationError as err:
+        raise RecipeError(plugins.explain(err, where)) from err
+    update = {}
+    for field, group in (
+        ("space", "searchspaces"),
+        ("data", "datasets"),
+        ("search", "searchers"),
+        ("prune", "pruners"),
+    ):
+        part: Plugin = getattr(recipe, field)
+        options = plugins.check_options(group, part.name, part.options)
+        update[field] = part.model_copy(update={"options": options})
+    return recipe.model_copy(update=update)
+
+
+def assemble(
+    source: str | None,
+    space: str | None,
+    dataset: str | None,
+    data_root: Path | None,
+    overrides: Sequence[str] = (),
+) -> Recipe:
+    """The recipe that a command line asks for.
+
+    Args:
+        source: see `load`; by default the shipped recipe named as the data set (or '300w').
+        space: another search space; options of the recipe's that it does not know are dropped with a warning.
+        dataset: another data set; the recipe's options of the old one are dropped.
+        data_root: where the data lie.
+        overrides: see `override`.
+
+    Raises:
+        RecipeError: as `load` does.
+    """
+    source = source or (dataset if dataset in shipped() else "300w")
+    content = read(source)
+    if space is not None:
+        _change_space(content, space)
+    if dataset is not None:
+        content = _merge(content, {"data": {"name": dataset}})
+    if data_root is not None:
+        content = _merge(content, {"data": {"root": str(data_root)}})
+    override(content, overrides)
+    return resolve(content, f"recipe '{source}'")
+
+
+def _change_space(content: dict[str, Any], name: str) -> None:
+    space = content.setdefault("space", {})
+    if space.get("name", Recipe().space.name) != name:
+        known = plugins.check_options("searchspaces", name, {})
+        options = space.get("options", {})
+        if strange := [option for option in options if option not in known]:
+            log.warning("search space '%s' has no option %s; the recipe's is not used", name, ", ".join(strange))
+        space["options"] = {option: value for option, value in options.items() if option in known}
+    space["name"] = name
+
+
+def read(source: str) -> dict[str, Any]:
+    """A recipe's content with `extends` applied, before overrides and defaults."""
+    return _read(source, ())
+
+
+def listing() -> list[dict[str, str]]:
+    """One row for each shipped recipe, in the form of `plugins.listing`."""
+    return [
+        {
+            "kind": "recipe",
+            "name": name,
+            "package": "nasface",
+            "target": path.name,
+            "about": str(read(name).get("description", "")),
+        }
+        for name, path in shipped().items()
+    ]
+
+
+def _read(source: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    """Content of a recipe over that of the one it extends."""
+    known = shipped()
+    path = known.get(source, Path(source))
+    if source not in known and path.suffix not in (".yaml", ".yml"):
+        raise RecipeError(
+            f"there is no recipe '{source}'; {did_you_mean(source, known)} (or give the path of a .yaml file)"
+        )
+    if source in seen:
+        raise RecipeError(f"recipes extend one another in a circle: {' -> '.join((*seen, source))}; break it")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError) as err:
+        raise RecipeError(
+            f"cannot read the recipe {path} ({err}); give the path of a YAML file or a shipped name"
+        ) from err
+    except yaml.YAMLError as err:
+        raise RecipeError(f"recipe {path} is not valid YAML: {' '.join(str(err).split())}") from err
+    if not isinstance(content, dict):
+        raise RecipeError(f"recipe {path} must be a mapping of sections such as 'space' and 'data'")
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    if str(base) not in known and not Path(str(base)).is_absolute():
+        base = path.parent / str(base)
+    return _merge(_read(str(base), (*seen, source)), content)
+
+
+def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`, section by section; a plug-in of another name starts from its own defaults."""
+    merged = dict(base)
+    for name, value in over.items():
+        old = merged.get(name)
+        if not (isinstance(old, dict) and isinstance(value, dict)):
+            merged[name] = value
+        elif "name" in value and value["name"] != old.get("name") and "options" in old:
+            merged[name] = {**{k: v for k, v in old.items() if k != "options"}, **value}
+        else:
+            merged[name] = _merge(old, value)
+    return merged
+
+
+def override(content: dict[str, Any], texts: Sequence[str]) -> None:
+    """Apply 'a.b=value' settings in place, the values in YAML. RecipeError for what has another form."""
+    for text in texts:
+        _override(content, text)
+
+
+def _override(content: dict[str, Any], text: str) -> None:
+    path, sign, value = text.partition("=")
+    if not sign or not path.strip():
+        raise RecipeError(f"--set {text!r} is not of the form a.b=value, for example --set search.epochs=10")
+    *sections, last = path.strip().split(".")
+    inner = content
+    for section in sections:
+        inner = inner.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"--set {text!r}: '{section}' is a value, not a section")
+    try:
+        inner[last] = yaml.safe_load(value)
+    except yaml.YAMLError as err:
+        raise RecipeError(f"--set {text!r}: the value is not valid YAML") from err
+
+
+def _check_keys(content: Mapping[str, Any], where: str) -> None:
+    """Refuse a misspelt key with its likely meaning; pydantic's message has no such hint."""
+    for path, key, known in _unknown(content, Recipe):
+        place = ".".join((*path, key))
+        raise RecipeError(f"{where}: unknown key '{place}'; {did_you_mean(key, known)}")
+
+
+def _unknown(content: Any, model: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str, list[str]]]:
+    fields = getattr(model, "model_fields", None) or getattr(model, "__dataclass_fields__", None)
+    if fields is None or not isinstance(content, Mapping):
+        return
+    for key, value in content.items():
+        if key not in fields:
+            yield path, str(key), list(fields)
+            continue
+        default = getattr(fields[key], "default", None)
+        yield from _unknown(value, type(default), (*path, str(key)))

@@ -1,0 +1,179 @@
+"""The run folder: its file names, atomic writes, and reading back with one sentence when something is off."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nasface.errors import RunError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Names of a run's files. `path` is created by the first write.
+
+    Attributes:
+        path: the folder.
+    """
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe (YAML)."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def factors(self) -> Path:
+        """Importance factors of the prunable edges (JSON)."""
+        return self.path / "factors.json"
+
+    @property
+    def arch(self) -> Path:
+        """The chosen sub-network (JSON)."""
+        return self.path / "arch.json"
+
+    @property
+    def supernet(self) -> Path:
+        """Weights of the searched supernet (safetensors)."""
+        return self.path / "supernet.safetensors"
+
+    @property
+    def slim(self) -> Path:
+        """Weights of the slim network after fine-tuning (safetensors)."""
+        return self.path / "slim.safetensors"
+
+    @property
+    def metrics_csv(self) -> Path:
+        """One row for each phase of each epoch."""
+        return self.path / "metrics.csv"
+
+    @property
+    def metrics(self) -> Path:
+        """Final figures (JSON)."""
+        return self.path / "metrics.json"
+
+    @property
+    def errors(self) -> Path:
+        """Inter-ocular NME of every test face (csv): sorted, it is the CED."""
+        return self.path / "errors.csv"
+
+    @property
+    def log(self) -> Path:
+        """The log of every command that worked in the folder."""
+        return self.path / "log.txt"
+
+    def checkpoint(self, stage: str) -> Path:
+        """Where a stage resumes from (safetensors)."""
+        return self.path / "checkpoints" / f"{stage}.safetensors"
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary file that replaces `path` when the block ends well, and is removed when it does not.
+
+    Raises:
+        RunError: when the disk is full or the folder cannot be written.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as err:
+        raise _unwritable(path, err) from err
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _unwritable(path: Path, err: OSError) -> RunError:
+    if err.errno in (errno.ENOSPC, errno.EDQUOT):
+        return RunError(f"no space left on the disk to write {path}; free some, or choose another folder with --out")
+    return RunError(f"cannot write {path}: {err.strerror or err}; choose a folder you can write to with --out")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically, indented, with a line end."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        RunError: when it is missing or no JSON; `what` says in words what it should be.
+    """
+    try:
+        return json.loads(read_text(path, what))
+    except ValueError as err:
+        raise RunError(f"{path} is not valid JSON ({err}); expected {what}") from err
+
+
+def read_text(path: Path, what: str) -> str:
+    """Read a UTF-8 text file; a RunError says `what` was expected when it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as err:
+        raise RunError(f"{path} does not exist; expected {what}") from err
+    except (OSError, UnicodeDecodeError) as err:
+        raise RunError(f"cannot read {path} ({err}); expected {what}") from err
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write a csv of all columns that any row has, atomically."""
+    import pandas as pd
+
+    with atomic(path) as temporary:
+        pd.DataFrame(list(rows)).to_csv(temporary, index=False)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, str] | None = None) -> None:
+    """Write safetensors atomically, from any device."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with atomic(path) as temporary:
+        try:
+            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, dict(meta or {}))
+        except SafetensorError as err:  # it hides the errno of the write below
+            full = "No space left" in str(err)
+            raise OSError(errno.ENOSPC if full else errno.EIO, str(err)) from err
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors on the CPU and the metadata of a safetensors file.
+
+    Raises:
+        RunError: when it is missing or no safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except FileNotFoundError as err:
+        raise RunError(f"{path} does not exist; expected weights in safetensors format") from err
+    except (SafetensorError, OSError) as err:
+        raise RunError(f"{path} is no readable safetensors file ({err}); write it again or choose another") from err

@@ -1,0 +1,170 @@
+"""The faces of an experiment on the device, and what a network costs and achieves on them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nasface import engine, metrics, plugins
+from nasface.cost import Costs
+from nasface.data.augment import DeviceFaces, on_device
+from nasface.data.base import Split
+from nasface.data.prepare import PreparedFaces, PrepareOptions, prepare
+from nasface.errors import DataError
+from nasface.metrics import Normaliser, Summary
+from nasface.net import GraphNet
+from nasface.recipe import Recipe
+from nasface.stages.work import Machine
+
+log = logging.getLogger(__name__)
+
+NORMALISERS: tuple[Normaliser, ...] = ("inter_ocular", "inter_pupil", "box")
+SPLIT_SEED = 20230130  # the held-out faces are the same for every seed, so that seeds compare
+
+
+@dataclass(frozen=True)
+class Faces:
+    """The faces of an experiment on the device.
+
+    Attributes:
+        train, held_out: disjoint parts of the training split; selection looks at `held_out` only.
+        test: the test split, or None where there is none on disk.
+        prepared: the splits as prepared, for subsets and counts.
+    """
+
+    train: DeviceFaces
+    held_out: DeviceFaces
+    test: DeviceFaces | None
+    prepared: Mapping[Split, PreparedFaces]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network costs and how well it does.
+
+    Attributes:
+        network: 'supernet' or 'slim'.
+        params, macs: of the whole network, multiply-adds at the recipe's input size.
+        params_no_head, macs_no_head: the paper's convention for slim networks.
+        macs_prunable: all but stem, stage 1 and head.
+        edges, blocks: kept edges and prunable encoder blocks.
+        held_out_nme: inter-ocular NME on the held-out training faces, a share.
+        subsets: by normaliser and test subset.
+        errors: inter-ocular NME by test face.
+    """
+
+    network: str
+    params: int
+    macs: int
+    params_no_head: int
+    macs_no_head: int
+    macs_prunable: int
+    edges: int
+    blocks: int
+    held_out_nme: float
+    subsets: Mapping[Normaliser, Mapping[str, Summary]]
+    errors: Mapping[str, float] = field(repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, without the errors by face."""
+        plain = {k: v for k, v in vars(self).items() if k not in ("subsets", "errors")}
+        plain["subsets"] = {n: {s: r.as_dict() for s, r in table.items()} for n, table in self.subsets.items()}
+        return plain
+
+
+def load_prepared(recipe: Recipe, machine: Machine) -> Mapping[Split, PreparedFaces]:
+    """Decode and crop the recipe's data set, or find it in the cache."""
+    data = recipe.data
+    options = PrepareOptions(data.input_size, data.margin, data.box, data.box_scale)
+    dataset = plugins.dataset(data.name, data.root, data.options)
+    return prepare(dataset, options, workers=machine.workers, progress=machine.progress.counter("prepare"))
+
+
+def load_faces(recipe: Recipe, device: torch.device, machine: Machine) -> Faces:
+    """Prepare the recipe's data set, hold out part of its training faces and copy all to the device.
+
+    Raises:
+        DataError: when there are fewer training faces than a batch.
+    """
+    prepared = load_prepared(recipe, machine)
+    count = len(prepared["train"])
+    order = np.random.default_rng(SPLIT_SEED).permutation(count)
+    held_out = sorted(order[: max(1, round(recipe.data.held_out * count))].tolist())
+    train = sorted(set(range(count)) - set(held_out))
+    if len(train) < recipe.training.batch:
+        raise DataError(
+            f"data set '{recipe.data.name}' has {len(train)} faces to train on after holding out {len(held_out)}, "
+            f"fewer than a batch of {recipe.training.batch}; add training faces or set a smaller training.batch"
+        )
+    test = prepared["test"]
+    log.info(
+        "%s: %d faces to train on, %d held out, %d to test",
+        recipe.data.name,
+        len(train),
+        len(held_out),
+        len(test),
+    )
+    return Faces(
+        on_device(prepared["train"], device, train),
+        on_device(prepared["train"], device, held_out),
+        on_device(test, device) if len(test) else None,
+        prepared,
+    )
+
+
+def face_errors(net: GraphNet, recipe: Recipe, faces: DeviceFaces) -> dict[Normaliser, NDArray[np.float64]]:
+    """(N,) NME of each face by normaliser, decoded as the recipe says."""
+    task = recipe.task
+    predicted = engine.predict(
+        net,
+        faces,
+        decoder=task.decoder,
+        sigma=task.sigma,
+        flip_test=task.flip_test,
+        precision=recipe.training.precision,
+    )
+    true = faces.input_landmarks().double().cpu().numpy()
+    groups = {"inter_ocular": faces.scheme.inter_ocular, "inter_pupil": faces.scheme.inter_pupil}
+    return {n: metrics.nme(predicted, true, metrics.distances(true, n, groups)) for n in NORMALISERS}
+
+
+def held_out_nme(net: GraphNet, recipe: Recipe, faces: Faces) -> float:
+    """Inter-ocular NME on the held-out training faces, a share: what selection goes by."""
+    return float(face_errors(net, recipe, faces.held_out)["inter_ocular"].mean())
+
+
+def evaluate_net(name: str, net: GraphNet, recipe: Recipe, faces: Faces, costs: Costs) -> Evaluation:
+    """Cost, held-out NME and the figures of every test subset."""
+    subsets: dict[Normaliser, dict[str, Summary]] = {}
+    errors: dict[str, float] = {}
+    if faces.test is not None:
+        prepared = faces.prepared["test"]
+        by_normaliser = face_errors(net, recipe, faces.test)
+        errors = dict(zip(prepared.names, by_normaliser["inter_ocular"].tolist(), strict=True))
+        official = [key.partition("/")[2] for key in prepared.expected if "/" in key]
+        order = dict.fromkeys([*official, *prepared.subset_names])
+        for normaliser, nme_N in by_normaliser.items():
+            subsets[normaliser] = {
+                s: metrics.summarise(nme_N[prepared.membership(s)], prepared.expected_count(s) or prepared.count(s))
+                for s in order
+            }
+    whole, bare = costs.total(net.graph), costs.without_head(net.graph)
+    return Evaluation(
+        network=name,
+        params=whole.params,
+        macs=whole.macs,
+        params_no_head=bare.params,
+        macs_no_head=bare.macs,
+        macs_prunable=costs.prunable(net.graph).macs,
+        edges=len(net.graph.edges),
+        blocks=len(net.graph.blocks),
+        held_out_nme=held_out_nme(net, recipe, faces),
+        subsets=subsets,
+        errors=errors,
+    )

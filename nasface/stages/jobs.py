@@ -1,0 +1,176 @@
+"""Search, train, prune and evaluate."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from nasface import engine, plugins, rundir
+from nasface.arch import Architecture, Factors, check_digest
+from nasface.cost import Costs
+from nasface.graph import Graph
+from nasface.net import GraphNet, edge_values, slim_net
+from nasface.recipe import Recipe
+from nasface.rundir import RunDir
+from nasface.stages.evaluation import Evaluation, Faces, evaluate_net, held_out_nme, load_faces
+from nasface.stages.networks import (
+    arch_graph,
+    build_net,
+    choose,
+    load_net,
+    load_weights,
+    net_costs,
+    save_net,
+    write_arch,
+)
+from nasface.stages.work import Machine, Work, provenance, use_threads, working_in
+from nasface.step import Batch, Phase, Step
+from nasface.task import heatmap_loss
+
+log = logging.getLogger(__name__)
+
+
+def search(recipe: Recipe, run: RunDir, machine: Machine) -> list[Evaluation]:
+    """Search a supernet, prune it, fine-tune and evaluate the slim network; everything goes to the run folder.
+
+    Done epochs of an interrupted run are taken from its checkpoints.
+    """
+    with working_in(run, recipe, machine) as work:
+        searcher = plugins.searcher(recipe.search.name, recipe.search.options)
+        faces = load_faces(recipe, work.device, machine)
+        net = build_net(recipe, faces.train.scheme.num_landmarks, work.device)
+        costs = net_costs(net, recipe)
+
+        def fit(phases: Sequence[Phase]) -> None:
+            work.fit(net, phases, "search", recipe.search.epochs, faces.train, _validate(recipe, faces))
+
+        importance = searcher.search(net, task_step(recipe), recipe.search.optimizer, fit)
+        factors = Factors(
+            space=recipe.space.name,
+            options=recipe.space.options,
+            num_landmarks=net.num_landmarks,
+            graph_digest=net.graph.digest,
+            importance=dict(importance),
+            alpha=edge_values(net),
+            provenance={
+                "searcher": recipe.search.name,
+                "options": recipe.search.options,
+                **provenance(recipe),
+            },
+        )
+        save_net(run.supernet, net)
+        rundir.write_text(run.factors, factors.to_json())
+        graph = choose(recipe, factors, costs)
+        write_arch(run, graph, factors, recipe, run.supernet)
+        slim, inherited = slim_net(net, graph)
+        log.info("slim network of %d of %d edges: %s", len(graph.edges), len(net.graph.edges), inherited)
+        finetune(slim, work, faces)
+        save_net(run.slim, slim)
+        found = [
+            evaluate_net("supernet", net, recipe, faces, costs),
+            evaluate_net("slim", slim, recipe, faces, costs),
+        ]
+        finish(work, found)
+        return found
+
+
+def train(
+    recipe: Recipe,
+    run: RunDir,
+    machine: Machine,
+    arch: Architecture | None = None,
+    weights: Path | None = None,
+) -> list[Evaluation]:
+    """Train one network: the recipe's full graph, or the sub-network of `arch`.
+
+    Args:
+        recipe: its section `finetune` says how.
+        run: where everything goes.
+        machine: device and progress.
+        arch: of the recipe's space.
+        weights: to start from, of the same network or of its supernet; None starts from random ones.
+    """
+    with working_in(run, recipe, machine) as work:
+        faces = load_faces(recipe, work.device, machine)
+        full = build_net(recipe, faces.train.scheme.num_landmarks, work.device)
+        costs = net_costs(full, recipe)
+        net = load_net(full, full.graph if arch is None else arch_graph(arch, full), weights)
+        finetune(net, work, faces)
+        save_net(run.supernet if arch is None else run.slim, net)
+        if arch is not None:
+            rundir.write_text(run.arch, arch.to_json())
+        found = [evaluate_net("supernet" if arch is None else "slim", net, recipe, faces, costs)]
+        finish(work, found)
+        return found
+
+
+def prune(source: RunDir, recipe: Recipe, out: RunDir) -> tuple[Costs, Graph]:
+    """Choose a sub-network of a searched run by the pruner of `recipe`, without training.
+
+    Writes recipe.yaml, arch.json and slim.safetensors, the inherited weights, into `out`.
+    """
+    factors = Factors.from_json(rundir.read_text(source.factors, "the factors of a searched run"), str(source.factors))
+    net = build_net(recipe, factors.num_landmarks, torch.device("cpu"))
+    check_digest(str(source.factors), factors.graph_digest, net.graph)
+    load_weights(net, source.supernet)
+    costs = net_costs(net, recipe)
+    graph = choose(recipe, factors, costs)
+    rundir.write_text(out.recipe, recipe.to_yaml())
+    write_arch(out, graph, factors, recipe, source.supernet)
+    save_net(out.slim, slim_net(net, graph)[0])
+    return costs, graph
+
+
+def evaluate(
+    recipe: Recipe, machine: Machine, networks: Mapping[str, tuple[Architecture | None, Path]]
+) -> list[Evaluation]:
+    """Evaluate networks, given by name as (architecture, or None for the full graph; weights)."""
+    device = engine.pick_device(machine.device)
+    use_threads(recipe)
+    faces = load_faces(recipe, device, machine)
+    found = []
+    for name, (arch, weights) in networks.items():
+        full = build_net(recipe, faces.train.scheme.num_landmarks, device)
+        graph = full.graph if arch is None else arch_graph(arch, full)
+        costs = net_costs(full, recipe)
+        found.append(evaluate_net(name, load_net(full, graph, weights), recipe, faces, costs))
+    return found
+
+
+def task_step(recipe: Recipe) -> Step:
+    """Mean squared error of the heatmaps, times the recipe's weight."""
+    task, size = recipe.task, recipe.data.input_size
+
+    def step(net: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        loss = heatmap_loss(net(batch.images_B3HW), batch.landmarks_BL2, size, task.sigma)
+        return {"loss": task.weight * loss, "mse": loss}
+
+    return step
+
+
+def finetune(net: GraphNet, work: Work, faces: Faces) -> None:
+    """Train factors and weights of one network together, as the recipe's section `finetune` says."""
+    plan = work.recipe.finetune
+    phase = Phase("weights", tuple(net.parameters()), plan.optimizer, task_step(work.recipe))
+    work.fit(net, [phase], "finetune", plan.epochs, faces.train, _validate(work.recipe, faces))
+
+
+def finish(work: Work, found: Sequence[Evaluation]) -> None:
+    """Write the final figures and the error of every test face."""
+    rows = [
+        {"network": e.network, "face": name, "nme_inter_ocular": error}
+        for e in found
+        for name, error in e.errors.items()
+    ]
+    if rows:
+        rundir.write_rows(work.run.errors, rows)
+    work.finish({e.network: e.as_dict() for e in found})
+
+
+def _validate(recipe: Recipe, faces: Faces) -> engine.Validate:
+    return partial(held_out_nme, recipe=recipe, faces=faces)

@@ -1,0 +1,201 @@
+"""A stage at work in a run folder: claiming it, logging, metrics after every epoch, and the final figures."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from torch import nn
+
+from nasface import __version__, engine, rundir
+from nasface import recipe as recipes
+from nasface.data.augment import DeviceFaces
+from nasface.engine import Progress, Row, Settings
+from nasface.errors import NasfaceError, RunError
+from nasface.recipe import Recipe
+from nasface.rundir import RunDir
+from nasface.step import Phase
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how loudly a stage works.
+
+    Attributes:
+        device: see `engine.pick_device`.
+        progress: where steps and epochs are reported to.
+        tensorboard: whether to write event files too.
+        workers: of data preparation; None takes the number of cores.
+    """
+
+    device: str = "auto"
+    progress: Progress = field(default_factory=Progress)
+    tensorboard: bool = False
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class Work:
+    """A stage at work.
+
+    Attributes:
+        recipe, run, machine: what, where to, and on what.
+        device: the picked device.
+        rows: metrics of the epochs so far; grows as trainings end.
+        writer: of TensorBoard events, or None.
+    """
+
+    recipe: Recipe
+    run: RunDir
+    machine: Machine
+    device: torch.device
+    rows: list[Row] = field(default_factory=list)
+    writer: Any = None
+
+    def fit(
+        self,
+        net: nn.Module,
+        phases: Sequence[Phase],
+        title: str,
+        epochs: int,
+        faces: DeviceFaces,
+        validate: engine.Validate,
+    ) -> None:
+        """`engine.fit` with the recipe's settings; metrics.csv is whole after every epoch."""
+        earlier = list(self.rows)
+
+        def record(rows: list[Row]) -> None:
+            rundir.write_rows(self.run.metrics_csv, [*earlier, *rows])
+            if self.writer is not None:
+                for row in (r for r in rows if r["epoch"] == rows[-1]["epoch"]):
+                    for name, value in row.items():
+                        if isinstance(value, float):
+                            self.writer.add_scalar(f"{title}/{row['phase']}/{name}", value, row["epoch"])
+                self.writer.flush()
+            self.machine.progress.epoch(rows)
+
+        training = self.recipe.training
+        settings = Settings(
+            epochs,
+            training.batch,
+            self.recipe.augmentation,
+            self.recipe.seed,
+            training.precision,
+            training.clip,
+        )
+        self.rows.extend(
+            engine.fit(
+                net,
+                phases,
+                faces,
+                settings,
+                title=title,
+                checkpoint=self.run.checkpoint(title),
+                validate=validate,
+                progress=replace(self.machine.progress, epoch=record),
+            )
+        )
+
+    def finish(self, networks: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write metrics.json."""
+        seconds = sum(row["seconds"] for row in self.rows)
+        final = {
+            **provenance(self.recipe),
+            "data": self.recipe.data.name,
+            "input_size": self.recipe.data.input_size,
+            "device": str(self.device),
+            "machine": platform.processor() or platform.machine(),
+            "threads": torch.get_num_threads(),
+            "training_minutes": round(seconds / 60, 2),
+            "networks": networks,
+        }
+        rundir.write_json(self.run.metrics, final)
+        log.info("finished; %.1f minutes of training", seconds / 60)
+
+
+@contextmanager
+def working_in(run: RunDir, recipe: Recipe, machine: Machine) -> Iterator[Work]:
+    """Claim the run folder for this recipe, and log into it while the stage works.
+
+    Raises:
+        RunError: when the folder holds a run of another recipe.
+    """
+    device = engine.pick_device(machine.device)
+    if run.recipe.exists():
+        if recipes.load(str(run.recipe)).digest != recipe.digest:
+            raise RunError(
+                f"{run.path} holds a run of another recipe; give --out another folder, or remove this one to start over"
+            )
+    else:
+        rundir.write_text(run.recipe, recipe.to_yaml())
+    use_threads(recipe)
+    with _logging_to(run), _events(run, machine) as writer:
+        log.info(
+            "nasface %s, torch %s, %s with %d threads, recipe %s, seed %d",
+            __version__, torch.__version__, device, torch.get_num_threads(), recipe.digest, recipe.seed,
+        )  # fmt: skip
+        try:
+            yield Work(recipe, run, machine, device, writer=writer)
+        except NasfaceError as err:
+            log.error("%s", err)
+            raise
+
+
+def provenance(recipe: Recipe) -> dict[str, Any]:
+    """What made a file: version, recipe, seed, time."""
+    return {
+        "nasface": __version__,
+        "torch": torch.__version__,
+        "recipe_digest": recipe.digest,
+        "space": recipe.space.name,
+        "dataset": recipe.data.name,
+        "seed": recipe.seed,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def use_threads(recipe: Recipe) -> None:
+    """Set the number of CPU threads that the recipe asks for, if it does."""
+    if recipe.training.threads:
+        torch.set_num_threads(recipe.training.threads)
+
+
+@contextmanager
+def _logging_to(run: RunDir) -> Iterator[None]:
+    logger = logging.getLogger("nasface")
+    try:
+        handler = logging.FileHandler(run.log, encoding="utf-8")
+    except OSError as err:
+        raise RunError(f"cannot write {run.log}: {err.strerror}; choose another folder with --out") from err
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
+def _events(run: RunDir, machine: Machine) -> Iterator[Any]:
+    """A TensorBoard writer into the run folder, or None."""
+    if not machine.tensorboard:
+        yield None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as err:
+        raise RunError(
+            "TensorBoard is not installed; run pip install 'nasface[tensorboard]', or leave --tensorboard out"
+        ) from err
+    with SummaryWriter(str(run.path / "events")) as writer:
+        yield writer

@@ -1,0 +1,135 @@
+"""The heatmap task: Gaussian targets, their loss, and decoding to landmarks. All batched, on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nasface.errors import RecipeError, did_you_mean
+
+Decoder = Literal["quarter", "dark", "soft"]
+TEMPERATURE = 10.0  # soft-argmax: sharpens heatmaps whose peak is about 1
+
+
+def to_cells(landmarks_BL2: Tensor, stride: float) -> Tensor:
+    """Input pixels to heatmap cells: cell i lies at input coordinate (i + 0.5) * stride - 0.5."""
+    return (landmarks_BL2 + 0.5) / stride - 0.5
+
+
+def to_pixels(cells_BL2: Tensor, stride: float) -> Tensor:
+    """Heatmap cells to input pixels, the inverse of `to_cells`."""
+    return (cells_BL2 + 0.5) * stride - 0.5
+
+
+def targets(landmarks_BL2: Tensor, size_hw: tuple[int, int], stride: float, sigma: float) -> Tensor:
+    """Gaussians of peak 1 at the landmarks' sub-cell places: (B, L, h, w).
+
+    Args:
+        landmarks_BL2: x and y in input pixels.
+        size_hw: heatmap size in cells.
+        stride: input pixels per cell.
+        sigma: in cells.
+    """
+    cells = to_cells(landmarks_BL2, stride)
+
+    def bell(centre_BL: Tensor, length: int) -> Tensor:
+        offset = torch.arange(length, device=cells.device, dtype=cells.dtype) - centre_BL[..., None]
+        return torch.exp(-offset.square() / (2 * sigma**2))
+
+    return bell(cells[..., 1], size_hw[0])[..., :, None] * bell(cells[..., 0], size_hw[1])[..., None, :]
+
+
+def heatmap_loss(heatmaps_BLhw: Tensor, landmarks_BL2: Tensor, input_size: int, sigma: float) -> Tensor:
+    """Mean over samples, landmarks and cells of the squared error to the Gaussian targets (equation 2)."""
+    h, w = heatmaps_BLhw.shape[-2:]
+    goal = targets(landmarks_BL2, (h, w), input_size / w, sigma)
+    return F.mse_loss(heatmaps_BLhw.float(), goal)
+
+
+def decode(heatmaps_BLhw: Tensor, input_size: int, decoder: Decoder = "quarter", sigma: float = 1.5) -> Tensor:
+    """Heatmaps to landmarks (B, L, 2) in input pixels.
+
+    Args:
+        heatmaps_BLhw: any float type.
+        input_size: pixels of the input's width.
+        decoder: 'quarter' (maximum, shifted a quarter cell towards the higher neighbour, the field's usual),
+            'dark' (Zhang et al. 2020: Gaussian smoothing, then a second-order Taylor step in the log) or
+            'soft' (expectation under a softmax).
+        sigma: of the training targets, in cells; for 'dark'.
+
+    Raises:
+        RecipeError: for an unknown decoder.
+    """
+    if decoder not in DECODERS:
+        raise RecipeError(f"decoder '{decoder}' is unknown; {did_you_mean(str(decoder), get_args(Decoder))}")
+    heatmaps = heatmaps_BLhw.float()
+    return to_pixels(DECODERS[decoder](heatmaps, sigma), input_size / heatmaps.shape[-1])
+
+
+def _peak(heatmaps: Tensor) -> Tensor:
+    """(B, L, 2) integer x and y of each maximum."""
+    index = heatmaps.flatten(2).argmax(dim=2)
+    width = heatmaps.shape[-1]
+    return torch.stack((index % width, index // width), dim=2)
+
+
+def _around(heatmaps: Tensor, peak_BL2: Tensor, radius: int = 1) -> Tensor:
+    """(B, L, 2r+1, 2r+1) the cells around each peak, the border repeated outside."""
+    h, w = heatmaps.shape[-2:]
+    offset = torch.arange(-radius, radius + 1, device=heatmaps.device)
+    xs = (peak_BL2[..., 0, None] + offset).clamp(0, w - 1)
+    ys = (peak_BL2[..., 1, None] + offset).clamp(0, h - 1)
+    index = ys[..., :, None] * w + xs[..., None, :]
+    return heatmaps.flatten(2).gather(2, index.flatten(2)).view_as(index)
+
+
+def _quarter(heatmaps: Tensor, sigma: float) -> Tensor:
+    peak = _peak(heatmaps)
+    near = _around(heatmaps, peak)
+    slope = torch.stack((near[..., 1, 2] - near[..., 1, 0], near[..., 2, 1] - near[..., 0, 1]), dim=2)
+    size = torch.tensor(heatmaps.shape[:-3:-1], device=peak.device)
+    inside = (peak > 0) & (peak < size - 1)
+    return peak + 0.25 * slope.sign() * inside
+
+
+def _dark(heatmaps: Tensor, sigma: float) -> Tensor:
+    peak = _peak(heatmaps)
+    # smooth in a window about the peak only: the Taylor step reads 5 x 5 cells of the smoothed map
+    reach = max(1, round(1.5 * sigma))
+    window = _around(heatmaps, peak, reach + 2)
+    offset = torch.arange(-reach, reach + 1, device=heatmaps.device, dtype=heatmaps.dtype)
+    bell = torch.exp(-offset.square() / (2 * sigma**2))
+    kernel = (bell[:, None] * bell) / bell.sum() ** 2
+    size = window.shape[-1]
+    smooth = F.conv2d(window.reshape(-1, 1, size, size), kernel[None, None]).view(*window.shape[:2], 5, 5)
+    log = smooth.clamp_min(1e-10).log()
+    dx = 0.5 * (log[..., 2, 3] - log[..., 2, 1])
+    dy = 0.5 * (log[..., 3, 2] - log[..., 1, 2])
+    dxx = 0.25 * (log[..., 2, 4] - 2 * log[..., 2, 2] + log[..., 2, 0])
+    dyy = 0.25 * (log[..., 4, 2] - 2 * log[..., 2, 2] + log[..., 0, 2])
+    dxy = 0.25 * (log[..., 3, 3] - log[..., 1, 3] - log[..., 3, 1] + log[..., 1, 1])
+    determinant = dxx * dyy - dxy.square()
+    safe = determinant.abs().clamp_min(1e-8) * determinant.sign().where(determinant != 0, torch.ones_like(dx))
+    step = -torch.stack((dyy * dx - dxy * dy, dxx * dy - dxy * dx), dim=2) / safe[..., None]
+    size_xy = torch.tensor(heatmaps.shape[:-3:-1], device=peak.device)
+    inside = ((peak > 1) & (peak < size_xy - 2)).all(dim=2, keepdim=True)
+    sound = inside & (determinant > 0)[..., None] & (dxx < 0)[..., None]  # a maximum, away from the border
+    return peak + torch.where(sound, step.clamp(-1, 1), torch.zeros_like(step))
+
+
+def _soft(heatmaps: Tensor, sigma: float) -> Tensor:
+    h, w = heatmaps.shape[-2:]
+    weight = (TEMPERATURE * heatmaps).flatten(2).softmax(dim=2).view_as(heatmaps)
+    # everything far from the peak carries a little weight and would pull towards the centre
+    weight = weight * (heatmaps > 0.1 * heatmaps.amax(dim=(2, 3), keepdim=True))
+    total = weight.sum(dim=(2, 3)).clamp_min(1e-12)
+    x = (weight.sum(dim=2) * torch.arange(w, device=heatmaps.device)).sum(dim=2) / total
+    y = (weight.sum(dim=3) * torch.arange(h, device=heatmaps.device)).sum(dim=2) / total
+    return torch.stack((x, y), dim=2)
+
+
+DECODERS: dict[str, Callable[[Tensor, float], Tensor]] = {"quarter": _quarter, "dark": _dark, "soft": _soft}
