@@ -377,7 +377,9 @@ def data_check(
         for problem in report.problems:
             click.echo(f"{problem.level}: {problem.where}: {problem.what}")
         errors = sum(problem.level == "error" for problem in report.problems)
-        click.echo(f"{errors} errors, {len(report.problems) - errors} warnings" if report.problems else "no fault found")
+        click.echo(
+            f"{errors} errors, {len(report.problems) - errors} warnings" if report.problems else "no fault found"
+        )
     sys.exit(0 if report.ok else 2)
 
 

@@ -256,7 +256,7 @@ def predict(
                 heatmaps = 0.5 * (heatmaps + net(part.images_B3HW.flip(3)).flip(3)[:, flip])
             found.append(decode(heatmaps, faces.input_size, decoder, sigma))
     net.train(training)
-    result: NDArray[np.float64] = torch.cat(found).double().cpu().numpy()
+    result: NDArray[np.float64] = torch.cat(found).cpu().double().numpy()  # MPS has no float64
     return result
 
 

@@ -24,6 +24,7 @@ class Summary:
         nme: mean over images of the mean point error.
         failure_rate: share of images with an NME above `limit`.
         auc: area under the CED up to `limit`, divided by `limit`.
+        ced: share of images with an NME of at most 1, 2, ... 10 percent.
     """
 
     images: int
@@ -32,9 +33,10 @@ class Summary:
     failure_rate: float
     auc: float
     limit: float
+    ced: tuple[float, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; NaN stands as None."""
+        """Plain values for JSON; figures of an empty subset are None."""
         return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in asdict(self).items()}
 
 
@@ -86,6 +88,7 @@ def auc(nme_N: NDArray[np.float64], limit: float = 0.10) -> float:
 
 
 def summarise(nme_N: NDArray[np.float64], expected: int = 0, limit: float = 0.10) -> Summary:
-    """The figures of one subset; NaN where it has no image."""
+    """The figures of one subset; NaN, and no CED, where it has no image."""
     mean = float(nme_N.mean()) if len(nme_N) else float("nan")
-    return Summary(len(nme_N), expected, mean, failure_rate(nme_N, limit), auc(nme_N, limit), limit)
+    points = tuple(float(np.mean(nme_N <= percent / 100)) for percent in range(1, 11)) if len(nme_N) else ()
+    return Summary(len(nme_N), expected, mean, failure_rate(nme_N, limit), auc(nme_N, limit), limit, points)

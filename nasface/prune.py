@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Protocol
 
+import numpy as np
 from annotated_types import Ge, Interval
 
 from nasface.cost import Costs
@@ -53,6 +54,10 @@ def share(
     Raises:
         GraphError: when every connected network is larger, with the smallest share there is.
     """
+    return _within(graph, importance, costs, share)
+
+
+def _within(graph: Graph, importance: Importance, costs: Costs, share: float) -> Graph:
     full = costs.prunable(graph).macs
     steps = _thresholds(graph, importance)
     low, high = 0, len(steps)  # the first threshold that fits lies in [low, high)
@@ -76,6 +81,19 @@ def top(graph: Graph, importance: Importance, costs: Costs, *, edges: Annotated[
     """Keep the `edges` most important prunable edges, less what closure drops. Ties go by graph order."""
     ranked = sorted(graph.prunable, key=lambda edge: -importance[edge])
     return graph.keep_prunable(ranked[:edges])
+
+
+def random(
+    graph: Graph,
+    importance: Importance,
+    costs: Costs,
+    *,
+    share: Annotated[float, Interval(gt=0, le=1)],
+    seed: Annotated[int, Ge(0)] = 0,
+) -> Graph:
+    """The baseline that ignores the factors: random importances, then at most `share` of the prunable MACs."""
+    drawn = np.random.default_rng(seed).random(len(graph.prunable)).tolist()
+    return _within(graph, dict(zip(graph.prunable, drawn, strict=True)), costs, share)
 
 
 def above(graph: Graph, importance: Importance, limit: float) -> Graph:

@@ -498,7 +498,8 @@ def _marks() -> tuple[Floats, Floats, dict[str, NDArray[np.intp]]]:
             ("lid_lower", _LID_LOWER, 4),
         ):
             add(f"{name}_{side}", spline(np.array(curve), per) * sign)
-        crease = spline(np.array(_LID_UPPER) + [(0.0, -0.012), (0, -0.045), (0, -0.045), (0, -0.03)], 4)
+        lift = np.array([(0.0, -0.012), (0.0, -0.045), (0.0, -0.045), (0.0, -0.03)])
+        crease = spline(np.array(_LID_UPPER) + lift, 4)
         add(f"crease_{side}", crease * sign)
         fold_y = np.linspace(0.47, 0.84, 9)
         fold_x = np.interp(fold_y, [0.44, 0.55, 0.65, 0.78, 0.9], [-0.18, -0.25, -0.32, -0.38, -0.39])

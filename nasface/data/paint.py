@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 Floats: TypeAlias = NDArray[np.floating]
 Rng: TypeAlias = np.random.Generator
@@ -29,7 +29,7 @@ class Canvas:
         self, points: Floats, soft: float = 0.0, opacity: float = 1.0
     ) -> tuple[Image.Image, tuple[int, int]] | None:
         """Coverage of a polygon (n, 2) as a small grey image and its corner, None when out of the frame."""
-        margin = 1 + int(np.ceil(2.5 * soft))
+        margin = 2 + int(2.5 * soft)
         (low_x, low_y), (high_x, high_y) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
         x0, y0 = max(int(low_x) - margin, 0), max(int(low_y) - margin, 0)
         x1 = min(int(high_x) + margin + 2, self.image.width)
@@ -40,8 +40,7 @@ class Canvas:
         wide, tall = x1 - x0, y1 - y0
         over = 4 if wide * tall < 2500 and soft < 0.5 else 2
         big = Image.new("L", (wide * over, tall * over))
-        flat = ((points - (x0, y0) + 0.5) * over - 0.5).ravel().tolist()
-        ImageDraw.Draw(big).polygon(flat, fill=value)
+        ImageDraw.Draw(big).polygon(_flat(points, x0, y0, over), fill=value)
         small = big.reduce(over)
         if soft > 0:
             # A box is good enough, and three times faster, where the blur is hardly seen.
@@ -73,13 +72,12 @@ class Canvas:
         """Paint a line (n, 2) of a width in pixels, one or one a point."""
         self.fill(ribbon(points, width), colour, opacity, soft)
 
-    def texture(self, points: Floats, picture: NDArray[np.float32], opacity: float = 1.0, soft: float = 0.0) -> None:
-        """Show a whole-frame picture (H, W, 3) through a polygon."""
+    def texture(self, points: Floats, picture: Image.Image, opacity: float = 1.0, soft: float = 0.0) -> None:
+        """Show a whole-frame picture through a polygon."""
         found = self.mask(points, soft, opacity)
         if found:
             mask, (x, y) = found
-            part = picture[y : y + mask.height, x : x + mask.width]
-            self.image.paste(as_image(part), (x, y), mask)
+            self.image.paste(picture.crop((x, y, x + mask.width, y + mask.height)), (x, y), mask)
 
     def hairs(self, lines_N22: Floats, width: float, colour: ArrayLike, opacity: float = 1.0) -> None:
         """Paint many straight lines of one width and colour through one mask."""
@@ -89,12 +87,13 @@ class Canvas:
         x1, y1 = min(int(high_x) + 4, self.image.width), min(int(high_y) + 4, self.image.height)
         if x1 <= x0 or y1 <= y0:
             return
-        over = 3
+        over = 2
         big = Image.new("L", ((x1 - x0) * over, (y1 - y0) * over))
         draw, thick = ImageDraw.Draw(big), max(1, round(width * over))
         value = round(255 * min(opacity, 1.0))
-        for line in ((lines_N22 - (x0, y0) + 0.5) * over - 0.5).reshape(len(lines_N22), 4).tolist():
-            draw.line(line, fill=value, width=thick)
+        flat = _flat(spots, x0, y0, over)
+        for k in range(0, len(flat), 4):
+            draw.line(flat[k : k + 4], fill=value, width=thick)
         self.image.paste(as_rgb(colour), (x0, y0), big.reduce(over))
 
 
@@ -104,27 +103,32 @@ class Patch:
     over = 4
 
     def __init__(self, mask: Image.Image, corner: tuple[int, int], colour: ArrayLike) -> None:
-        self.corner = np.asarray(corner, float)
+        self.corner = corner
         self.image = Image.new("RGB", (mask.width * self.over, mask.height * self.over), as_rgb(colour))
         self._draw = ImageDraw.Draw(self.image)
 
     def fill(self, points: Floats, colour: ArrayLike) -> None:
         """Paint a polygon (n, 2) given in pixels of the whole picture."""
-        self._draw.polygon(self._flat(points), fill=as_rgb(colour))
+        self._draw.polygon(_flat(points, *self.corner, self.over), fill=as_rgb(colour))
 
     def veil(self, points: Floats, colour: ArrayLike, opacity: float) -> None:
         """Paint a polygon (n, 2) see-through."""
         mask = Image.new("L", self.image.size)
-        ImageDraw.Draw(mask).polygon(self._flat(points), fill=round(255 * opacity))
+        ImageDraw.Draw(mask).polygon(_flat(points, *self.corner, self.over), fill=round(255 * opacity))
         self.image.paste(as_rgb(colour), (0, 0), mask)
 
     def shrink(self) -> Image.Image:
         """The picture at its true size."""
         return self.image.reduce(self.over)
 
-    def _flat(self, points: Floats) -> list[float]:
-        flat: list[float] = ((points - self.corner + 0.5) * self.over - 0.5).ravel().tolist()
-        return flat
+
+def _flat(points: Floats, x0: int, y0: int, over: int) -> list[float]:
+    """Points (n, 2) as x, y, x, y, ... on an enlarged picture with its corner at (x0, y0)."""
+    flat = np.multiply(points, over, dtype=float)
+    flat[:, 0] += (0.5 - x0) * over - 0.5
+    flat[:, 1] += (0.5 - y0) * over - 0.5
+    coordinates: list[float] = flat.ravel().tolist()
+    return coordinates
 
 
 def coverage(size: int, polygons: Sequence[Floats]) -> Image.Image:
@@ -132,7 +136,7 @@ def coverage(size: int, polygons: Sequence[Floats]) -> Image.Image:
     big = Image.new("L", (2 * size, 2 * size))
     draw = ImageDraw.Draw(big)
     for points in polygons:
-        draw.polygon(((points + 0.5) * 2 - 0.5).ravel().tolist(), fill=255)
+        draw.polygon(_flat(points, 0, 0, 2), fill=255)
     return big.reduce(2)
 
 
@@ -158,6 +162,17 @@ def ribbon(points: Floats, width: float | Sequence[float] | Floats) -> Floats:
     return outline
 
 
+def taper(count: int, width: float, ends: float = 0.25) -> Floats:
+    """Widths (count,) of a line that thins out at both ends."""
+    return width * _bow(count, ends)
+
+
+@lru_cache(maxsize=64)
+def _bow(count: int, ends: float) -> Floats:
+    bow: Floats = ends + (1 - ends) * np.sin(np.linspace(0.06, np.pi - 0.06, count))
+    return bow
+
+
 def ellipse(centre: ArrayLike, first: ArrayLike, second: ArrayLike, count: int = 24) -> Floats:
     """Outline (count, 2) of an ellipse with two conjugate half axes (2,)."""
     outline: Floats = np.asarray(centre) + circle(count) @ np.array([first, second])
@@ -172,17 +187,16 @@ def circle(count: int) -> Floats:
 
 
 @lru_cache(maxsize=16)
-def _noise(kind: str, size: int) -> NDArray[np.float32]:
-    """Zero-mean, unit-variance noise (2 * size, 2 * size), made once; users cut a window out of it."""
-    rng = np.random.Generator(np.random.PCG64([7, sorted(("fine", "skin", "cloud", "strand")).index(kind)]))
-    side = 2 * size
+def _noise(kind: str, size: int) -> Image.Image:
+    """Noise (2 * size, 2 * size) of mean 128 and deviation 32, made once; users cut windows out of it."""
+    rng = np.random.Generator(np.random.PCG64([7, ("cloud", "fine", "skin", "strand").index(kind)]))
+    side, unit = 2 * size, size / 192
 
     def smooth(across: float, down: float) -> NDArray[np.float32]:
-        small = (max(2, int(side / across)), max(2, int(side / down)))
-        raw = Image.fromarray(rng.standard_normal((small[1], small[0])).astype(np.float32))
+        shape = max(2, int(side / down)), max(2, int(side / across))
+        raw = Image.fromarray(rng.standard_normal(shape).astype(np.float32))
         return np.asarray(raw.resize((side, side), Image.Resampling.BICUBIC))
 
-    unit = size / 192
     if kind == "fine":
         field = smooth(1.2, 1.2)
     elif kind == "skin":
@@ -191,14 +205,34 @@ def _noise(kind: str, size: int) -> NDArray[np.float32]:
         field = np.sum([2.0**k * smooth(2.0**k * 2 * unit, 2.0**k * 2 * unit) for k in range(5)], axis=0)
     else:
         field = smooth(1.3, 16 * unit) + 1.3 * smooth(2.6 * unit, 30 * unit) + smooth(7 * unit, 40 * unit)
-    return ((field - field.mean()) / field.std()).astype(np.float32)
+    scaled = (field - field.mean()) / field.std() * 32 + 128
+    return Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8))
 
 
-def noise(kind: str, size: int, rng: Rng) -> NDArray[np.float32]:
-    """A random window (size, size) of a noise texture: 'fine', 'skin', 'cloud' or 'strand'."""
-    x, y = rng.integers(0, size, 2)
-    window = _noise(kind, size)[y : y + size, x : x + size]
-    return window[:, ::-1] if rng.random() < 0.5 else window
+def _window(kind: str, size: int, rng: Rng) -> Image.Image:
+    """A random window (size, size) of a noise texture: 'cloud', 'fine', 'skin' or 'strand'."""
+    x, y = rng.integers(0, size, 2).tolist()
+    return _noise(kind, size).crop((x, y, x + size, y + size))
+
+
+def speckle(image: Image.Image, kind: str, strength: float, rng: Rng) -> Image.Image:
+    """The picture with grey noise of a standard deviation of `strength` added."""
+    grain = _window(kind, image.width, rng).point(_scaling(round(8 * strength)))
+    return ImageChops.add(image, Image.merge("RGB", (grain, grain, grain)), 1, -128)
+
+
+@lru_cache(maxsize=256)
+def _scaling(eighths: int) -> list[int]:
+    """A table that rescales noise of deviation 32 around 128."""
+    return [min(max(round(128 + (v - 128) / 256 * eighths), 0), 255) for v in range(256)]
+
+
+def weave(size: int, kind: str, colour: ArrayLike, contrast: float, rng: Rng) -> Image.Image:
+    """A texture (size, size) in shades of one colour (3,), deviating by a share of `contrast`."""
+    window = _window(kind, size, rng)
+    shades = 1 + (np.arange(256) - 128) / 32 * contrast
+    bands = np.clip(np.outer(np.asarray(colour), shades), 0, 255).astype(int).tolist()
+    return Image.merge("RGB", [window.point(band) for band in bands])
 
 
 def random_colour(rng: Rng, dull: float = 0.5) -> Floats:
@@ -238,8 +272,7 @@ def background(size: int, rng: Rng) -> Image.Image:
     if side != size:
         image = image.resize((size, size), Image.Resampling.BICUBIC)
     if rng.random() < 0.5:
-        texture = noise("cloud", size, rng)[..., None] * np.float32(rng.uniform(2, 14))
-        image = as_image(np.asarray(image, np.float32) + texture)
+        image = speckle(image, "cloud", rng.uniform(2, 14), rng)
     return image
 
 
@@ -264,21 +297,19 @@ def damage(image: Image.Image, rng: Rng, *, blurred: bool) -> NDArray[np.uint8]:
         image = image.resize((small, small), Image.Resampling.BOX).resize((size, size), Image.Resampling.BICUBIC)
     else:
         image = _motion(image, float(rng.uniform(6, 13)) * unit, float(rng.uniform(0, np.pi)))
-    pixels = np.asarray(image, np.float32)
-    contrast, level = np.float32(rng.normal(1.0, 0.10)), np.float32(rng.normal(0, 8))
-    colour_shift = rng.normal(0, 4, 3).astype(np.float32)
-    pixels = pixels * contrast + (128 * (1 - contrast) + level + colour_shift)
+    contrast, level, shifts = rng.normal(1.0, 0.10), rng.normal(0, 8), rng.normal(0, 4, 3)
+    rows = (np.arange(256) - 128) * contrast + 128 + level + shifts[:, None]
+    image = image.point(np.clip(np.rint(rows), 0, 255).astype(int).ravel().tolist())
     if rng.random() < 0.06:
-        pixels = pixels @ np.array([[0.299], [0.587], [0.114]], np.float32) + np.zeros(3, np.float32)
-    strength = np.float32(abs(rng.normal(0, 3)))
+        image = image.convert("L").convert("RGB")
+    strength = abs(rng.normal(0, 3))
     if strength > 1.5:
-        pixels = pixels + noise("fine", size, rng)[..., None] * strength
-    result = as_image(pixels)
+        image = speckle(image, "fine", strength, rng)
     if rng.random() < 0.35:
         file = io.BytesIO()
-        result.save(file, "JPEG", quality=int(rng.integers(25, 85)))
-        result = Image.open(file)
-    return np.asarray(result)
+        image.save(file, "JPEG", quality=int(rng.integers(25, 85)))
+        image = Image.open(file)
+    return np.array(image)
 
 
 def _motion(image: Image.Image, length: float, angle: float) -> Image.Image:

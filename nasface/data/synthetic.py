@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from nasface.data.base import Face, Index, Split
 from nasface.data.head3d import Camera, figure, head, landmarks, rotation
 from nasface.data.paint import Rng
-from nasface.data.render import Subject, render
+from nasface.data.render import render
 from nasface.data.schemes import SCHEMES
+from nasface.data.surface import Subject
 from nasface.errors import DataError
 
 # Part of every fingerprint: raise it whenever the pictures or landmarks of a given key change.

@@ -129,7 +129,7 @@ def face_errors(net: GraphNet, recipe: Recipe, faces: DeviceFaces) -> dict[Norma
         flip_test=task.flip_test,
         precision=recipe.training.precision,
     )
-    true = faces.input_landmarks().double().cpu().numpy()
+    true = faces.input_landmarks().cpu().double().numpy()
     groups = {"inter_ocular": faces.scheme.inter_ocular, "inter_pupil": faces.scheme.inter_pupil}
     return {n: metrics.nme(predicted, true, metrics.distances(true, n, groups)) for n in NORMALISERS}
 

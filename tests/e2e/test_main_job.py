@@ -1,0 +1,191 @@
+"""The main job as a user runs it, in processes of their own: search, interrupt, resume, prune, train, evaluate."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+TINYSPACE = Path(__file__).parents[1] / "packages" / "tinyspace"
+SMALL = [
+    "data.options.train=72", "data.options.test=24", "data.input_size=32", "training.batch=16", "training.threads=1",
+    "search.epochs=3", "search.options.warmup_epochs=0", "finetune.epochs=2",
+]  # fmt: skip
+MINI_SPACE = [
+    "space.options.width=4",
+    "space.options.stages=4",
+    "space.options.resolutions=3",
+    "space.options.stem_channels=8",
+]
+FILES = ("recipe.yaml", "factors.json", "supernet.safetensors", "arch.json", "slim.safetensors", "metrics.csv",
+         "metrics.json", "errors.csv", "log.txt")  # fmt: skip
+
+
+def command(*args: object) -> list[str]:
+    return [sys.executable, "-m", "nasface", *(str(arg) for arg in args)]
+
+
+def settings(*pairs: str) -> list[str]:
+    return [word for pair in pairs for word in ("--set", pair)]
+
+
+def nasface(*args: object, env: dict[str, str] | None = None) -> str:
+    done = subprocess.run(
+        command(*args), capture_output=True, text=True, timeout=300, env={**os.environ, **(env or {})}, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def search_args(out: Path) -> list[object]:
+    return ["search", "--recipe", "demo", *settings(*SMALL, *MINI_SPACE), "--workers", 1, "--out", out]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return {"NASFACE_CACHE": str(tmp_path_factory.mktemp("cache"))}
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory, cache: dict[str, str]) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "searched"
+    nasface(*search_args(run), env=cache)
+    return run
+
+
+def test_search_leaves_a_whole_run(searched: Path):
+    assert {path.name for path in searched.iterdir()} == {*FILES, "checkpoints"}
+    networks = json.loads((searched / "metrics.json").read_text())["networks"]
+    supernet, slim = networks["supernet"], networks["slim"]
+    assert slim["macs_prunable"] <= 0.5 * supernet["macs_prunable"]
+    assert slim["params"] < supernet["params"]
+    assert slim["edges"] < supernet["edges"]
+    full = slim["subsets"]["inter_ocular"]["full"]
+    errors = pd.read_csv(searched / "errors.csv")
+    mine = errors[errors.network == "slim"]
+    assert full["images"] == full["expected"] == len(mine) == 24
+    assert full["nme"] == pytest.approx(mine.nme_inter_ocular.mean())
+    rows = pd.read_csv(searched / "metrics.csv")
+    assert rows.groupby(["stage", "phase"]).size().to_dict() == {
+        ("search", "alpha"): 3, ("search", "weights"): 3, ("finetune", "weights"): 2,
+    }  # fmt: skip
+
+
+def test_the_slim_weights_are_physically_smaller_and_fit_the_arch(searched: Path, cache: dict[str, str]):
+    slim, supernet = (load_file(searched / f"{name}.safetensors") for name in ("slim", "supernet"))
+    assert sum(v.size for v in slim.values()) < sum(v.size for v in supernet.values())
+    counted = json.loads(nasface("count", "--arch", searched / "arch.json", "--json"))
+    assert counted["params"] == json.loads((searched / "metrics.json").read_text())["networks"]["slim"]["params"]
+    again = json.loads(nasface("evaluate", searched, "--json", "--workers", 1, env=cache))
+    before = json.loads((searched / "metrics.json").read_text())["networks"]
+    assert again["slim"]["held_out_nme"] == pytest.approx(before["slim"]["held_out_nme"], rel=1e-6)
+
+
+def test_the_same_search_again_gives_the_same_factors(searched: Path, tmp_path: Path, cache: dict[str, str]):
+    nasface(*search_args(tmp_path / "again"), env=cache)
+    first, second = (json.loads((run / "factors.json").read_text())["edges"] for run in (searched, tmp_path / "again"))
+    assert first == second
+
+
+def test_a_killed_search_goes_on_to_the_same_result(searched: Path, tmp_path: Path, cache: dict[str, str]):
+    run = tmp_path / "killed"
+    process = subprocess.Popen(
+        command(*search_args(run)), env={**os.environ, **cache}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    checkpoint = run / "checkpoints" / "search.safetensors"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert checkpoint.exists()
+    assert not (run / "metrics.json").exists(), "the search ended before it could be killed"
+    nasface(*search_args(run), env=cache)
+    assert "resumed after epoch" in (run / "log.txt").read_text()
+    for name in ("supernet", "slim"):
+        one, other = load_file(searched / f"{name}.safetensors"), load_file(run / f"{name}.safetensors")
+        assert one.keys() == other.keys()
+        assert all(np.array_equal(one[key], other[key]) for key in one)
+
+
+def test_prune_and_train_find_their_way_by_the_arch(searched: Path, tmp_path: Path, cache: dict[str, str]):
+    nasface("prune", searched, "--share", 0.3, "--out", tmp_path / "third")
+    arch = json.loads((tmp_path / "third" / "arch.json").read_text())
+    assert arch["provenance"]["run"] == str(searched)
+    out = tmp_path / "tuned"
+    nasface("train", "--arch", tmp_path / "third" / "arch.json", "--out", out, "--workers", 1, env=cache)
+    slim = json.loads((out / "metrics.json").read_text())["networks"]["slim"]
+    supernet = json.loads((searched / "metrics.json").read_text())["networks"]["supernet"]
+    assert slim["macs_prunable"] <= 0.3 * supernet["macs_prunable"]
+    # weights of the supernet that are not those it was pruned from are refused
+    (tmp_path / "third" / "arch.json").write_text(
+        json.dumps({**arch, "provenance": {**arch["provenance"], "weights_sha256": "0"}})
+    )
+    done = subprocess.run(
+        command("train", "--arch", tmp_path / "third" / "arch.json", "--out", tmp_path / "x"),
+        capture_output=True, text=True, env={**os.environ, **cache}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "has changed since" in done.stderr
+
+
+def test_a_space_of_another_package_is_searched_and_pruned(tmp_path: Path, cache: dict[str, str]):
+    site = tmp_path / "site"
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--target",
+            site,
+            TINYSPACE,
+        ],
+        check=True,
+    )
+    env = {**cache, "PYTHONPATH": str(site)}
+    listed = json.loads(nasface("plugins", "--json", env=env))
+    assert ("tinyspace", "tinyspace") in {(row["name"], row["package"]) for row in listed}
+    for name in ("tinyspace", "tinyspace:tinyspace"):  # the entry point, and module:attr
+        run = tmp_path / name.replace(":", "-")
+        nasface(
+            "search", "--recipe", "demo", "--space", name, *settings(*SMALL, "space.options.length=4"), "--workers", 1,
+            "--out", run, env=env,
+        )  # fmt: skip
+        networks = json.loads((run / "metrics.json").read_text())["networks"]
+        assert networks["slim"]["macs_prunable"] <= 0.5 * networks["supernet"]["macs_prunable"]
+        nasface("prune", run, "--top", 5, "--out", tmp_path / "top", env=env)
+        assert len(json.loads((tmp_path / "top" / "arch.json").read_text())["edges"]) <= 5
+
+
+def test_tensorboard_events_are_written_when_asked_for(tmp_path: Path, cache: dict[str, str]):
+    pytest.importorskip("tensorboard")
+    run = tmp_path / "run"
+    nasface(
+        "train",
+        "--recipe",
+        "demo",
+        *settings(*SMALL, *MINI_SPACE),
+        "--workers",
+        1,
+        "--out",
+        run,
+        "--tensorboard",
+        env=cache,
+    )
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "events"))
+    events.Reload()
+    rows = pd.read_csv(run / "metrics.csv")
+    assert [e.value for e in events.Scalars("finetune/weights/loss")] == pytest.approx(rows.loss.tolist(), rel=1e-5)
