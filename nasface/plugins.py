@@ -24,10 +24,7 @@ GROUPS = {
     "searchers": "searcher",
     "pruners": "pruner",
 }
-SUPPLIED = {
-    "pruners": ("graph", "importance", "costs"),
-    "datasets": ("root",),
-}  # given by nasface, not by recipes
+SUPPLIED = {"pruners": 3, "datasets": 1}  # leading arguments that nasface gives, not recipes
 
 
 def names(group: str) -> dict[str, EntryPoint]:
@@ -72,9 +69,7 @@ def check_options(group: str, name: str, options: Mapping[str, Any]) -> dict[str
     factory = load(group, name)
     hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory, include_extras=True)
     fields: dict[str, Any] = {}
-    for parameter in inspect.signature(factory).parameters.values():
-        if parameter.name in SUPPLIED.get(group, ()):
-            continue
+    for parameter in list(inspect.signature(factory).parameters.values())[SUPPLIED.get(group, 0) :]:
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             return dict(options)  # the plug-in checks its own
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default

@@ -27,20 +27,21 @@ PIVOT = (0.0, 0.30, 0.35)  # the head turns about this point
 ARC_RADII = np.sin(np.radians(np.arange(90, 22, -6)))  # even in angle: the dome is steep at its rim
 LIP_LINE = 0.765  # y of the closed lips
 
-# Proportions set by hand; only the viewer's right half (x >= 0), the left one mirrors it. Columns x, y, z.
-_CRANIUM = [(0.82, -0.25, -0.02), (0.815, -0.55, -0.04), (0.71, -0.86, -0.06), (0.48, -1.12, -0.08)]
-_VERTEX = (0.0, -1.24, -0.08)
+# Proportions set by hand for a camera some nine units away, which shows the jaw smaller than the nearer eyes.
+# Only the viewer's right half (x >= 0), the left one mirrors it. Columns x, y, z.
+_CRANIUM = [(0.885, -0.28, -0.04), (0.870, -0.58, -0.06), (0.755, -0.91, -0.08), (0.505, -1.18, -0.09)]
+_VERTEX = (0.0, -1.30, -0.09)
 _JAW = [
-    (0.800, 0.00, -0.06),
-    (0.787, 0.21, -0.05),
-    (0.760, 0.42, 0.00),
-    (0.720, 0.62, 0.08),
-    (0.645, 0.81, 0.24),
-    (0.525, 0.97, 0.42),
-    (0.370, 1.11, 0.60),
-    (0.195, 1.21, 0.74),
+    (0.873, -0.03, -0.06),
+    (0.857, 0.20, -0.05),
+    (0.825, 0.42, 0.00),
+    (0.777, 0.64, 0.08),
+    (0.688, 0.84, 0.24),
+    (0.552, 1.00, 0.42),
+    (0.382, 1.14, 0.60),
+    (0.200, 1.235, 0.74),
 ]
-_CHIN = (0.0, 1.245, 0.80)
+_CHIN = (0.0, 1.265, 0.80)
 # Curves of the viewer's left side (x < 0), from the outside inwards.
 _BROW_UPPER = [(-0.667, -0.143), (-0.565, -0.227), (-0.423, -0.256), (-0.280, -0.236), (-0.142, -0.186)]
 _BROW_LOWER = [(-0.667, -0.143), (-0.560, -0.172), (-0.420, -0.186), (-0.280, -0.165), (-0.150, -0.118)]
@@ -159,7 +160,7 @@ def figure(change_C: Floats, camera: Camera, roll: float) -> Figure:
     """Shape, turn and project the curves and arcs of the model."""
     model = head()
     moved = model.points_N3 + (change_C @ model.points_CN).reshape(-1, 3)
-    flat = camera.project(moved)
+    flat = camera.project(moved).astype(np.float64)
     marks = flat[: len(model.marks_K3)]
     arcs = flat[len(model.marks_K3) :].reshape(*model.arcs_AR3.shape[:2], 2)
     outline, reach = silhouette(arcs, roll)
@@ -532,7 +533,7 @@ def _ears() -> Floats:
     across = np.cos(t) * (0.115 - 0.035 * np.sin(t))
     z = -0.10 + 1.05 * across
     y = 0.17 + 0.285 * np.sin(t) - 0.15 * across
-    x = 0.83 - 0.55 * across
+    x = 0.90 - 0.55 * across
     right = np.stack([x, y, z], axis=-1)
     return np.concatenate([right * (-1, 1, 1), right])
 

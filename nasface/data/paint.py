@@ -164,7 +164,8 @@ def ribbon(points: Floats, width: float | Sequence[float] | Floats) -> Floats:
 
 def taper(count: int, width: float, ends: float = 0.25) -> Floats:
     """Widths (count,) of a line that thins out at both ends."""
-    return width * _bow(count, ends)
+    widths: Floats = width * _bow(count, ends)
+    return widths
 
 
 @lru_cache(maxsize=64)
@@ -238,7 +239,8 @@ def weave(size: int, kind: str, colour: ArrayLike, contrast: float, rng: Rng) ->
 def random_colour(rng: Rng, dull: float = 0.5) -> Floats:
     """A random colour (3,); `dull` draws it towards grey."""
     colour = rng.uniform(10, 245, 3)
-    return colour * (1 - dull) + colour.mean() * dull
+    mixed: Floats = colour * (1 - dull) + colour.mean() * dull
+    return mixed
 
 
 def background(size: int, rng: Rng) -> Image.Image:

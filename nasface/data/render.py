@@ -43,8 +43,8 @@ def render(subject: Subject, size: int, rng: Rng) -> NDArray[np.uint8]:
         RGB uint8 (size, size, 3).
     """
     scene = compose(subject, size, rng)
-    surface = shade(scene)
     style = hair_style(scene)
+    surface = shade(scene, bald=style.bald)
     canvas = Canvas(background(size, rng))
     paint_behind(canvas, scene, style)
     paint_body(canvas, scene)
@@ -130,7 +130,7 @@ def _paint_brow(face: Canvas, scene: Scene, surface: Surface, side: str, dark: f
     rng, unit = scene.rng, scene.unit
     upper, lower = scene.marks[f"brow_upper_{side}"], scene.marks[f"brow_lower_{side}"]
     light = surface.light_at((upper[6] + lower[6]) / 2)
-    colour = (scene.hair * 0.8 + scene.skin * 0.05) * light
+    colour = np.minimum(scene.hair * 0.75 + 5, scene.skin * 0.6) * light  # brows are darker than hair and skin
     patch = np.concatenate([upper, lower[::-1]])
     face.fill(patch, colour, 0.62 * dark, soft=0.012 * unit)
     t = np.sort(rng.uniform(0.02, 1.0, 22))

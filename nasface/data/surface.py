@@ -178,7 +178,8 @@ class Surface:
         """Light (3,) on the surface around a pixel."""
         last = len(self.light_HW3) - 1
         x, y = (min(max(int(v / 2), 0), last) for v in point.tolist())
-        return self.light_HW3[y, x]
+        light: Floats = self.light_HW3[y, x]
+        return light
 
     def light_picture(self, size: int, colour: Floats) -> Image.Image:
         """A picture (size, size) of the surface in one plain colour."""
@@ -221,19 +222,24 @@ def _masks() -> _Masks:
     scalp[tall:] = 1 - ramp(skirt_xy[..., 1], -0.15, 0.05).ravel()
     edges = np.roll(strip, -1, 0) - np.roll(strip, 1, 0), np.gradient(strip, axis=1)
     outward = np.sum(np.cross(*edges)[:, 3] * (strip[:, 3] - (0.0, 0.2, 0.3)))
-    weights = hollow, red + 0.3 * bump(xy, 0.0, 1.1, 0.2, 0.1), np.clip(beard, 0, 1)
-    circles = bump(xy, 0.33, 0.075, 0.12, 0.035, both=True)
-    return _Masks(*(w.astype(np.float32) for w in (*weights, circles, scalp)), float(np.sign(outward)))
+    return _Masks(
+        hollow=hollow.astype(np.float32),
+        red=(red + 0.3 * bump(xy, 0.0, 1.1, 0.2, 0.1)).astype(np.float32),
+        beard=np.clip(beard, 0, 1).astype(np.float32),
+        circles=bump(xy, 0.33, 0.075, 0.12, 0.035, both=True).astype(np.float32),
+        scalp=scalp.astype(np.float32),
+        skirt_sign=float(np.sign(outward)),
+    )
 
 
-def shade(scene: Scene) -> Surface:
+def shade(scene: Scene, *, bald: bool) -> Surface:
     """Shade the head: points of the surface are lit and splatted with a depth test at half resolution."""
     camera = scene.figure.camera
     # Coordinates first: each step then runs over long contiguous rows.
     grid, skirt = (np.ascontiguousarray(camera.turn(p).transpose(2, 0, 1)) for p in _changed(scene))
     points = np.concatenate([grid.reshape(3, -1), skirt.reshape(3, -1)], axis=1)
     normal = _normals(grid, skirt)
-    colour, received = _lit(scene, normal)
+    colour, received = _lit(scene, normal, bald)
     half = (scene.size + 1) // 2
     zoom = np.float32(camera.scale * camera.distance) / (np.float32(camera.distance) - points[2])
     flat_x, flat_y = (points[k] * zoom + np.float32(camera.shift[k]) for k in range(2))
@@ -293,7 +299,7 @@ def _cross(a: Floats, b: Floats) -> Floats:
     return product
 
 
-def _lit(scene: Scene, normal_3V: Floats) -> tuple[Floats, Floats]:
+def _lit(scene: Scene, normal_3V: Floats, bald: bool) -> tuple[Floats, Floats]:
     """Reflected colours (3, V), 0 to 255, and received light (3, V)."""
     masks, light = _masks(), scene.light
     facing = light.towards.astype(np.float32) @ normal_3V
@@ -301,7 +307,7 @@ def _lit(scene: Scene, normal_3V: Floats) -> tuple[Floats, Floats]:
     gloss = np.maximum((halfway / np.linalg.norm(halfway)).astype(np.float32) @ normal_3V, 0)
     gloss = gloss * gloss
     gloss = (gloss * gloss * gloss) ** 3
-    albedo = _skin_colours(scene)
+    albedo = _skin_colours(scene, bald)
     received = np.empty_like(normal_3V)
     colour = np.empty_like(normal_3V)
     shine = scene.rng.uniform(5, 42)
@@ -313,7 +319,7 @@ def _lit(scene: Scene, normal_3V: Floats) -> tuple[Floats, Floats]:
     return colour, received
 
 
-def _skin_colours(scene: Scene) -> Floats:
+def _skin_colours(scene: Scene, bald: bool) -> Floats:
     """Albedo (3, V): flushed cheeks, circles under the eyes, beard and scalp."""
     rng, masks = scene.rng, _masks()
     flush = float(rng.uniform(0.02, 0.16)) * scene.skin.mean() / 200
@@ -327,7 +333,7 @@ def _skin_colours(scene: Scene) -> Floats:
         if stubble:
             beard = np.float32(scene.hair[k] * 0.75 + scene.skin[k] * 0.12)
             plain += (beard - plain) * (masks.beard * np.float32(stubble))
-        colour[k] = plain + (np.float32(0.8 * scene.hair[k]) - plain) * masks.scalp
+        colour[k] = plain if bald else plain + (np.float32(0.8 * scene.hair[k]) - plain) * masks.scalp
     return colour
 
 
