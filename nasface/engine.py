@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +35,7 @@ Row = dict[str, Any]
 Validate = Callable[[Any], float]
 """Gives the NME of a network on held-out faces."""
 FLUSH = 20  # steps between reads of the loss from the device
+MEASURING = 99  # stands where the number of a phase does, so that measuring draws batches of its own
 
 
 @dataclass(frozen=True)
@@ -260,6 +262,12 @@ def predict(
     return result
 
 
+def training_batches(faces: DeviceFaces, settings: Settings, share: float = 1.0) -> Iterator[Batch]:
+    """One pass of augmented batches that no epoch draws, the same at every call."""
+    random = torch.Generator().manual_seed(_mix(settings.seed, 0, MEASURING))
+    return faces.augmented(settings.batch, settings.augmentation, random, share)
+
+
 def recalibrate(net: nn.Module, faces: DeviceFaces, settings: Settings, batches: int = 32) -> None:
     """Measure BN statistics afresh on augmented training batches; inherited ones fit the supernet."""
     norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -267,13 +275,10 @@ def recalibrate(net: nn.Module, faces: DeviceFaces, settings: Settings, batches:
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # torch: a plain mean over the batches
-    random = torch.Generator().manual_seed(_mix(settings.seed, 0, 99))
     training = net.training
     net.train()
     with torch.no_grad(), autocast(faces.images_NHWC.device, settings.precision):
-        for _, batch in zip(
-            range(batches), faces.augmented(settings.batch, settings.augmentation, random), strict=False
-        ):
+        for batch in islice(training_batches(faces, settings), batches):
             net(batch.images_B3HW)
     net.train(training)
     for norm, value in zip(norms, momentum, strict=True):

@@ -83,6 +83,42 @@ def top(graph: Graph, importance: Importance, costs: Costs, *, edges: Annotated[
     return graph.keep_prunable(ranked[:edges])
 
 
+def greedy(
+    graph: Graph, importance: Importance, costs: Costs, *, share: Annotated[float, Interval(gt=0, le=1)]
+) -> Graph:
+    """Drop, step by step, what loses least importance for the prunable MACs it saves, down to `share` of them.
+
+    Dropping an edge takes along all that closure takes: their importances are lost and their MACs saved. A step
+    that would disconnect the network is never taken. Unlike a threshold this sees that an edge is dear, and that
+    it is the last one into a map.
+
+    Raises:
+        GraphError: when no step is left before the budget is met, with the smallest share reached.
+    """
+    _check_importance(graph, importance)
+    full = costs.prunable(graph).macs
+    kept, macs = graph, full
+    while macs > share * full:
+        steps: list[tuple[float, int, Graph]] = []
+        for edge in kept.prunable:
+            try:
+                rest = kept.keep_prunable(other for other in kept.prunable if other != edge)
+            except GraphError:
+                continue
+            left = set(rest.prunable)
+            lost = sum(importance[other] for other in kept.prunable if other not in left)
+            saved = macs - costs.prunable(rest).macs
+            steps.append((lost / (saved + 1), len(steps), rest))  # an identity saves nothing: + 1 keeps it finite
+        if not steps:
+            raise GraphError(
+                f"no connected network keeps at most {share:.1%} of the prunable MACs; dropping edge by edge ends at "
+                f"{macs / full:.1%}"
+            )
+        kept = min(steps, key=lambda step: step[:2])[2]
+        macs = costs.prunable(kept).macs
+    return kept
+
+
 def random(
     graph: Graph,
     importance: Importance,
@@ -102,9 +138,13 @@ def above(graph: Graph, importance: Importance, limit: float) -> Graph:
     Raises:
         GraphError: when it is disconnected, or an edge has no importance.
     """
+    _check_importance(graph, importance)
+    return graph.keep_prunable(edge for edge in graph.prunable if importance[edge] > limit)
+
+
+def _check_importance(graph: Graph, importance: Importance) -> None:
     if missing := [edge for edge in graph.prunable if edge not in importance]:
         raise GraphError(f"the factors lack {len(missing)} edges of the graph, for example {' -> '.join(missing[0])}")
-    return graph.keep_prunable(edge for edge in graph.prunable if importance[edge] > limit)
 
 
 def _thresholds(graph: Graph, importance: Importance) -> list[float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -92,6 +92,9 @@ class Phase:
     share: float = 1.0
     start: int = 0
 
+
+Batches = Callable[[], Iterator[Batch]]
+"""One pass of augmented training batches, the same at every call."""
 
 Fit = Callable[[Sequence[Phase]], None]
 """Trains the searched network through these phases, with the run's data, epochs, checkpoints and progress."""

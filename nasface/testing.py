@@ -6,7 +6,7 @@ Each raises AssertionError with what is wrong, and gives nothing when all is wel
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from nasface import plugins
 from nasface.cost import Costs, count_module, count_space
 from nasface.data.augment import Augmentation, DeviceFaces
 from nasface.data.base import Dataset
-from nasface.engine import Settings, fit
+from nasface.engine import Settings, fit, training_batches
 from nasface.errors import GraphError
 from nasface.graph import Edge, Graph
 from nasface.net import GraphNet, masked, slim_net
@@ -100,15 +100,15 @@ def check_searcher(searcher: Searcher, space: SearchSpace, num_landmarks: int = 
         points = torch.rand(8, num_landmarks, 2) * input_size
         scheme = _scheme(num_landmarks)
         faces = DeviceFaces(images, points, input_size, scheme)
+        settings = Settings(2, 4, Augmentation(flip=0))
 
         def step(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
             return {"loss": heatmap_loss(model(batch.images_B3HW), batch.landmarks_BL2, input_size, 1.5)}
 
-        def train(phases: Any) -> None:
-            phases: list[Phase] = list(phases)
-            fit(net, phases, faces, Settings(2, 4, Augmentation(flip=0)))
+        def train(phases: Sequence[Phase]) -> None:
+            fit(net, phases, faces, settings)
 
-        return searcher.search(net, step, Optimizer(lr=1e-3), train)
+        return searcher.search(net, step, Optimizer(lr=1e-3), train, lambda: training_batches(faces, settings))
 
     first, second = run(), run()
     assert set(first) == set(space.graph.prunable), "the importance is not of exactly the prunable edges"

@@ -153,11 +153,11 @@ def as_image(pixels: Floats) -> Image.Image:
 
 def ribbon(points: Floats, width: float | Sequence[float] | Floats) -> Floats:
     """The outline (2n, 2) of a line (n, 2) with a width, one or one a point."""
-    along = np.empty_like(points)
-    along[1:-1] = points[2:] - points[:-2]
-    along[0], along[-1] = points[1] - points[0], points[-1] - points[-2]
-    half = along[:, ::-1] * (-0.5, 0.5)
-    half *= (np.asarray(width, float) / np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-6))[:, None]
+    across = np.empty((len(points), 2))
+    across[1:-1] = points[2:, ::-1] - points[:-2, ::-1]
+    across[0], across[-1] = points[1, ::-1] - points[0, ::-1], points[-1, ::-1] - points[-2, ::-1]
+    across[:, 0] *= -1
+    half = across * (np.asarray(width) / (2 * np.sqrt(np.einsum("nd,nd->n", across, across)) + 1e-6))[:, None]
     outline: Floats = np.concatenate([points + half, (points - half)[::-1]])
     return outline
 

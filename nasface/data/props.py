@@ -112,9 +112,8 @@ def paint_body(canvas: Canvas, scene: Scene) -> None:
     canvas.fill(body, cloth, soft=0.01 * unit)
     if rng.random() < 0.4:
         stripe = random_colour(rng) * scene.light.on((0.0, -0.3, 0.9))
-        for offset in np.arange(-1.6, 1.6, rng.uniform(0.15, 0.5)):
-            line = np.array([(offset, 0.35), (offset * 1.1, 3.0)]) * unit + foot
-            canvas.stroke(line, rng.uniform(0.03, 0.1) * unit, stripe, 0.8)
+        lines = [[(t, 0.35), (1.1 * t, 3.0)] for t in np.arange(-1.6, 1.6, rng.uniform(0.15, 0.5))]
+        canvas.hairs(np.array(lines) * unit + foot, rng.uniform(0.03, 0.1) * unit, stripe, 0.8)
     rim = np.stack([x[2:7], y[2:7]], -1) * unit + foot
     canvas.stroke(rim, 0.07 * unit, cloth * rng.uniform(0.5, 1.4), 0.8, soft=0.01 * unit)
 
@@ -249,8 +248,9 @@ def _surgical_mask(canvas: Canvas, scene: Scene, surface: Surface) -> None:
     )
     colour = np.array([(150, 196, 222), (236, 238, 240), (34, 34, 38), random_colour(rng)][int(rng.integers(0, 4))])
     for side, ear in (("l", jaw[0]), ("r", jaw[-1])):
-        loop = np.stack([ear, scene.marks[f"ear_{side}"].mean(axis=0)])
-        canvas.stroke(loop, 0.02 * unit, (230, 230, 230))
+        if (scene.subject.yaw if side == "r" else -scene.subject.yaw) < 12:  # else the head hides the loop
+            loop = np.stack([ear, scene.marks[f"ear_{side}"].mean(axis=0)])
+            canvas.stroke(loop, 0.02 * unit, (230, 230, 230))
     nose = [top + scene.shift(0.10, 0.04), top, top + scene.shift(-0.10, 0.04)]
     rim = spline(np.stack([jaw[-1], right, *nose, left, jaw[0]]), 4)
     shape = np.concatenate([jaw, rim])

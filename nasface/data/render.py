@@ -152,7 +152,7 @@ def _paint_eye(face: Canvas, scene: Scene, surface: Surface, side: str, iris: Fl
     crease = scene.marks[f"crease_{side}"]
     centre = scene.marks["pupil"][0 if side == "l" else 1]
     skin_here = scene.skin * surface.light_at(crease[6])
-    face.tint(np.concatenate([crease, upper[::-1]]), (0.90, 0.86, 0.85), soft=0.015 * unit)
+    face.fill(np.concatenate([crease, upper[::-1]]), skin_here * 0.5, 0.2, soft=0.015 * unit)
     face.stroke(crease[1:], taper(12, 0.020 * unit), skin_here * 0.55, 0.75, soft=0.007 * unit)
     bag = lower + scene.shift(0, 0.055)
     face.stroke(bag[2:], taper(11, 0.03 * unit), skin_here * 0.72, 0.30, soft=0.015 * unit)
@@ -240,7 +240,7 @@ def _paint_mouth(face: Canvas, scene: Scene, surface: Surface, *, made_up: bool)
     if made_up:
         stick = np.array([rng.uniform(120, 215), rng.uniform(10, 70), rng.uniform(25, 100)])
         face.fill(whole, stick * light, rng.uniform(0.55, 0.9), soft=0.004 * unit)
-    face.tint(upper, (0.86, 0.80, 0.80), 0.8, soft=0.008 * unit)
+    face.fill(upper, np.array([60, 20, 24]) * light, 0.2, soft=0.008 * unit)
     glow = (outer_low * 0.55 + inner_low * 0.45)[3:10]
     shine = rng.uniform(0.1, 0.45) * (1.4 if made_up else 1.0)
     face.stroke(glow, taper(7, 0.032 * unit), np.array([255, 228, 220]) * light, shine, soft=0.012 * unit)
@@ -299,9 +299,8 @@ def _paint_wrinkles(face: Canvas, scene: Scene, surface: Surface) -> None:
         if scene.age > 0.6:
             outer = marks[f"lid_upper_{side}"][0]
             way = -1 if side == "l" else 1
-            for lift in (-0.06, 0.0, 0.05):
-                foot = np.stack([outer + scene.shift(0.04 * way, lift * 0.5), outer + scene.shift(0.12 * way, lift)])
-                face.stroke(foot, 0.012 * unit, dark, 0.35, soft=0.006 * unit)
+            steps = np.array([[(0.04 * way, lift / 2), (0.12 * way, lift)] for lift in (-0.06, 0.0, 0.05)])
+            face.hairs(outer + steps @ np.stack(scene.axes), 0.012 * unit, dark, 0.35)
     lift = scene.change("brow_up")
     if scene.age > 0.5 or lift > 0.7:
         brow = np.concatenate([marks["brow_upper_l"][4:], marks["brow_upper_r"][:3:-1]])

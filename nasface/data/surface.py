@@ -216,7 +216,7 @@ def _masks() -> _Masks:
     hollow[tall:] *= 1 - 0.45 * under_jaw.ravel()
     red = bump(xy, 0.46, 0.36, 0.17, 0.15, both=True) + 0.8 * bump(xy, 0.0, 0.43, 0.11, 0.07)
     beard = ramp(y, 0.62, 0.85) * ramp(np.hypot(x / 0.8, (y - 0.35) / 0.95), 0.42, 0.6)
-    beard = np.maximum(beard, ramp(x, 0.56, 0.74) * ramp(y, 0.0, 0.3))
+    beard = np.maximum(beard, 0.8 * ramp(x, 0.66, 0.82) * ramp(y, 0.0, 0.5))
     beard = np.maximum(beard, bump(xy, 0.0, 0.635, 0.24, 0.045) * ramp(y, 0.54, 0.62))
     scalp = np.zeros(len(xy))
     scalp[tall:] = 1 - ramp(skirt_xy[..., 1], -0.15, 0.05).ravel()

@@ -24,7 +24,7 @@ from nasface.data.surface import Subject
 from nasface.errors import DataError
 
 # Part of every fingerprint: raise it whenever the pictures or landmarks of a given key change.
-RENDERER_VERSION = 1
+RENDERER_VERSION = 2
 
 # Share of the faces with each attribute; 'pose' follows from the yaw angle instead.
 RATES = {"expression": 0.13, "illumination": 0.25, "make-up": 0.10, "occlusion": 0.25, "blur": 0.20}

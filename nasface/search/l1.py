@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import torch
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
 from nasface.graph import Edge
 from nasface.net import GraphNet, key
-from nasface.step import Batch, Fit, Optimizer, Phase, Step
+from nasface.step import Batch, Batches, Fit, Optimizer, Phase, Step
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,9 @@ class L1Searcher:
         warmup_epochs: epochs on the weights alone before the factors move.
         importance: 'alpha' is the paper's |alpha|. 'alpha_gain' multiplies by the mean |gain| of the BN that
             ends T: factor and gain are redundant, so that a small alpha can hide behind a large gain. An
-            edge that ends in no BN, an identity, counts with gain 1.
+            edge that ends in no BN, an identity, counts with gain 1. 'taylor' is the root mean square over
+            training batches of alpha times the gradient of the task's loss: to first order, how far the loss
+            moves when the edge goes (Molchanov et al. 2019).
     """
 
     alpha_lr: Annotated[float, Gt(0)] = 1.8e-4
@@ -34,9 +37,11 @@ class L1Searcher:
     alpha_share: Annotated[float, Interval(gt=0, le=1)] = 1.0
     alpha_schedule: Literal["constant", "one_cycle"] = "constant"
     warmup_epochs: Annotated[int, Ge(0)] = 0
-    importance: Literal["alpha", "alpha_gain"] = "alpha"
+    importance: Literal["alpha", "alpha_gain", "taylor"] = "alpha"
 
-    def search(self, net: GraphNet, step: Step, optimizer: Optimizer, fit: Fit) -> Mapping[Edge, float]:
+    def search(
+        self, net: GraphNet, step: Step, optimizer: Optimizer, fit: Fit, batches: Batches
+    ) -> Mapping[Edge, float]:
         """Train factors and weights in turn; gives the importance of every prunable edge."""
 
         def sparse_step(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
@@ -52,10 +57,26 @@ class L1Searcher:
                 Phase("weights", weights, optimizer, step),
             ]
         )
+        if self.importance == "taylor":
+            return _taylor(net, step, batches)
         alpha = dict(zip(net.graph.prunable, net.alpha.detach().abs().cpu().tolist(), strict=True))
         if self.importance == "alpha":
             return alpha
         return {edge: value * _gain(net.edges[key(*edge)]) for edge, value in alpha.items()}
+
+
+def _taylor(net: GraphNet, step: Step, batches: Batches) -> dict[Edge, float]:
+    """Root mean square over batches of alpha times its gradient; the network's BN statistics stay as they are."""
+    statistics = {name: value.clone() for name, value in net.named_buffers()}
+    net.train()
+    squares = []
+    for batch in batches():
+        (gradient,) = torch.autograd.grad(step(net, batch)["loss"], net.alpha)
+        squares.append((gradient * net.alpha.detach()).square())
+    with torch.no_grad():
+        for name, value in net.named_buffers():
+            value.copy_(statistics[name])
+    return dict(zip(net.graph.prunable, torch.stack(squares).mean(dim=0).sqrt().cpu().tolist(), strict=True))
 
 
 def _gain(transform: nn.Module) -> float:

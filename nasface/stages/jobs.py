@@ -49,7 +49,13 @@ def search(recipe: Recipe, run: RunDir, machine: Machine) -> list[Evaluation]:
         def fit(phases: Sequence[Phase]) -> None:
             work.fit(net, phases, "search", recipe.search.epochs, faces.train, _validate(recipe, faces))
 
-        importance = searcher.search(net, task_step(recipe), recipe.search.optimizer, fit)
+        importance = searcher.search(
+            net,
+            task_step(recipe),
+            recipe.search.optimizer,
+            fit,
+            partial(engine.training_batches, faces.train, work.settings()),
+        )
         factors = Factors(
             space=recipe.space.name,
             options=recipe.space.options,

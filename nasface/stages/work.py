@@ -60,6 +60,13 @@ class Work:
     rows: list[Row] = field(default_factory=list)
     writer: Any = None
 
+    def settings(self, epochs: int = 1) -> Settings:
+        """The recipe's settings for a training of so many epochs."""
+        training = self.recipe.training
+        return Settings(
+            epochs, training.batch, self.recipe.augmentation, self.recipe.seed, training.precision, training.clip
+        )
+
     def fit(
         self,
         net: nn.Module,
@@ -82,21 +89,12 @@ class Work:
                 self.writer.flush()
             self.machine.progress.epoch(rows)
 
-        training = self.recipe.training
-        settings = Settings(
-            epochs,
-            training.batch,
-            self.recipe.augmentation,
-            self.recipe.seed,
-            training.precision,
-            training.clip,
-        )
         self.rows.extend(
             engine.fit(
                 net,
                 phases,
                 faces,
-                settings,
+                self.settings(epochs),
                 title=title,
                 checkpoint=self.run.checkpoint(title),
                 validate=validate,

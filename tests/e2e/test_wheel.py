@@ -27,8 +27,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(installed: Path, *args: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "nasface", *args],
-        cwd=installed.parent, env={**os.environ, "PYTHONPATH": str(installed)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=installed.parent,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -36,8 +40,12 @@ def run(installed: Path, *args: str) -> str:
 def test_the_installed_package_is_the_wheel(installed: Path):
     done = subprocess.run(
         [sys.executable, "-c", "import nasface, searchspaces; print(nasface.__file__, searchspaces.__file__)"],
-        cwd=installed.parent, env={**os.environ, "PYTHONPATH": str(installed)}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=installed.parent,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert all(path.startswith(str(installed)) for path in done.stdout.split())
 
 

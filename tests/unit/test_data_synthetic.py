@@ -195,9 +195,9 @@ def test_brows_nostrils_and_open_mouths_are_dark() -> None:
     nostril = subject.figure.marks_K2[head().at["nostril_l"]].mean(axis=0)
     cheek = points[57] + (-45, 0)
     spots = {
-        "brow": ((points[35] + points[40]) / 2, points[40] + (0, 6)),
+        "brow": ((points[35] + points[40]) / 2, points[35] - (0, 8)),
         "nostril": (nostril, cheek),
-        "mouth": ((points[90] + 2 * points[94]) / 3, points[85] + (0, 9)),
+        "mouth": ((points[90] + points[94]) / 2, cheek),
     }
     pictures = [paint(subject, i) for i in range(9)]
     for name, (dark, bright) in spots.items():

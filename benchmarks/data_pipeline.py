@@ -1,0 +1,637 @@
+"""Time nasface's data pipeline against the usual per-image OpenCV one, both in one run and on equal threads.
+
+Run `python benchmarks/data_pipeline.py`; it makes its own photographs, so no data is needed. First it checks
+that both sides compute the same, then it times them in interleaved rounds and prints the median of each.
+
+The per-image side is how landmark code is commonly written (HRNet's, for one), with its slow spots mended: one
+warp straight from the original to the input, the mirror folded into it, a separable Gaussian in a small patch for
+each landmark, a DataLoader with persistent workers. It exists in two forms, decoding its file for every sample and
+with all originals decoded in memory, which tells the gain of decoding once from that of working in batches.
+
+Every side gets the same number of threads T: nasface as torch threads; the per-image side as T OpenCV and torch
+threads, or as T single-threaded workers. Files are read from a warm page cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import random
+import shutil
+import statistics
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from nasface.data import images as nasface_images
+from nasface.data.augment import MEAN, STD, Augmentation, DeviceFaces, on_device
+from nasface.data.base import Dataset, Face, Index, Scheme
+from nasface.data.parallel import default_workers
+from nasface.data.prepare import PreparedFaces, PrepareOptions, prepare
+from nasface.data.w300 import W300
+from nasface.task import Decoder, decode, targets
+
+STRIDE = 4  # input pixels per heatmap cell
+SIGMA = 1.5  # cells
+REACH = 3  # a patch ends at this many sigma, where the Gaussian is 0.011
+MEAN_255, STD_255 = (255 * np.array(values, np.float32) for values in (MEAN, STD))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One timed side.
+
+    Attributes:
+        section: what is compared.
+        side: who does it; the first of a section is what the others are compared with.
+        images: in one round.
+        seconds: median of the rounds.
+        spread: fastest and slowest round in seconds.
+        ratio: seconds over those of the first side: above 1 is slower than it.
+    """
+
+    section: str
+    side: str
+    images: int
+    seconds: float
+    spread: tuple[float, float]
+    ratio: float
+
+
+class Some:
+    """A few training faces of a data set, spread evenly over it; annotations are parsed once, beforehand."""
+
+    def __init__(self, dataset: Dataset, number: int) -> None:
+        faces = [face for face in dataset.index().faces if face.split == "train"]
+        chosen = np.unique(np.linspace(0, len(faces) - 1, number).round().astype(int))
+        self.name, self.scheme = dataset.name, dataset.scheme
+        self.read, self.fingerprint = dataset.read, dataset.fingerprint
+        self.faces = tuple(faces[i] for i in chosen)
+
+    def index(self) -> Index:
+        return Index(self.faces)
+
+
+def photographs(folder: Path, number: int, size: tuple[int, int] = (800, 600), seed: int = 0) -> Path:
+    """Write JPEG files of cloudy noise with 68 points each, in 300W's layout; the detail is that of a photograph."""
+    rng = np.random.default_rng(seed)
+    width, height = size
+
+    def clouds() -> Image.Image:
+        total = np.full((height, width, 3), 128.0)
+        for octave, amplitude in ((8, 50), (32, 25), (128, 10), (min(size), 4)):
+            small = rng.normal(0, amplitude, (octave * height // width + 1, octave, 3)).astype(np.float32)
+            total += cv2.resize(small, size, interpolation=cv2.INTER_CUBIC)
+        return Image.fromarray(total.clip(0, 255).astype(np.uint8))
+
+    pictures = [clouds() for _ in range(min(number, 8))]
+    target = folder / "afw"
+    target.mkdir(parents=True, exist_ok=True)
+    for i in range(number):
+        shift = rng.integers(0, size).tolist()
+        picture = np.roll(np.asarray(pictures[i % len(pictures)]), shift, axis=(1, 0))
+        Image.fromarray(picture).save(target / f"{i:05d}.jpg", quality=92)
+        side = rng.uniform(0.3, 0.5) * height
+        corner = rng.uniform(0.1, 0.9, 2) * (np.array(size) - side)
+        points = corner + side * rng.uniform(0, 1, (68, 2)) + 1  # .pts files count from 1
+        body = "\n".join(f"{x:.3f} {y:.3f}" for x, y in points)
+        (target / f"{i:05d}.pts").write_text(f"version: 1\nn_points: 68\n{{\n{body}\n}}\n")
+    return folder
+
+
+# The per-image side: preparation.
+
+
+def read_bgr(face: Face) -> NDArray[np.uint8]:
+    """Decode with OpenCV; EXIF orientation is not applied, as annotations are in stored pixels."""
+    image = cv2.imread(str(face.source), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise OSError(f"{face.source}: OpenCV cannot read it")
+    return image
+
+
+def square(points_L2: NDArray[np.float64], box_scale: float = 1.25) -> tuple[NDArray[np.float64], float]:
+    """Centre and side of the input in pixels of the original, from the box of the points (as nasface does it)."""
+    low, high = np.floor(points_L2.min(axis=0)), np.ceil(points_L2.max(axis=0))
+    return (low + high) / 2, float((high - low).max()) * box_scale
+
+
+def affine(
+    centre: NDArray[np.float64], density: float, size: int, angle: float = 0.0, flipped: bool = False
+) -> NDArray[np.float64]:
+    """(2, 3) from pixels of the original to those of an output of `size`, `density` output pixels to one."""
+    cos, sin, mirror = density * math.cos(angle), density * math.sin(angle), -1 if flipped else 1
+    turn = np.array([[mirror * cos, -mirror * sin], [sin, cos]])
+    return np.column_stack((turn, (size - 1) / 2 - turn @ centre))
+
+
+def crop_with_opencv(options: PrepareOptions, face: Face) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The stored crop of a face and its points."""
+    centre, side = square(face.landmarks_L2, options.box_scale)
+    size = options.stored_size
+    matrix = affine(centre, options.input_size / side, size)
+    image = cv2.warpAffine(read_bgr(face), matrix, (size, size), flags=cv2.INTER_LINEAR)
+    points = face.landmarks_L2 @ matrix[:, :2].T + matrix[:, 2]
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), points.astype(np.float32)
+
+
+def prepare_with_opencv(
+    faces: Sequence[Face], options: PrepareOptions, folder: Path, threads: int = 1
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Crop all faces in a loop (or with Python threads) and save two arrays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    size = options.stored_size
+    images = np.empty((len(faces), size, size, 3), np.uint8)
+    points = np.empty((len(faces), *faces[0].landmarks_L2.shape), np.float32)
+
+    def one(i: int) -> None:
+        images[i], points[i] = crop_with_opencv(options, faces[i])
+
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            deque(pool.map(one, range(len(faces))), maxlen=0)
+    else:
+        for i in range(len(faces)):
+            one(i)
+    np.save(folder / "images.npy", images)
+    np.save(folder / "points.npy", points)
+    return images, points
+
+
+def prepare_with_nasface(dataset: Some, options: PrepareOptions, folder: Path, threads: int) -> PreparedFaces:
+    """The same in nasface, from nothing: hashes are forgotten, the cache folder is a new one."""
+    nasface_images._digests.clear()
+    return prepare(dataset, options, folder, workers=threads)["train"]
+
+
+# The per-image side: training samples.
+
+
+def warp(image_BGR: NDArray[np.uint8], matrix_23: NDArray[np.float64], size: int) -> NDArray[np.float32]:
+    """The normalised input (3, size, size)."""
+    image = cv2.warpAffine(image_BGR, matrix_23, (size, size), flags=cv2.INTER_LINEAR)
+    image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return np.ascontiguousarray(((image.astype(np.float32) - MEAN_255) / STD_255).transpose(2, 0, 1))
+
+
+def patches(points_L2: NDArray[np.floating], size: int, stride: float, sigma: float) -> NDArray[np.float32]:
+    """Heatmaps (L, size, size): for each landmark a Gaussian of peak 1 in a patch about its sub-cell place."""
+    heatmaps = np.zeros((len(points_L2), size, size), np.float32)
+    reach = REACH * sigma
+    for heatmap, (x, y) in zip(heatmaps, ((points_L2 + 0.5) / stride - 0.5).tolist(), strict=True):
+        left, right = max(0, math.ceil(x - reach)), min(size, math.floor(x + reach) + 1)
+        top, bottom = max(0, math.ceil(y - reach)), min(size, math.floor(y + reach) + 1)
+        if left < right and top < bottom:
+            row = np.exp(-((np.arange(left, right) - x) ** 2) / (2 * sigma**2))
+            column = np.exp(-((np.arange(top, bottom) - y) ** 2) / (2 * sigma**2))
+            heatmap[top:bottom, left:right] = column[:, None] * row
+    return heatmaps
+
+
+class PerImage(TorchDataset[tuple[NDArray[np.float32], ...]]):
+    """Augmented input, heatmaps and points of one face at a time.
+
+    Attributes:
+        faces: as indexed.
+        size: of the input in pixels.
+        scheme: for the flip.
+        how: scale, rotation and flip are those of nasface.
+        decoded: originals in memory; without them the file is read for every sample.
+        heatmaps: whether to draw them.
+    """
+
+    def __init__(
+        self,
+        faces: Sequence[Face],
+        size: int,
+        scheme: Scheme,
+        how: Augmentation,
+        decoded: Sequence[NDArray[np.uint8]] | None = None,
+        heatmaps: bool = True,
+    ) -> None:
+        self.faces, self.size, self.how, self.decoded, self.heatmaps = faces, size, how, decoded, heatmaps
+        self.flip = np.array(scheme.flip)
+        self.squares = [square(face.landmarks_L2) for face in faces]
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def __getitem__(self, i: int) -> tuple[NDArray[np.float32], ...]:
+        how = self.how
+        image = read_bgr(self.faces[i]) if self.decoded is None else self.decoded[i]
+        centre, side = self.squares[i]
+        density = self.size / side * random.uniform(1 - how.scale, 1 + how.scale)
+        angle = math.radians(random.uniform(-how.rotation, how.rotation))
+        flipped = random.random() < how.flip
+        matrix = affine(centre, density, self.size, angle, flipped)
+        points = self.faces[i].landmarks_L2 @ matrix[:, :2].T + matrix[:, 2]
+        if flipped:
+            points = points[self.flip]
+        sample = (warp(image, matrix, self.size), points.astype(np.float32))
+        return (*sample, patches(points, self.size // STRIDE, STRIDE, SIGMA)) if self.heatmaps else sample
+
+
+def one_thread(worker: int) -> None:
+    """Each worker is one thread of the budget (torch limits itself)."""
+    cv2.setNumThreads(1)
+
+
+def loader(dataset: PerImage, batch: int, workers: int) -> DataLoader[Any]:
+    return DataLoader(
+        dataset,
+        batch,
+        shuffle=True,
+        drop_last=True,
+        num_workers=workers,
+        worker_init_fn=one_thread if workers else None,
+        persistent_workers=workers > 0,
+    )
+
+
+def run_through(batches: DataLoader[Any]) -> None:
+    """One epoch."""
+    deque(batches, maxlen=0)
+
+
+def nasface_epoch(
+    faces: DeviceFaces, batch: int, how: Augmentation, generator: torch.Generator, heatmaps: bool = True
+) -> None:
+    """One epoch of nasface's inputs and heatmaps."""
+    cells = faces.input_size // STRIDE
+    for part in faces.augmented(batch, how, generator):
+        if heatmaps:
+            targets(part.landmarks_BL2, (cells, cells), STRIDE, SIGMA)
+
+
+# The per-image side: decoding.
+
+
+def peaks(heatmaps_BLhw: NDArray[np.float32]) -> NDArray[np.int64]:
+    """(B, L, 2) x and y of each maximum."""
+    h, w = heatmaps_BLhw.shape[-2:]
+    index = heatmaps_BLhw.reshape(*heatmaps_BLhw.shape[:2], h * w).argmax(axis=2)
+    return np.stack((index % w, index // w), axis=2)
+
+
+def quarter_per_point(heatmaps_BLhw: NDArray[np.float32], input_size: int) -> NDArray[np.float64]:
+    """Landmarks in input pixels, a quarter cell from the maximum towards its higher neighbour."""
+    h, w = heatmaps_BLhw.shape[-2:]
+    cells = peaks(heatmaps_BLhw).astype(np.float64)
+    for points, heatmaps in zip(cells, heatmaps_BLhw, strict=True):
+        for point, heatmap in zip(points, heatmaps, strict=True):
+            x, y = int(point[0]), int(point[1])
+            if 0 < x < w - 1:
+                point[0] += 0.25 * np.sign(heatmap[y, x + 1] - heatmap[y, x - 1])
+            if 0 < y < h - 1:
+                point[1] += 0.25 * np.sign(heatmap[y + 1, x] - heatmap[y - 1, x])
+    return (cells + 0.5) * (input_size / w) - 0.5
+
+
+def dark_per_point(heatmaps_BLhw: NDArray[np.float32], input_size: int, sigma: float = SIGMA) -> NDArray[np.float64]:
+    """Landmarks in input pixels after Zhang et al. 2020: blur each map, then a Taylor step in the log."""
+    h, w = heatmaps_BLhw.shape[-2:]
+    cells = peaks(heatmaps_BLhw).astype(np.float64)
+    kernel = 2 * max(1, round(1.5 * sigma)) + 1
+    for points, heatmaps in zip(cells, heatmaps_BLhw, strict=True):
+        for point, heatmap in zip(points, heatmaps, strict=True):
+            x, y = int(point[0]), int(point[1])
+            if not (1 < x < w - 2 and 1 < y < h - 2):
+                continue
+            smooth = cv2.GaussianBlur(heatmap, (kernel, kernel), sigma, borderType=cv2.BORDER_REPLICATE)
+            log = np.log(np.maximum(smooth[y - 2 : y + 3, x - 2 : x + 3], 1e-10)).tolist()
+            dx, dy = (log[2][3] - log[2][1]) / 2, (log[3][2] - log[1][2]) / 2
+            dxx = (log[2][4] - 2 * log[2][2] + log[2][0]) / 4
+            dyy = (log[4][2] - 2 * log[2][2] + log[0][2]) / 4
+            dxy = (log[3][3] - log[1][3] - log[3][1] + log[1][1]) / 4
+            determinant = dxx * dyy - dxy**2
+            if determinant > 0 and dxx < 0:
+                point[0] += min(1.0, max(-1.0, -(dyy * dx - dxy * dy) / determinant))
+                point[1] += min(1.0, max(-1.0, -(dxx * dy - dxy * dx) / determinant))
+    return (cells + 0.5) * (input_size / w) - 0.5
+
+
+PER_POINT: dict[Decoder, Callable[[NDArray[np.float32], int], NDArray[np.float64]]] = {
+    "quarter": quarter_per_point,
+    "dark": dark_per_point,
+}
+
+
+def predicted_heatmaps(batch: int, size: int = 64, landmarks: int = 68, seed: int = 0) -> Tensor:
+    """Gaussians with some noise, as a network might give them: (batch, landmarks, size, size)."""
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.rand(batch, landmarks, 2, generator=generator) * (size * STRIDE - 1)
+    heatmaps = targets(points, (size, size), STRIDE, SIGMA)
+    return heatmaps + 0.02 * torch.rand(heatmaps.shape, generator=generator)
+
+
+# Do both sides compute the same?
+
+
+def check_preparation(dataset: Some, options: PrepareOptions, folder: Path) -> dict[str, float]:
+    """Equal points, and crops that differ by their interpolation only.
+
+    Raises:
+        AssertionError: they do not.
+    """
+    ours = prepare_with_nasface(dataset, options, folder / "check", 1)
+    images, points = prepare_with_opencv(dataset.faces, options, folder / "check")
+    apart = float(np.abs(ours.landmarks_NL2 - points).max())
+    assert apart < 0.01, f"the points of the crops differ by {apart} px"
+    return {"crop_points_px": apart, "crop_grey_levels": _image_difference(ours.images_NHWC, images)}
+
+
+def check_batches(dataset: Some, prepared: PreparedFaces, how: Augmentation, number: int = 8) -> dict[str, float]:
+    """Equal inputs and heatmaps for the same augmentation, which is read off the points that nasface gives.
+
+    Raises:
+        AssertionError: they differ.
+    """
+    generator = torch.Generator().manual_seed(0)
+    size, flip = prepared.input_size, np.array(prepared.scheme.flip)
+    spread = STD_255[:, None, None], MEAN_255[:, None, None]
+    theirs, ours, heatmaps, heatmap_difference = [], [], [], 0.0
+    for i, face in enumerate(dataset.faces[:number]):
+        (batch,) = on_device(prepared, torch.device("cpu"), [i]).augmented(1, how, generator)
+        moved = batch.landmarks_BL2[0].double().numpy()
+        matrix = min((_fit(face.landmarks_L2, moved), _fit(face.landmarks_L2, moved[flip])), key=lambda fit: fit[1])
+        assert matrix[1] < 0.01, f"{face.name}: the points were moved by no affine map ({matrix[1]} px)"
+        theirs.append(warp(read_bgr(face), matrix[0], size) * spread[0] + spread[1])
+        ours.append(batch.images_B3HW[0].numpy() * spread[0] + spread[1])
+        cells = size // STRIDE
+        heatmaps = targets(batch.landmarks_BL2, (cells, cells), STRIDE, SIGMA)[0].numpy()
+        heatmap_difference = max(
+            heatmap_difference, float(np.abs(heatmaps - patches(moved, cells, STRIDE, SIGMA)).max())
+        )
+    # theirs ends at three sigma
+    assert heatmap_difference < math.exp(-(REACH**2) / 2) + 1e-4, f"the heatmaps differ by {heatmap_difference}"
+    stacked = (np.stack(images).transpose(0, 2, 3, 1) for images in (ours, theirs))
+    return {"input_grey_levels": _image_difference(*stacked), "heatmaps": heatmap_difference}
+
+
+def check_decoding(heatmaps_BLhw: Tensor) -> dict[str, float]:
+    """Equal landmarks, in input pixels.
+
+    Raises:
+        AssertionError: they differ.
+    """
+    found = {}
+    size = heatmaps_BLhw.shape[-1] * STRIDE
+    for decoder, per_point in PER_POINT.items():
+        ours = decode(heatmaps_BLhw, size, decoder, SIGMA).numpy()
+        found[f"{decoder}_px"] = apart = float(np.abs(ours - per_point(heatmaps_BLhw.numpy(), size)).max())
+        assert apart < 0.01, f"{decoder}: the decoded points differ by {apart} px"
+    return found
+
+
+def _fit(source_L2: NDArray[np.float64], target_L2: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """The affine map (2, 3) that takes points to others, and the largest error it leaves."""
+    full = np.column_stack((source_L2, np.ones(len(source_L2))))
+    matrix = np.linalg.lstsq(full, target_L2, rcond=None)[0]
+    return matrix.T, float(np.abs(full @ matrix - target_L2).max())
+
+
+def _image_difference(a_NHWC: NDArray[Any], b_NHWC: NDArray[Any]) -> float:
+    """Mean absolute difference in grey levels; it must be smaller than with either image moved by a pixel."""
+    a, b = a_NHWC.astype(np.float32), b_NHWC.astype(np.float32)
+    inner = slice(2, -2)
+
+    def difference(y: int, x: int) -> float:
+        return float(np.abs(a - np.roll(b, (y, x), axis=(1, 2)))[:, inner, inner].mean())
+
+    here, moved = difference(0, 0), min(difference(*by) for by in ((0, 1), (0, -1), (1, 0), (-1, 0)))
+    assert here < 0.7 * moved, f"the images differ by {here} grey levels, and by {moved} when moved by a pixel"
+    return here
+
+
+# Timing.
+
+
+def interleaved(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each side in each round; every round begins with another side, one unmeasured call comes first."""
+    for side in sides.values():
+        side()
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    names = list(sides)
+    for turn in range(rounds):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            start = time.perf_counter()
+            sides[name]()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def compare(section: str, images: int, sides: Mapping[str, Callable[[], object]], rounds: int) -> list[Row]:
+    """Time the sides of a section; the first one is nasface."""
+    seconds = interleaved(sides, rounds)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    first = medians[next(iter(sides))]
+    return [
+        Row(section, name, images, medians[name], (min(values), max(values)), medians[name] / first)
+        for name, values in seconds.items()
+    ]
+
+
+def time_preparation(dataset: Some, options: PrepareOptions, folder: Path, threads: int, rounds: int) -> list[Row]:
+    """Cold preparation. nasface also hashes the files, averages over the pixels of large faces and checks them."""
+    number = count()
+
+    def fresh(call: Callable[[Path], object]) -> None:
+        target = folder / f"round-{next(number)}"
+        call(target)
+        shutil.rmtree(target)
+
+    sides = {
+        f"nasface, {threads} threads": partial(
+            fresh, lambda target: prepare_with_nasface(dataset, options, target, threads)
+        ),
+        f"OpenCV loop, {threads} OpenCV threads": partial(
+            fresh, lambda target: prepare_with_opencv(dataset.faces, options, target)
+        ),
+    }
+    if threads > 1:
+        sides[f"OpenCV loop in {threads} Python threads"] = partial(
+            fresh, lambda target: prepare_with_opencv(dataset.faces, options, target, threads)
+        )
+    return compare("preparation, cold", len(dataset.faces), sides, rounds)
+
+
+def time_batches(
+    dataset: Some, prepared: PreparedFaces, how: Augmentation, batch: int, threads: int, rounds: int
+) -> list[Row]:
+    """Epochs of augmented inputs and heatmaps, then the two parts of the work by themselves."""
+    size, scheme, faces = prepared.input_size, prepared.scheme, dataset.faces
+    ours, generator = on_device(prepared, torch.device("cpu")), torch.Generator().manual_seed(0)
+    decoded = [read_bgr(face) for face in faces]
+    images = len(faces) // batch * batch
+    random.seed(0)
+    sides: dict[str, Callable[[], object]] = {
+        f"nasface, {threads} threads": partial(nasface_epoch, ours, batch, how, generator)
+    }
+    for title, kept in (("files", None), ("decoded originals", decoded)):
+        samples = PerImage(faces, size, scheme, how, kept)
+        for workers in (0, threads):
+            sides[f"per image from {title}, {workers} workers"] = partial(run_through, loader(samples, batch, workers))
+    rows = compare(f"training batches of {batch}", images, sides, rounds)
+
+    bare = loader(PerImage(faces, size, scheme, how, decoded, heatmaps=False), batch, 0)
+    parts = {
+        "nasface": partial(nasface_epoch, ours, batch, how, generator, heatmaps=False),
+        "per image from decoded originals": partial(run_through, bare),
+    }
+    rows += compare("of these, inputs only", images, parts, rounds)
+
+    points = ours.input_landmarks()[:batch]
+    cells = size // STRIDE
+    parts = {
+        "nasface": lambda: targets(points, (cells, cells), STRIDE, SIGMA),
+        "per landmark": lambda: torch.from_numpy(
+            np.stack([patches(face.numpy(), cells, STRIDE, SIGMA) for face in points])
+        ),
+    }
+    return rows + compare("of these, heatmaps only", len(points), parts, max(rounds, 3))
+
+
+def time_decoding(heatmaps_BLhw: Tensor, rounds: int) -> list[Row]:
+    """Heatmaps to landmarks."""
+    batch, landmarks, size, _ = heatmaps_BLhw.shape
+    rows = []
+    for decoder, per_point in PER_POINT.items():
+        sides = {
+            "nasface": partial(decode, heatmaps_BLhw, size * STRIDE, decoder, SIGMA),
+            "per point": partial(per_point, heatmaps_BLhw.numpy(), size * STRIDE),
+        }
+        rows += compare(f"decoding '{decoder}', {landmarks} x {size} x {size}", batch, sides, rounds)
+    return rows
+
+
+def use_threads(threads: int) -> None:
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+
+
+def benchmark(
+    data_root: Path | None, faces: int, threads: int, rounds: int, batch: int, input_size: int
+) -> dict[str, Any]:
+    """Check and time everything; JSON-ready.
+
+    Args:
+        data_root: a folder of 300W, or None for made-up photographs.
+        faces: how many of them.
+        threads: the budget of every side.
+        rounds: interleaved repeats.
+        batch: faces in a training batch.
+        input_size: pixels of the network's input.
+    """
+    use_threads(threads)
+    options, how = PrepareOptions(input_size=input_size), Augmentation()
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(prefix="nasface-benchmark-") as scratch:
+        folder = Path(scratch)
+        dataset = Some(W300(data_root or photographs(folder / "photographs", faces)), faces)
+        batch = min(batch, len(dataset.faces))
+        prepared = prepare_with_nasface(dataset, options, folder / "cache", threads)
+        heatmaps = predicted_heatmaps(64)
+        same = check_preparation(dataset, options, folder)
+        same |= check_batches(dataset, prepared, how)
+        same |= check_decoding(heatmaps[:8])
+        rows = time_preparation(dataset, options, folder, threads, rounds)
+        rows += time_batches(dataset, prepared, how, batch, threads, rounds)
+        rows += time_decoding(heatmaps, rounds)
+    return {
+        "machine": f"{platform.processor() or platform.machine()}, {default_workers()} cores, load {load:.1f} at start",
+        "versions": {"torch": torch.__version__, "opencv": cv2.__version__, "numpy": np.__version__},
+        "data": "300W" if data_root else "made-up photographs, 800 x 600",
+        "faces": len(dataset.faces),
+        "threads": threads,
+        "rounds": rounds,
+        "batch": batch,
+        "input_size": input_size,
+        "differences": same,
+        "rows": [asdict(row) for row in rows],
+    }
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """Print the table and what stands below it."""
+    table = Table(title="nasface against per-image code", title_justify="left")
+    for column in ("", "side"):
+        table.add_column(column, no_wrap=True)
+    for column in ("ms / image", "images / s", "fastest - slowest round, ms", "time / nasface's"):
+        table.add_column(column, justify="right", no_wrap=True)
+    section = None
+    for row in result["rows"]:
+        each = [1e3 * value / row["images"] for value in (row["seconds"], *row["spread"])]
+        if row["section"] != section:
+            table.add_section()
+        table.add_row(
+            row["section"] if row["section"] != section else "",
+            row["side"],
+            f"{each[0]:.3f}",
+            f"{1e3 / each[0]:.0f}",
+            f"{each[1]:.3f} - {each[2]:.3f}",
+            f"{row['ratio']:.2f}",
+        )
+        section = row["section"]
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    console.print(table)
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    seconds = {row["section"]: row["seconds"] for row in reversed(result["rows"])}  # of the first side of each
+    once = result["rows"][0]["seconds"]
+    training = next(row for row in result["rows"] if row["section"].startswith("training"))
+    theirs = [row["seconds"] for row in result["rows"] if "from files" in row["side"]]
+    pays = once / max(min(theirs) - seconds[training["section"]], 1e-9)
+    for line in (
+        f"{result['data']}, {result['faces']} faces, input {result['input_size']} px, "
+        f"heatmaps of a quarter; median of {result['rounds']} interleaved rounds.",
+        f"{result['threads']} threads a side; {result['machine']}; {versions}.",
+        f"Preparing once ({once:.1f} s) is not part of nasface's training batches; against the fastest reader of "
+        f"files it has paid for itself after {pays:.1f} epochs.",
+        "Largest (points, heatmaps) or mean (grey levels) differences of the two sides: "
+        + ", ".join(f"{name} {value:.2g}" for name, value in result["differences"].items())
+        + ".",
+    ):
+        console.print(line, highlight=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--faces", type=int, default=256, help="how many; originals are also held decoded in memory")
+    parser.add_argument("--threads", type=int, default=default_workers(), help="budget of every side")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--input-size", type=int, default=128)
+    parser.add_argument("--data-root", type=Path, help="a folder of 300W in place of made-up photographs")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    given = parser.parse_args()
+    result = benchmark(given.data_root, given.faces, given.threads, given.rounds, given.batch, given.input_size)
+    if given.json:
+        print(json.dumps(result, indent=2))
+    else:
+        show(result)
+
+
+if __name__ == "__main__":
+    main()
