@@ -90,6 +90,7 @@ class Some:
         self.faces = tuple(faces[i] for i in chosen)
 
     def index(self) -> Index:
+        """The chosen faces."""
         return Index(self.faces)
 
 
@@ -370,19 +371,19 @@ def check_batches(dataset: Some, prepared: PreparedFaces, how: Augmentation, num
     generator = torch.Generator().manual_seed(0)
     size, flip = prepared.input_size, np.array(prepared.scheme.flip)
     spread = STD_255[:, None, None], MEAN_255[:, None, None]
-    theirs, ours, heatmaps, heatmap_difference = [], [], [], 0.0
+    theirs, ours, heatmap_difference = [], [], 0.0
     for i, face in enumerate(dataset.faces[:number]):
         (batch,) = on_device(prepared, torch.device("cpu"), [i]).augmented(1, how, generator)
         moved = batch.landmarks_BL2[0].double().numpy()
-        matrix = min((_fit(face.landmarks_L2, moved), _fit(face.landmarks_L2, moved[flip])), key=lambda fit: fit[1])
-        assert matrix[1] < 0.01, f"{face.name}: the points were moved by no affine map ({matrix[1]} px)"
-        theirs.append(warp(read_bgr(face), matrix[0], size) * spread[0] + spread[1])
+        fits = (_fit(face.landmarks_L2, moved), _fit(face.landmarks_L2, moved[flip]))
+        matrix, error = min(fits, key=lambda fit: fit[1])
+        assert error < 0.01, f"{face.name}: the points were moved by no affine map ({error} px)"
+        theirs.append(warp(read_bgr(face), matrix, size) * spread[0] + spread[1])
         ours.append(batch.images_B3HW[0].numpy() * spread[0] + spread[1])
         cells = size // STRIDE
         heatmaps = targets(batch.landmarks_BL2, (cells, cells), STRIDE, SIGMA)[0].numpy()
-        heatmap_difference = max(
-            heatmap_difference, float(np.abs(heatmaps - patches(moved, cells, STRIDE, SIGMA)).max())
-        )
+        drawn = patches(moved, cells, STRIDE, SIGMA)
+        heatmap_difference = max(heatmap_difference, float(np.abs(heatmaps - drawn).max()))
     # theirs ends at three sigma
     assert heatmap_difference < math.exp(-(REACH**2) / 2) + 1e-4, f"the heatmaps differ by {heatmap_difference}"
     stacked = (np.stack(images).transpose(0, 2, 3, 1) for images in (ours, theirs))
@@ -598,17 +599,16 @@ def show(result: Mapping[str, Any]) -> None:
         console = Console(width=160)
     console.print(table)
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    seconds = {row["section"]: row["seconds"] for row in reversed(result["rows"])}  # of the first side of each
     once = result["rows"][0]["seconds"]
-    training = next(row for row in result["rows"] if row["section"].startswith("training"))
-    theirs = [row["seconds"] for row in result["rows"] if "from files" in row["side"]]
-    pays = once / max(min(theirs) - seconds[training["section"]], 1e-9)
+    training = [row for row in result["rows"] if row["section"].startswith("training")]
+    gain = min(row["seconds"] for row in training if "from files" in row["side"]) - training[0]["seconds"]
+    pays = f"is repaid after {once / gain:.1f} epochs" if gain > 0 else "is not repaid"
     for line in (
         f"{result['data']}, {result['faces']} faces, input {result['input_size']} px, "
         f"heatmaps of a quarter; median of {result['rounds']} interleaved rounds.",
         f"{result['threads']} threads a side; {result['machine']}; {versions}.",
-        f"Preparing once ({once:.1f} s) is not part of nasface's training batches; against the fastest reader of "
-        f"files it has paid for itself after {pays:.1f} epochs.",
+        f"Preparing once ({once:.2f} s) is not in nasface's training batches; against the fastest reader of files "
+        f"it {pays}.",
         "Largest (points, heatmaps) or mean (grey levels) differences of the two sides: "
         + ", ".join(f"{name} {value:.2g}" for name, value in result["differences"].items())
         + ".",

@@ -7,7 +7,8 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields, replace
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from nasface.errors import NasfaceError
 
 if TYPE_CHECKING:
     from nasface.recipe import Recipe
-    from nasface.stages import Machine
+    from nasface.stages import Machine, Source
 
 # heavy imports stand inside the commands: `nasface --help` answers at once
 
@@ -44,7 +45,7 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__)
 def main() -> None:
-    r"""Find, slim, distil and ship efficient landmark networks.
+    """Find, slim, distil and ship efficient landmark networks.
 
     \b
     Try it without any data:
@@ -64,53 +65,87 @@ class _WarningsToTerminal(logging.Handler):
             click.secho(f"nasface: {record.getMessage()}", fg="yellow", err=True)
 
 
-def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def apply(function: Any) -> Any:
+@dataclass(frozen=True)
+class Wanted:
+    """The recipe options of a command line."""
+
+    recipe: str | None
+    space: str | None
+    dataset: str | None
+    data_root: Path | None
+    overrides: tuple[str, ...]
+
+    def resolve(self) -> Recipe:
+        """The recipe that they ask for."""
+        from nasface import recipe as recipes
+
+        return recipes.assemble(self.recipe, self.space, self.dataset, self.data_root, self.overrides)
+
+
+@dataclass(frozen=True)
+class Place:
+    """The machine options of a command line."""
+
+    device: str
+    workers: int | None
+    quiet: bool
+
+    @contextmanager
+    def machine(self, quiet: bool = False, tensorboard: bool = False) -> Iterator[Machine]:
+        """The machine that they ask for, with progress bars while the block runs."""
+        from nasface import terminal
+        from nasface.stages import Machine
+
+        with terminal.progress_bars(self.quiet or quiet) as hooks:
+            yield Machine(self.device, hooks, tensorboard, self.workers)
+
+
+def _gathered(name: str, kind: type[Any], *options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A decorator that adds options and hands them to the command as one object."""
+
+    def decorate(command: Callable[..., None]) -> Any:
+        @wraps(command)
+        def call(**given: Any) -> None:
+            values = {field.name: given.pop(field.name) for field in fields(kind)}
+            command(**given, **{name: kind(**values)})
+
+        decorated: Any = call
         for option in reversed(options):
-            function = option(function)
-        return function
+            decorated = option(decorated)
+        return decorated
 
-    return apply
+    return decorate
 
 
-recipe_options = _options(
+recipe_options = _gathered(
+    "wanted",
+    Wanted,
     click.option("--space", help="Search space (see `nasface plugins`), or 'module:attr'."),
     click.option("--dataset", help="Data set (see `nasface plugins`), or 'module:attr'."),
     click.option("--data-root", type=FOLDER, help="Folder of the data set."),
-    click.option("--recipe", help="Shipped recipe or a YAML file; default: the one named as the data set."),
+    click.option("--recipe", help="Shipped recipe or a YAML file; default: the one named as the data set, else 300w."),
     click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change a value of the recipe."),
 )
-machine_options = _options(
+machine_options = _gathered(
+    "place",
+    Place,
     click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps, ..."),
     click.option("--workers", type=click.IntRange(1), help="Threads or processes that decode images."),
     click.option("--quiet", is_flag=True, help="No progress bars."),
 )
-run_options = _options(
-    click.option("--out", type=FOLDER, help="Run folder; default: runs/<what>-<data set>-seed<n>."),
-    click.option("--tensorboard", is_flag=True, help="Write event files too (extra 'tensorboard')."),
-)
+out_option = click.option("--out", type=FOLDER, help="Run folder; default: runs/<what>-<data set>-seed<n>.")
+tensorboard_option = click.option("--tensorboard", is_flag=True, help="Write event files too (extra 'tensorboard').")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
 @main.command()
 @recipe_options
-@run_options
+@out_option
+@tensorboard_option
 @machine_options
 @json_option
-def search(
-    space: str | None,
-    dataset: str | None,
-    data_root: Path | None,
-    recipe: str | None,
-    overrides: tuple[str, ...],
-    out: Path | None,
-    tensorboard: bool,
-    device: str,
-    workers: int | None,
-    quiet: bool,
-    as_json: bool,
-) -> None:
-    r"""Search a supernet, prune it, fine-tune and evaluate the slim network.
+def search(wanted: Wanted, place: Place, out: Path | None, tensorboard: bool, as_json: bool) -> None:
+    """Search a supernet, prune it, fine-tune and evaluate the slim network.
 
     Given again with the same --out, it goes on where it stopped.
 
@@ -122,9 +157,9 @@ def search(
     from nasface import stages
     from nasface.rundir import RunDir
 
-    resolved = _recipe(recipe, space, dataset, data_root, overrides)
+    resolved = wanted.resolve()
     run = RunDir(out or Path("runs") / f"{resolved.space.name}-{resolved.data.name}-seed{resolved.seed}")
-    with _machine(device, workers, quiet or as_json, tensorboard) as machine:
+    with place.machine(as_json, tensorboard) as machine:
         stages.search(resolved, run, machine)
     _show_run(run, as_json)
 
@@ -134,26 +169,21 @@ def search(
 @click.option("--arch", type=FILE, help="arch.json of a pruned network; its recipe and weights are found by it.")
 @click.option("--weights", type=FILE, help="Weights to start from, of the network itself or of its supernet.")
 @click.option("--scratch", is_flag=True, help="Start from random weights.")
-@run_options
+@out_option
+@tensorboard_option
 @machine_options
 @json_option
 def train(
-    space: str | None,
-    dataset: str | None,
-    data_root: Path | None,
-    recipe: str | None,
-    overrides: tuple[str, ...],
+    wanted: Wanted,
+    place: Place,
     arch: Path | None,
     weights: Path | None,
     scratch: bool,
     out: Path | None,
     tensorboard: bool,
-    device: str,
-    workers: int | None,
-    quiet: bool,
     as_json: bool,
 ) -> None:
-    r"""Train one network: a pruned one (--arch), or the full graph of a space.
+    """Train one network: a pruned one (--arch), or the full graph of a space.
 
     \b
     Examples:
@@ -167,13 +197,12 @@ def train(
         raise click.UsageError("--scratch and --weights exclude each other")
     source = stages.read_source(arch) if arch else None
     if source is not None:
-        recipe = recipe or (None if dataset else source.recipe)
-        space = space or source.arch.space
+        wanted = _of_source(wanted, source)
         weights = weights or (None if scratch else source.weights())
-    resolved = _recipe(recipe, space, dataset, data_root, overrides)
+    resolved = wanted.resolve()
     kind = "slim" if source else resolved.space.name
     run = RunDir(out or Path("runs") / f"{kind}-{resolved.data.name}-seed{resolved.seed}")
-    with _machine(device, workers, quiet or as_json, tensorboard) as machine:
+    with place.machine(as_json, tensorboard) as machine:
         stages.train(resolved, run, machine, source.arch if source else None, weights)
     _show_run(run, as_json)
 
@@ -197,7 +226,7 @@ def prune(
     out: Path,
     as_json: bool,
 ) -> None:
-    r"""Choose a sub-network of a searched RUN; train it with `nasface train --arch`.
+    """Choose a sub-network of a searched RUN; train it with `nasface train --arch`.
 
     \b
     Examples:
@@ -245,21 +274,15 @@ def prune(
 @machine_options
 @json_option
 def evaluate(
+    wanted: Wanted,
+    place: Place,
     run: Path | None,
     arch: Path | None,
     weights: Path | None,
-    space: str | None,
-    dataset: str | None,
-    data_root: Path | None,
-    recipe: str | None,
-    overrides: tuple[str, ...],
     normaliser: str,
-    device: str,
-    workers: int | None,
-    quiet: bool,
     as_json: bool,
 ) -> None:
-    r"""Evaluate the networks of a RUN folder, or one given by --arch and --weights, on the test subsets.
+    """Evaluate the networks of a RUN folder, or one given by --arch and --weights, on the test subsets.
 
     \b
     Examples:
@@ -270,17 +293,17 @@ def evaluate(
 
     if (run is None) == (arch is None):
         raise click.UsageError("give either a RUN folder or --arch")
-    source = stages.read_source(arch) if arch else None
-    if source is not None:
-        recipe = recipe or (None if dataset else source.recipe)
-        space = space or source.arch.space
+    if arch is not None:
+        source = stages.read_source(arch)
+        wanted = _of_source(wanted, source)
         networks: stages.Networks = {"slim": (source.arch, weights or source.weights())}
     else:
         assert run is not None
-        recipe = recipe or str(stages.required(run / "recipe.yaml", "a run folder"))
+        recipe = str(stages.required(run / "recipe.yaml", "a run folder"))
+        wanted = replace(wanted, recipe=wanted.recipe or recipe)
         networks = stages.run_networks(run)
-    resolved = _recipe(recipe, space, dataset, data_root, overrides)
-    with _machine(device, workers, quiet or as_json) as machine:
+    resolved = wanted.resolve()
+    with place.machine(as_json) as machine:
         found = {e.network: e.as_dict() for e in stages.evaluate(resolved, machine, networks)}
     if as_json:
         click.echo(json.dumps(found, indent=1))
@@ -307,7 +330,7 @@ def count(
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    r"""Count parameters and multiply-adds (MACs) of a space or a sub-network, by stage and in total.
+    """Count parameters and multiply-adds (MACs) of a space or a sub-network, by stage and in total.
 
     \b
     Examples:
@@ -333,16 +356,11 @@ def data() -> None:
     """Check and prepare data sets."""
 
 
-data_options = _options(
-    click.option("--dataset", default="300w", show_default=True, help="Data set."),
-    click.option("--data-root", type=FOLDER, help="Folder of the data set."),
-    click.option("--workers", type=click.IntRange(1), help="Threads or processes that decode images."),
-    click.option("--quiet", is_flag=True, help="No progress bar."),
-)
-
-
 @data.command("check")
-@data_options
+@click.option("--dataset", default="300w", show_default=True, help="Data set.")
+@click.option("--data-root", type=FOLDER, help="Folder of the data set.")
+@click.option("--workers", type=click.IntRange(1), help="Threads or processes that decode images.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
 @click.option("--set", "overrides", multiple=True, metavar="OPTION=VALUE", help="An option of the data set.")
 @json_option
 def data_check(
@@ -353,7 +371,7 @@ def data_check(
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    r"""Look at every file of a data set and list every fault; exit code 2 when one is damaged.
+    """Look at every file of a data set and list every fault; exit code 2 when one is damaged.
 
     \b
     Example:
@@ -386,17 +404,8 @@ def data_check(
 @data.command("prepare")
 @recipe_options
 @machine_options
-def data_prepare(
-    space: str | None,
-    dataset: str | None,
-    data_root: Path | None,
-    recipe: str | None,
-    overrides: tuple[str, ...],
-    device: str,
-    workers: int | None,
-    quiet: bool,
-) -> None:
-    r"""Decode and crop all faces once, into the cache that search and training read.
+def data_prepare(wanted: Wanted, place: Place) -> None:
+    """Decode and crop all faces once, into the cache that search and training read.
 
     \b
     Example:
@@ -404,8 +413,8 @@ def data_prepare(
     """
     from nasface import stages, terminal
 
-    resolved = _recipe(recipe, space, dataset, data_root, overrides)
-    with _machine(device, workers, quiet) as machine:
+    resolved = wanted.resolve()
+    with place.machine() as machine:
         prepared = stages.load_prepared(resolved, machine)
     rows = []
     for split, faces in prepared.items():
@@ -427,7 +436,7 @@ def data_prepare(
 @main.command()
 @json_option
 def plugins(as_json: bool) -> None:
-    r"""List search spaces, data sets, searchers, pruners and recipes.
+    """List search spaces, data sets, searchers, pruners and recipes.
 
     \b
     Example:
@@ -447,25 +456,10 @@ def plugins(as_json: bool) -> None:
         )
 
 
-def _recipe(
-    name: str | None,
-    space: str | None,
-    dataset: str | None,
-    data_root: Path | None,
-    overrides: tuple[str, ...],
-) -> Recipe:
-    from nasface import recipe as recipes
-
-    return recipes.assemble(name, space, dataset, data_root, overrides)
-
-
-@contextmanager
-def _machine(device: str, workers: int | None, quiet: bool, tensorboard: bool = False) -> Iterator[Machine]:
-    from nasface import terminal
-    from nasface.stages import Machine
-
-    with terminal.progress_bars(quiet) as hooks:
-        yield Machine(device, hooks, tensorboard, workers)
+def _of_source(wanted: Wanted, source: Source) -> Wanted:
+    """The recipe of an architecture's run, unless the command line names another one or another data set."""
+    recipe = wanted.recipe or (None if wanted.dataset else source.recipe)
+    return replace(wanted, recipe=recipe, space=wanted.space or source.arch.space)
 
 
 def _show_run(run: Any, as_json: bool) -> None:

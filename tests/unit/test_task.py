@@ -133,6 +133,19 @@ def test_flat_heatmaps_give_a_place_inside(decoder, value):
     assert (found <= torch.tensor([11.0, 7.0])).all()
 
 
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        "quarter",
+        "dark",
+        pytest.param("soft", marks=pytest.mark.xfail(strict=True, reason="a tenth of a negative peak masks all cells")),
+    ],
+)
+def test_a_peak_below_zero_is_found(decoder):
+    cells = places(20, 8, 24)
+    assert (to_cells(decode(bells(cells) - 2, 32, decoder, SIGMA), 1) - cells).abs().max() < 2
+
+
 def test_an_unknown_decoder_is_refused():
     with pytest.raises(RecipeError, match="decoder 'darc' is unknown; did you mean 'dark'"):
         decode(torch.zeros(1, 1, 8, 8), 8, "darc")

@@ -1,0 +1,99 @@
+"""The benchmark scripts at tiny sizes: both sides compute the same, and every side is timed."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("cv2")
+
+from nasface.data.augment import Augmentation
+from nasface.data.prepare import PreparedFaces, PrepareOptions
+from nasface.data.w300 import W300
+
+OPTIONS = PrepareOptions(input_size=32)
+
+
+def load(name: str) -> ModuleType:
+    """A script of benchmarks/ as a module."""
+    path = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look themselves up here
+    spec.loader.exec_module(module)
+    return module
+
+
+bench = load("data_pipeline")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, PreparedFaces]:
+    folder = tmp_path_factory.mktemp("photographs")
+    dataset = bench.Some(W300(bench.photographs(folder, 6, size=(160, 120))), 6)
+    return dataset, bench.prepare_with_nasface(dataset, OPTIONS, folder / "cache", 1)
+
+
+def test_both_sides_crop_alike(prepared: tuple, tmp_path: Path) -> None:
+    differences = bench.check_preparation(prepared[0], OPTIONS, tmp_path)
+    assert differences["crop_points_px"] < 1e-3
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_both_sides_augment_alike_and_draw_the_same_heatmaps(prepared: tuple, flip: float) -> None:
+    differences = bench.check_batches(*prepared, Augmentation(flip=flip, shift=0.1))
+    assert 0 < differences["heatmaps"] < 0.0112  # three sigma
+
+
+def test_both_sides_decode_alike() -> None:
+    heatmaps = bench.predicted_heatmaps(2, size=16, landmarks=20)
+    assert max(bench.check_decoding(heatmaps).values()) < 1e-3
+
+
+def test_the_checks_notice_a_pixel(prepared: tuple) -> None:
+    images = prepared[1].images_NHWC
+    assert bench._image_difference(images, images) == 0
+    with pytest.raises(AssertionError, match="moved by a pixel"):
+        bench._image_difference(images, np.roll(images, 1, axis=2))
+
+
+def test_samples_have_the_shapes_of_nasfaces_batches(prepared: tuple) -> None:
+    dataset, faces = prepared
+    samples = bench.PerImage(dataset.faces, 32, faces.scheme, Augmentation())
+    images, points, heatmaps = next(iter(bench.loader(samples, 3, 0)))
+    (batch, *_) = bench.on_device(faces, torch.device("cpu")).augmented(3, Augmentation(), torch.Generator())
+    assert images.shape == batch.images_B3HW.shape
+    assert points.shape == batch.landmarks_BL2.shape
+    assert heatmaps.shape == bench.targets(points, (8, 8), 4, 1.5).shape
+    assert images.dtype == heatmaps.dtype == torch.float32
+
+
+def test_every_side_is_timed_and_shown(
+    prepared: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = bench.loader
+    monkeypatch.setattr(bench, "loader", lambda dataset, batch, workers: plain(dataset, batch, 0))  # start no process
+    dataset, faces = prepared
+    rows = bench.time_preparation(dataset, OPTIONS, tmp_path, 2, 1)
+    rows += bench.time_batches(dataset, faces, Augmentation(), 3, 2, 1)
+    rows += bench.time_decoding(bench.predicted_heatmaps(1, size=16, landmarks=3), 1)
+    sides = {}
+    for row in rows:
+        sides.setdefault(row.section, []).append(row)
+        assert row.seconds > 0
+        assert row.spread[0] <= row.seconds <= row.spread[1]
+    assert [len(of_section) for of_section in sides.values()] == [3, 5, 2, 2, 2, 2]
+    assert all(of_section[0].ratio == 1 for of_section in sides.values())
+    assert all("nasface" in of_section[0].side for of_section in sides.values())
+    result = {"rows": [vars(row) for row in rows], "differences": {"points": 0.0}, "versions": {}}
+    result |= dict.fromkeys(("data", "faces", "input_size", "rounds", "threads", "machine"), 1)
+    bench.show(result)
+    assert "per image from files" in capsys.readouterr().out

@@ -1,0 +1,270 @@
+"""The checks for plug-in authors: the built-ins pass, and every kind of broken plug-in is caught."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from tiny import diamond, fixed_net, space_of, supernet
+from torch import nn
+
+from nasface.errors import GraphError, RecipeError
+from nasface.graph import Graph, Node
+from nasface.prune import greedy, share, threshold, top
+from nasface.prune import random as random_pruner
+from nasface.search.l1 import L1Searcher
+from nasface.testing import check_installed, check_pruner, check_searcher, check_space
+from searchspaces.highres import ConcatHead, HighResolutionSpace
+
+
+@pytest.mark.parametrize(
+    "build",
+    [supernet, fixed_net, partial(supernet, encoder="residual"), partial(space_of, diamond())],
+    ids=["hrsupernet", "hrnet", "residual", "own graph"],
+)
+def test_good_spaces_pass(build):
+    check_space(build, draws=3, input_size=32)
+
+
+@pytest.mark.parametrize("name", ["hrsupernet", "hrnet"])
+def test_installed_spaces_are_found(name):
+    check_installed("searchspaces", name)
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [("searchers", "l1"), ("datasets", "300w"), ("datasets", "wflw"), ("datasets", "cofw"), ("datasets", "synthetic")],
+)
+def test_installed_plugins_are_found(group, name):
+    check_installed(group, name)
+
+
+def test_a_plugin_without_defaults_or_installation_fails():
+    with pytest.raises(RecipeError, match="options of pruner 'share': share: field required"):
+        check_installed("pruners", "share")
+    with pytest.raises(RecipeError, match="there is no search space 'hrsuprnet'; did you mean 'hrsupernet'"):
+        check_installed("searchspaces", "hrsuprnet")
+
+
+class Wide(HighResolutionSpace):
+    """A head that is not sliced: its rows do not say whom they belong to."""
+
+    def head(self, outputs: Any, num_landmarks: int) -> ConcatHead:
+        head = super().head(outputs, num_landmarks)
+        head.owners = {}
+        return head
+
+
+class Shuffled(HighResolutionSpace):
+    """A head whose rows belong to another output than they say."""
+
+    def head(self, outputs: Any, num_landmarks: int) -> ConcatHead:
+        head = super().head(outputs, num_landmarks)
+        nn.init.normal_(head.heatmaps.weight)
+        owners = [name for n in reversed(outputs) for name in [n.id] * n.channels]
+        head.owners = head.owners | {"norm.weight": (owners,), "norm.bias": (owners,)}
+        return head
+
+
+class Biased(HighResolutionSpace):
+    """Nodes that add a constant for every parent they have, so that losing one shows."""
+
+    def node(self, node: Node, parents: Any) -> nn.Module:
+        part = super().node(node, parents)
+        bias = nn.Conv2d(node.channels, node.channels, 1)
+        nn.init.constant_(bias.weight, 0.1)
+        nn.init.constant_(bias.bias, float(len(parents)))
+        bias.requires_grad_(False)
+        for name, value in list(bias.named_parameters()):
+            delattr(bias, name)
+            bias.register_buffer(name, value.data, persistent=False)
+        return nn.Sequential(part, bias)
+
+
+class Coarse(HighResolutionSpace):
+    """A head at the finest stride of the outputs left, not of the graph."""
+
+    def head(self, outputs: Any, num_landmarks: int) -> ConcatHead:
+        return ConcatHead(outputs, num_landmarks, min(node.stride for node in outputs))
+
+
+class Uncounted(HighResolutionSpace):
+    """Nodes that grow with the number of parents: the costs of the parts do not add up."""
+
+    def node(self, node: Node, parents: Any) -> nn.Module:
+        convs = [nn.Conv2d(node.channels, node.channels, 1, bias=False) for _ in parents]
+        for conv in convs:
+            nn.init.zeros_(conv.weight)
+        return nn.Sequential(super().node(node, parents), *(Residual(conv) for conv in convs))
+
+
+class Residual(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.inner(x)
+
+
+def remade(kind: type[HighResolutionSpace], **options: Any) -> HighResolutionSpace:
+    return kind(**vars(supernet(**options)))
+
+
+def unstable() -> HighResolutionSpace:
+    unstable.calls += 1
+    return supernet(width=3 + unstable.calls)
+
+
+unstable.calls = 0
+
+
+def with_dead_end() -> HighResolutionSpace:
+    graph = supernet().graph
+    nodes = (*graph.nodes, Node("9.9", 4, 4))
+    return space_of(replace(graph, nodes=nodes, edges=(*graph.edges, ("3.0", "9.9"))))
+
+
+def unserialisable() -> HighResolutionSpace:
+    return replace(supernet(), options={"width": object()})
+
+
+@pytest.mark.parametrize(
+    ("build", "fault"),
+    [
+        (unstable, "building the space twice gives two graphs"),
+        (with_dead_end, "lie on no path"),
+        (partial(supernet, relu_after_identity=False), "differ by"),
+        (partial(remade, Wide), "differ by"),
+        (partial(remade, Biased), "differ by"),
+        (partial(remade, Shuffled), "differ by"),
+        (partial(remade, Uncounted), "the parts cost"),
+    ],
+    ids=["unstable", "dead end", "no relu", "wide", "biased", "shuffled", "uncounted"],
+)
+def test_broken_spaces_fail(build, fault):
+    with pytest.raises(AssertionError, match=fault):
+        check_space(build, input_size=32, draws=12)
+
+
+def test_a_space_without_a_part_fails():
+    class Partial:
+        def __init__(self) -> None:
+            self.name, self.options, self.graph = "partial", {}, supernet().graph
+
+    with pytest.raises(AssertionError, match="a member of the protocol is missing"):
+        check_space(Partial)
+
+
+def test_options_that_are_no_json_fail():
+    with pytest.raises(TypeError):
+        check_space(unserialisable)
+
+
+def test_a_head_at_another_resolution_fails():
+    with pytest.raises((AssertionError, RuntimeError)):
+        check_space(partial(remade, Coarse), input_size=32, draws=40)
+
+
+def searched() -> HighResolutionSpace:
+    return supernet(width=2, stages=3, resolutions=2, stem_channels=4)
+
+
+@pytest.mark.parametrize(
+    "searcher", [L1Searcher(), L1Searcher(importance="alpha_gain", warmup_epochs=1), L1Searcher(importance="taylor")]
+)
+def test_good_searchers_pass(searcher):
+    check_searcher(searcher, searched(), input_size=32)
+    check_searcher(searcher, fixed_net(modules=(1,)), input_size=32)
+
+
+@dataclass
+class Broken:
+    """A searcher that reads its importance off wrongly."""
+
+    how: str
+
+    def search(self, net: Any, *supplied: Any) -> dict[Any, float]:
+        values = dict.fromkeys(net.graph.prunable, 1.0)
+        first = net.graph.prunable[0]
+        match self.how:
+            case "lost":
+                del values[first]
+            case "too many":
+                values["9.9", "9.8"] = 1.0
+            case "negative":
+                values[first] = -1e-9
+            case "nan":
+                values[first] = float("nan")
+            case "infinite":
+                values[first] = float("inf")
+            case "random":
+                values[first] = random.random()
+        return values
+
+
+@pytest.mark.parametrize(
+    ("how", "fault"),
+    [
+        ("lost", "not of exactly the prunable edges"),
+        ("too many", "not of exactly the prunable edges"),
+        ("negative", "negative or not finite"),
+        ("nan", "negative or not finite"),
+        ("infinite", "negative or not finite"),
+        ("random", "the same search twice gives other factors"),
+    ],
+)
+def test_broken_searchers_fail(how, fault):
+    with pytest.raises(AssertionError, match=fault):
+        check_searcher(Broken(how), searched(), input_size=32)
+
+
+@pytest.mark.parametrize("build", [supernet, fixed_net])
+@pytest.mark.parametrize(
+    "pruner",
+    [
+        partial(threshold, threshold=0.5),
+        partial(share, share=0.6),
+        partial(top, edges=14),
+        partial(greedy, share=0.6),
+        partial(random_pruner, share=0.6, seed=3),
+    ],
+    ids=["threshold", "share", "top", "greedy", "random"],
+)
+def test_good_pruners_pass(pruner, build):
+    check_pruner(pruner, build())
+
+
+def leaves_dead_ends(graph: Graph, importance: Any, costs: Any) -> Graph:
+    return Graph(graph.nodes, graph.edges[:-3], graph.inputs, graph.outputs)
+
+
+def changes_its_mind(graph: Graph, importance: Any, costs: Any) -> Graph:
+    return top(graph, importance, costs, edges=random.randrange(12, len(graph.prunable)))
+
+
+def widens(graph: Graph, importance: Any, costs: Any) -> Graph:
+    return replace(graph, nodes=tuple(replace(node, channels=2 * node.channels) for node in graph.nodes))
+
+
+@pytest.mark.parametrize(
+    ("pruner", "fault"),
+    [(leaves_dead_ends, "not closed"), (changes_its_mind, "two sub-graphs"), (widens, "not closed")],
+)
+def test_broken_pruners_fail(pruner, fault):
+    with pytest.raises(AssertionError, match=fault):
+        check_pruner(pruner, supernet())
+
+
+def refuses(graph: Graph, importance: Any, costs: Any) -> Graph:
+    raise GraphError("never")
+
+
+@pytest.mark.xfail(strict=True, reason="a refusal always counts as fine, so nothing is checked")
+def test_a_pruner_that_always_refuses_fails():
+    with pytest.raises(AssertionError):
+        check_pruner(refuses, supernet())
