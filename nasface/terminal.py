@@ -68,7 +68,10 @@ def show(table: Table) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)
-    caption, table.caption = table.caption, None  # below the table it may be wider than the table
+    # a title or caption of its own may be wider than the table
+    title, caption, table.title, table.caption = table.title, table.caption, None, None
+    if title:
+        console.print(title, style="bold", highlight=False)
     console.print(table)
     if caption:
         console.print(caption, style="dim", highlight=False)

@@ -126,7 +126,14 @@ class Reference(nn.Module):
 def renamed(name: str) -> str:
     """The name in GraphNet of a tensor of the reference."""
     columns = {(2, 0): 2, **{(3, m): 4 + m for m in range(4)}, **{(4, m): 9 + m for m in range(3)}}
-    places = {"conv1": "body.0", "bn1": "body.1", "conv2": "body.3", "bn2": "body.4", "conv3": "body.6", "bn3": "body.7"}
+    places = {
+        "conv1": "body.0",
+        "bn1": "body.1",
+        "conv2": "body.3",
+        "bn2": "body.4",
+        "conv3": "body.6",
+        "bn3": "body.7",
+    }
     head, _, tail = name.rpartition(".")
     match re.split(r"\.", head):
         case ["conv1" | "bn1" | "conv2" | "bn2" as part]:

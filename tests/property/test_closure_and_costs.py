@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def on_a_path(graph: Graph, edges: set[Edge]) -> set[Edge]:
 
     def walk(path: tuple[str, ...]) -> None:
         if path[-1] in graph.outputs:
-            found.update(zip(path, path[1:], strict=False))
+            found.update(pairwise(path))
         for src, dst in edges:
             if src == path[-1]:
                 walk((*path, dst))

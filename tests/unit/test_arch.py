@@ -105,7 +105,7 @@ def test_a_wrong_type_or_missing_key_is_named(key, wrong):
     ],
 )
 def test_factors_of_another_form_are_refused(changes):
-    with pytest.raises(GraphError, match="factors.json is not a factors file of this version"):
+    with pytest.raises(GraphError, match=r"factors.json is not a factors file of this version"):
         Factors.from_json(edited(factors().to_json(), **changes))
 
 
@@ -150,5 +150,5 @@ def test_edge_lists_in_every_form():
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"edges": []}', '{"edges": {"a": 1}}', "3", "null"])
 def test_a_file_without_edges_is_refused(content):
-    with pytest.raises(GraphError, match="edges.json holds no edges; expected a list, or an object with the key"):
+    with pytest.raises(GraphError, match=r"edges.json holds no edges; expected a list, or an object with the key"):
         edge_list(content, "edges.json")

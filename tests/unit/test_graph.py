@@ -158,7 +158,8 @@ def test_edges_are_read_in_both_forms():
 
 
 @pytest.mark.parametrize(
-    "item", ["1.0->2.0", 7, None, {"a": "b"}, ["1.0"], ["1.0", "2.0", "3.0"], ["1.0", 2], [[1], [2, 0]], [[1.5, 0], "a"]]
+    "item",
+    ["1.0->2.0", 7, None, {"a": "b"}, ["1.0"], ["1.0", "2.0", "3.0"], ["1.0", 2], [[1], [2, 0]], [[1.5, 0], "a"]],
 )
 def test_what_is_no_edge_is_refused(item):
     with pytest.raises(GraphError, match="expected"):

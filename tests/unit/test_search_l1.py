@@ -127,8 +127,8 @@ def test_importance_is_read_off_factor_and_gain():
     gained, _ = search(L1Searcher(importance="alpha_gain"), net, epochs=0)
     down, up = net.edges[key("2.0", "3.1")], net.edges[key("2.1", "3.0")]
     assert gained["2.0", "3.0"] == abs(alpha["2.0", "3.0"])  # an identity has no gain
-    assert gained["2.0", "3.1"] == pytest.approx(abs(alpha["2.0", "3.1"]) * float(down[1].weight.abs().mean()))
-    assert gained["2.1", "3.0"] == pytest.approx(abs(alpha["2.1", "3.0"]) * float(up[1].weight.abs().mean()))
+    assert gained["2.0", "3.1"] == pytest.approx(abs(alpha["2.0", "3.1"]) * float(down[1].weight.detach().abs().mean()))
+    assert gained["2.1", "3.0"] == pytest.approx(abs(alpha["2.1", "3.0"]) * float(up[1].weight.detach().abs().mean()))
 
 
 def test_the_gain_of_a_chain_is_that_of_its_last_bn():

@@ -192,9 +192,7 @@ def soft_loop(heatmap: np.ndarray) -> tuple[float, float]:
     return (weight * xs).sum() / weight.sum(), (weight * ys).sum() / weight.sum()
 
 
-@pytest.mark.parametrize(
-    ("decoder", "loop"), [("quarter", quarter_loop), ("dark", dark_loop), ("soft", soft_loop)]
-)
+@pytest.mark.parametrize(("decoder", "loop"), [("quarter", quarter_loop), ("dark", dark_loop), ("soft", soft_loop)])
 @pytest.mark.parametrize("noise", [0.02, 0.3])
 def test_against_a_loop_over_points(decoder, loop, noise):
     h, w = 20, 28

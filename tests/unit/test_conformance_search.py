@@ -1,0 +1,119 @@
+"""The checks for authors of searchers and pruners: the built-ins pass, broken ones are caught."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import pytest
+from tiny import fixed_net, supernet
+
+from nasface.errors import GraphError
+from nasface.graph import Graph
+from nasface.prune import greedy, share, threshold, top
+from nasface.prune import random as random_pruner
+from nasface.search.l1 import L1Searcher
+from nasface.testing import check_pruner, check_searcher
+from searchspaces.highres import HighResolutionSpace
+
+
+def searched() -> HighResolutionSpace:
+    return supernet(width=2, stages=3, resolutions=2, stem_channels=4)
+
+
+@pytest.mark.parametrize(
+    "searcher", [L1Searcher(), L1Searcher(importance="alpha_gain", warmup_epochs=1), L1Searcher(importance="taylor")]
+)
+def test_good_searchers_pass(searcher):
+    check_searcher(searcher, searched(), input_size=32)
+    check_searcher(searcher, fixed_net(modules=(1,)), input_size=32)
+
+
+@dataclass
+class Broken:
+    """A searcher that reads its importance off wrongly."""
+
+    how: str
+
+    def search(self, net: Any, *supplied: Any) -> dict[Any, float]:
+        values = dict.fromkeys(net.graph.prunable, 1.0)
+        first = net.graph.prunable[0]
+        match self.how:
+            case "lost":
+                del values[first]
+            case "too many":
+                values["9.9", "9.8"] = 1.0
+            case "negative":
+                values[first] = -1e-9
+            case "nan":
+                values[first] = float("nan")
+            case "infinite":
+                values[first] = float("inf")
+            case "random":
+                values[first] = random.random()
+        return values
+
+
+@pytest.mark.parametrize(
+    ("how", "fault"),
+    [
+        ("lost", "not of exactly the prunable edges"),
+        ("too many", "not of exactly the prunable edges"),
+        ("negative", "negative or not finite"),
+        ("nan", "negative or not finite"),
+        ("infinite", "negative or not finite"),
+        ("random", "the same search twice gives other factors"),
+    ],
+)
+def test_broken_searchers_fail(how, fault):
+    with pytest.raises(AssertionError, match=fault):
+        check_searcher(Broken(how), searched(), input_size=32)
+
+
+@pytest.mark.parametrize("build", [supernet, fixed_net])
+@pytest.mark.parametrize(
+    "pruner",
+    [
+        partial(threshold, threshold=0.5),
+        partial(share, share=0.6),
+        partial(top, edges=14),
+        partial(greedy, share=0.6),
+        partial(random_pruner, share=0.6, seed=3),
+    ],
+    ids=["threshold", "share", "top", "greedy", "random"],
+)
+def test_good_pruners_pass(pruner, build):
+    check_pruner(pruner, build())
+
+
+def leaves_dead_ends(graph: Graph, importance: Any, costs: Any) -> Graph:
+    return Graph(graph.nodes, graph.edges[:-3], graph.inputs, graph.outputs)
+
+
+def changes_its_mind(graph: Graph, importance: Any, costs: Any) -> Graph:
+    return top(graph, importance, costs, edges=random.randrange(12, len(graph.prunable)))
+
+
+def widens(graph: Graph, importance: Any, costs: Any) -> Graph:
+    return replace(graph, nodes=tuple(replace(node, channels=2 * node.channels) for node in graph.nodes))
+
+
+@pytest.mark.parametrize(
+    ("pruner", "fault"),
+    [(leaves_dead_ends, "not closed"), (changes_its_mind, "two sub-graphs"), (widens, "not closed")],
+)
+def test_broken_pruners_fail(pruner, fault):
+    with pytest.raises(AssertionError, match=fault):
+        check_pruner(pruner, supernet())
+
+
+def refuses(graph: Graph, importance: Any, costs: Any) -> Graph:
+    raise GraphError("never")
+
+
+@pytest.mark.xfail(strict=True, reason="a refusal always counts as fine, so nothing is checked")
+def test_a_pruner_that_always_refuses_fails():
+    with pytest.raises(AssertionError):
+        check_pruner(refuses, supernet())

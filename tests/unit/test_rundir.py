@@ -1,0 +1,207 @@
+"""Files of a run: written whole or not at all, and read back with one sentence when something is off."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from nasface import rundir
+from nasface.errors import RunError
+from nasface.rundir import RunDir, atomic
+
+WRITERS = {
+    "text": lambda path: rundir.write_text(path, "new"),
+    "json": lambda path: rundir.write_json(path, {"new": 1}),
+    "rows": lambda path: rundir.write_rows(path, [{"new": 1}]),
+    "tensors": lambda path: rundir.write_tensors(path, {"new": torch.ones(3)}),
+}
+every_writer = pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_names_are_distinct_and_inside_the_folder():
+    run = RunDir(Path("runs/a"))
+    names = [name for name, value in vars(RunDir).items() if isinstance(value, property)]
+    paths = [getattr(run, name) for name in names] + [run.checkpoint("search"), run.checkpoint("finetune")]
+    assert len(set(paths)) == len(paths) == len(names) + 2
+    assert all(run.path in path.parents for path in paths)
+    assert not run.path.exists()
+
+
+@every_writer
+def test_writing_makes_folders_replaces_files_and_leaves_nothing_else(tmp_path, write):
+    path = tmp_path / "a" / "b" / "file"
+    for _ in range(2):
+        write(path)
+        assert b"new" in path.read_bytes()
+        assert listing(path.parent) == ["file"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_a_failing_block_leaves_the_old_file(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail() -> None:
+        with atomic(path) as temporary:
+            temporary.write_text("half a new")
+            assert temporary.parent == tmp_path  # the same disk, so that the move is atomic
+            assert path.read_text() == "old"
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert path.read_text() == "old"
+    assert listing(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch, number):
+    path = tmp_path / "metrics.json"
+    path.write_text("old")
+    real = Path.write_text
+
+    def half(self, text, **options):
+        real(self, text[: len(text) // 2], **options)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "write_text", half)
+    for write in (WRITERS["text"], WRITERS["json"]):
+        with pytest.raises(RunError, match=r"^no space left on the disk to write .*metrics.json; free some, or choose"):
+            write(path)
+        assert path.read_text() == "old"
+        assert listing(tmp_path) == ["metrics.json"]
+
+
+def test_a_disk_that_fills_up_under_tensors_is_the_same_sentence(tmp_path, monkeypatch):
+    """safetensors hides the number of the error in its text."""
+
+    def full(*args, **kwargs):
+        raise SafetensorError(f"Error while serializing: I/O error: {os.strerror(errno.ENOSPC)} (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(RunError, match=r"^no space left on the disk to write"):
+        WRITERS["tensors"](tmp_path / "slim.safetensors")
+    assert listing(tmp_path) == []
+
+
+LIMITED = """
+import resource, signal, sys, torch
+from pathlib import Path
+from nasface import rundir
+from nasface.errors import RunError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+for write in (
+    lambda: rundir.write_tensors(Path(sys.argv[1], "weights"), {"a": torch.zeros(10_000)}),
+    lambda: rundir.write_text(Path(sys.argv[1], "text"), 5000 * "x"),
+    lambda: rundir.write_rows(Path(sys.argv[1], "rows"), [{"a": i} for i in range(5000)]),
+):
+    try:
+        write()
+    except RunError as err:
+        print(err)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
+def test_a_write_that_the_system_stops_half_way_leaves_the_old_files(tmp_path):
+    for name in ("weights", "text", "rows"):
+        (tmp_path / name).write_text("old")
+    command = [sys.executable, "-c", LIMITED, str(tmp_path)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert [line.partition(":")[0].split()[:2] for line in done.stdout.splitlines()] == [["cannot", "write"]] * 3
+    assert listing(tmp_path) == ["rows", "text", "weights"]
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"old"}
+
+
+@every_writer
+def test_a_folder_that_cannot_be_is_one_sentence(tmp_path, write):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"cannot write .*(Not a directory|File exists).*; choose a folder"):
+        write(tmp_path / "file" / "below")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(RunError, match=r"cannot write .*folder.*; choose a folder"):
+        write(tmp_path / "folder")
+    assert listing(tmp_path) == ["file", "folder"]
+
+
+def test_json_round_trip_and_faults(tmp_path):
+    path = tmp_path / "a.json"
+    rundir.write_json(path, {"nme": 0.1, "none": None, "list": [1, 2]})
+    assert rundir.read_json(path, "figures") == {"nme": 0.1, "none": None, "list": [1, 2]}
+    assert path.read_text().endswith("}\n")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        rundir.write_json(path, {"nme": float("nan")})
+    assert json.loads(path.read_text())["nme"] == 0.1
+    path.write_text('{"nme": ')
+    with pytest.raises(RunError, match=r"a.json is not valid JSON \(.*\); expected figures"):
+        rundir.read_json(path, "figures")
+
+
+@pytest.mark.parametrize("read", [rundir.read_json, rundir.read_text])
+def test_what_cannot_be_read_says_what_was_expected(tmp_path, read):
+    with pytest.raises(RunError, match=r"nowhere.json does not exist; expected the figures"):
+        read(tmp_path / "nowhere.json", "the figures")
+    with pytest.raises(RunError, match=r"cannot read .*; expected the figures"):
+        read(tmp_path, "the figures")
+    (tmp_path / "latin").write_bytes("Gr\xfc\xdfe".encode("latin-1"))
+    with pytest.raises(RunError, match=r"cannot read .*latin .*; expected the figures"):
+        read(tmp_path / "latin", "the figures")
+
+
+def test_rows_with_other_columns_share_one_table(tmp_path):
+    rundir.write_rows(tmp_path / "m.csv", [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25, "held_out_nme": 0.1}])
+    table = pd.read_csv(tmp_path / "m.csv")
+    assert list(table.columns) == ["epoch", "loss", "held_out_nme"]
+    assert table.loss.tolist() == [0.5, 0.25]
+    assert table.held_out_nme.isna().tolist() == [True, False]
+
+
+def test_tensors_round_trip(tmp_path):
+    path = tmp_path / "w.safetensors"
+    tensors = {
+        "channels last": torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last),
+        "view": torch.arange(12).view(3, 4).T,
+        "parameter": torch.nn.Parameter(torch.randn(3)),
+        "scalar": torch.tensor(7),
+        "half": torch.randn(3).bfloat16(),
+    }
+    rundir.write_tensors(path, tensors, {"title": "search"})
+    found, meta = rundir.read_tensors(path)
+    assert meta == {"title": "search"}
+    assert set(found) == set(tensors)
+    for name, value in tensors.items():
+        assert torch.equal(found[name], value.detach())
+        assert found[name].dtype == value.dtype
+    rundir.write_tensors(path, {"a": torch.ones(1)})
+    assert rundir.read_tensors(path)[1] == {}
+
+
+def test_bad_tensor_files_are_refused(tmp_path):
+    path = tmp_path / "w.safetensors"
+    with pytest.raises(RunError, match="does not exist; expected weights in safetensors format"):
+        rundir.read_tensors(path)
+    rundir.write_tensors(path, {"a": torch.ones(100)})
+    whole = path.read_bytes()
+    for damage in (b"", b"pickle", whole[:-7], b"\xff" * 8 + whole[8:]):
+        path.write_bytes(damage)
+        with pytest.raises(RunError, match="is no readable safetensors file"):
+            rundir.read_tensors(path)
+    with pytest.raises(RunError, match="is no readable safetensors file"):
+        rundir.read_tensors(tmp_path)
