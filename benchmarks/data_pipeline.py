@@ -259,7 +259,8 @@ def one_thread(worker: int) -> None:
 
 
 def loader(dataset: PerImage, batch: int, workers: int) -> DataLoader[Any]:
-    return DataLoader(
+    """A loader whose workers, if any, run already."""
+    batches: DataLoader[Any] = DataLoader(
         dataset,
         batch,
         shuffle=True,
@@ -268,6 +269,12 @@ def loader(dataset: PerImage, batch: int, workers: int) -> DataLoader[Any]:
         worker_init_fn=one_thread if workers else None,
         persistent_workers=workers > 0,
     )
+    if workers:
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)  # a fork beside OpenCV's thread pool can hang in the child's setNumThreads
+        run_through(batches)
+        cv2.setNumThreads(threads)
+    return batches
 
 
 def run_through(batches: DataLoader[Any]) -> None:

@@ -10,12 +10,14 @@ import pytest
 from PIL import Image
 
 from nasface.data.base import Face
-from nasface.data.head3d import Camera, figure, head, landmarks, rotation
-from nasface.data.paint import damage
-from nasface.data.render import render
 from nasface.data.schemes import SCHEMES
-from nasface.data.surface import Subject
-from nasface.data.synthetic import LARGE_YAW, RATES, Synthetic, _stream, _subject
+from nasface.data.synthetic import Synthetic
+from nasface.data.synthetic.faces import LARGE_YAW, RATES, _stream, _subject
+from nasface.data.synthetic.head3d import head
+from nasface.data.synthetic.paint import damage
+from nasface.data.synthetic.posed import Camera, figure, landmarks, rotation
+from nasface.data.synthetic.render import render
+from nasface.data.synthetic.surface import Subject
 from nasface.errors import NasfaceError
 
 

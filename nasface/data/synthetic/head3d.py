@@ -5,10 +5,6 @@ the distance of the outer eye corners of the mean face, the origin lies midway b
 a dome over the head's outline (a disc around the nose) plus bumps for nose, sockets, lips and chin. Shape
 and expression are linear: points = neutral + sum of coefficient * basis, with every basis a smooth function
 of the canonical position, so that mark-up points and rendered surface move together.
-
-The contour needs care: annotators mark the visible outline. An arc of surface points runs from each point
-of the jaw line towards the nose; after projection the point of the arc that lies farthest out is the
-visible outline (`silhouette`). On the side turned to the camera that is the jaw line itself.
 """
 
 from __future__ import annotations
@@ -23,7 +19,6 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 CENTRE = (0.0, 0.35)  # of the outline disc, in x and y: the middle of the nose
-PIVOT = (0.0, 0.30, 0.35)  # the head turns about this point
 ARC_RADII = np.sin(np.radians(np.arange(90, 22, -6)))  # even in angle: the dome is steep at its rim
 LIP_LINE = 0.765  # y of the closed lips
 
@@ -92,222 +87,6 @@ class Head:
         count = self.mesh_HW3.shape[0] * self.mesh_HW3.shape[1]
         grid = self.mesh_HW3 + moved[:count].reshape(self.mesh_HW3.shape)
         return grid, self.skirt_ST3 + moved[count:].reshape(self.skirt_ST3.shape)
-
-
-@dataclass(frozen=True)
-class Camera:
-    """A turned head before a weak-perspective camera.
-
-    Attributes:
-        rotation_33: head to camera frame.
-        distance: from the head's pivot to the camera, in head units.
-        scale: pixels per head unit at the pivot.
-        shift: x and y of the pivot in pixels.
-    """
-
-    rotation_33: Floats
-    distance: float
-    scale: float = 1.0
-    shift: tuple[float, float] = (0.0, 0.0)
-
-    def turn(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Points (..., 3) of the head frame in the camera frame, relative to the pivot."""
-        pivot = np.asarray(PIVOT, points.dtype)
-        return (points - pivot) @ self.rotation_33.T.astype(points.dtype)
-
-    def flatten(self, turned: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Turned points (..., 3) in pixels (..., 2)."""
-        zoom = self.scale * self.distance / (self.distance - turned[..., 2:])
-        flat: NDArray[np.floating] = turned[..., :2] * zoom + np.asarray(self.shift, turned.dtype)
-        return flat
-
-    def project(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Points (..., 3) of the head frame in pixels (..., 2)."""
-        return self.flatten(self.turn(points))
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A head of one shape in one pose, projected.
-
-    Attributes:
-        change_C: coefficients of the model.
-        camera: the projection.
-        roll: of the head in degrees.
-        marks_K2: curve points in pixels.
-        arcs_AR2: arcs in pixels.
-        outline_A2: the visible outline of the head, closed; the first 65 points are the jaw line.
-        reach_A: where along its arc each outline point lies.
-    """
-
-    change_C: Floats
-    camera: Camera
-    roll: float
-    marks_K2: Floats
-    arcs_AR2: Floats
-    outline_A2: Floats
-    reach_A: Floats
-
-    def placed(self, scale: float, shift: tuple[float, float]) -> Figure:
-        """The same figure enlarged and moved; weak perspective is linear in both."""
-        camera = Camera(self.camera.rotation_33, self.camera.distance, self.camera.scale * scale, shift)
-        flat = (self.marks_K2, self.arcs_AR2, self.outline_A2)
-        marks, arcs, outline = ((part - self.camera.shift) * scale + shift for part in flat)
-        return Figure(self.change_C, camera, self.roll, marks, arcs, outline, self.reach_A)
-
-
-def figure(change_C: Floats, camera: Camera, roll: float) -> Figure:
-    """Shape, turn and project the curves and arcs of the model."""
-    model = head()
-    moved = model.points_N3 + (change_C @ model.points_CN).reshape(-1, 3)
-    flat = camera.project(moved).astype(np.float64)
-    marks = flat[: len(model.marks_K3)]
-    arcs = flat[len(model.marks_K3) :].reshape(*model.arcs_AR3.shape[:2], 2)
-    outline, reach = silhouette(arcs, roll)
-    return Figure(change_C, camera, roll, marks, arcs, outline, reach)
-
-
-def rotation(yaw: float, pitch: float, roll: float) -> Floats:
-    """Rotation (3, 3) for angles in degrees; positive yaw turns the nose to the viewer's right."""
-    (cy, cp, cr), (sy, sp, sr) = (f(np.radians((yaw, pitch, roll))) for f in (np.cos, np.sin))
-    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    about_x = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
-    about_z = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
-    turn: Floats = about_z @ about_x @ about_y
-    return turn
-
-
-def silhouette(arcs_AR2: Floats, roll: float) -> tuple[Floats, Floats]:
-    """The outermost point of each projected arc.
-
-    Args:
-        arcs_AR2: projected arcs, outermost surface point first.
-        roll: of the head in degrees.
-
-    Returns:
-        Points (A, 2) in pixels and their fractional positions (A,) along the arcs.
-    """
-    outward_A2 = _outward()
-    cos, sin = np.cos(np.radians(roll)), np.sin(np.radians(roll))
-    turned_A2 = outward_A2 @ np.array([[cos, sin], [-sin, cos]])
-    reach_AR = np.einsum("ard,ad->ar", arcs_AR2, turned_A2)
-    last = reach_AR.shape[1] - 1
-    best = np.argmax(reach_AR, axis=1)
-    rows = np.arange(len(best))
-    mid = np.clip(best, 1, last - 1)
-    # A parabola through the three samples around the maximum makes the outline move smoothly with the pose.
-    before, here, after = (reach_AR[rows, mid + step] for step in (-1, 0, 1))
-    bend = before - 2 * here + after
-    peak = np.where(np.abs(bend) > 1e-9, 0.5 * (before - after) / np.where(bend == 0, 1.0, bend), 0.0)
-    offset = np.where(best == mid, np.clip(peak, -1, 1), best - mid)
-    weights = np.stack([offset * (offset - 1) / 2, 1 - offset**2, offset * (offset + 1) / 2], axis=-1)
-    around = np.stack([arcs_AR2[rows, mid + step] for step in (-1, 0, 1)], axis=1)
-    return np.einsum("ak,akd->ad", weights, around), mid + offset
-
-
-def along_arcs(arcs_AR2: Floats, position_A: Floats) -> Floats:
-    """Points (A, 2) at fractional positions along each arc, by linear interpolation."""
-    last = arcs_AR2.shape[1] - 1
-    low = np.clip(np.floor(position_A), 0, last - 1).astype(np.intp)
-    part = np.clip(position_A - low, 0, 1)[:, None]
-    rows = np.arange(len(arcs_AR2))
-    return arcs_AR2[rows, low] * (1 - part) + arcs_AR2[rows, low + 1] * part
-
-
-def landmark_rows(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """How a mark-up reads the curves.
-
-    Args:
-        count: 68, 98 or 29.
-
-    Returns:
-        Jaw arcs of the leading contour points (or of the chin, which comes last, for 29 points), and pairs
-        of rows of `marks_K3` (n, 2) whose means are the other points.
-    """
-    at = head().at
-    step = 4 if count == 68 else 2
-    rows: list[tuple[int, int]] = []
-
-    def take(name: str, *positions: int) -> None:
-        rows.extend((int(at[name][p]), int(at[name][p])) for p in positions)
-
-    if count == 29:
-        for positions in ((0,), (12,)):
-            for side in "lr":
-                a, b = at[f"brow_upper_{side}"], at[f"brow_lower_{side}"]
-                rows.extend((int(a[p]), int(b[p])) for p in positions)
-        for side in "lr":
-            take(f"brow_upper_{side}", 6)
-            take(f"brow_lower_{side}", 6)
-        for position in (0, 12):
-            for side in "lr":
-                take(f"lid_upper_{side}", position)
-        for side in "lr":
-            take(f"lid_upper_{side}", 6)
-            take(f"lid_lower_{side}", 6)
-        take("pupil", 0, 1)
-        take("ala", 0, 1)
-        take("bridge", 3)
-        take("base", 2)
-        take("lip_outer_upper", 0, 12)
-        take("lip_outer_upper", 6)
-        take("lip_inner_upper", 6)
-        take("lip_inner_lower", 6)
-        take("lip_outer_lower", 6)
-        return np.array([32], np.intp), np.array(rows, np.intp)
-    take("brow_upper_l", 0, 3, 6, 9, 12)
-    if count == 98:
-        take("brow_lower_l", 12, 9, 6, 3)
-    take("brow_upper_r", 12, 9, 6, 3, 0)
-    if count == 98:
-        take("brow_lower_r", 3, 6, 9, 12)
-    take("bridge", 0, 1, 2, 3)
-    take("base", 0, 1, 2, 3, 4)
-    lids = (3, 6, 9) if count == 98 else (4, 8)
-    take("lid_upper_l", 0, *lids, 12)
-    take("lid_lower_l", *reversed(lids))
-    take("lid_upper_r", 12, *reversed(lids), 0)
-    take("lid_lower_r", *lids)
-    take("lip_outer_upper", *range(0, 13, 2))
-    take("lip_outer_lower", *range(10, 0, -2))
-    take("lip_inner_upper", 0, 3, 6, 9, 12)
-    take("lip_inner_lower", 9, 6, 3)
-    if count == 98:
-        take("pupil", 0, 1)
-    return np.arange(0, 65, step, dtype=np.intp), np.array(rows, np.intp)
-
-
-def landmarks(figure: Figure, count: int) -> Floats:
-    """Landmarks (count, 2) of a mark-up in pixels.
-
-    Points that the turned head hides are drawn in to the visible outline, where annotators put them; the
-    nose alone may stand out.
-    """
-    arcs, pairs = _rows(count)
-    rest = (figure.marks_K2[pairs[:, 0]] + figure.marks_K2[pairs[:, 1]]) / 2
-    nose = head().at["bridge"][0], head().at["base"][-1]
-    free = (pairs[:, 0] >= nose[0]) & (pairs[:, 0] <= nose[1])
-    rest = np.where(free[:, None], rest, _within(rest, figure))
-    contour = figure.outline_A2[arcs]
-    return np.concatenate([rest, contour] if count == 29 else [contour, rest])
-
-
-def _within(points_N2: Floats, figure: Figure) -> Floats:
-    """Points moved sideways, in the head's own directions, onto the outline where they lie outside it."""
-    cos, sin = np.cos(np.radians(figure.roll)), np.sin(np.radians(figure.roll))
-    upright = np.array([[cos, -sin], [sin, cos]])
-    points, outline = points_N2 @ upright, figure.outline_A2 @ upright
-    # Both sides from the top of the head down to the chin.
-    sides = np.concatenate([outline[88:], outline[:33]]), outline[80:31:-1]
-    low, high = (np.interp(points[:, 1], np.maximum.accumulate(side[:, 1]), side[:, 0]) for side in sides)
-    points[:, 0] = np.clip(points[:, 0], low, np.maximum(low, high))
-    inside: Floats = points @ upright.T
-    return inside
-
-
-@lru_cache(maxsize=8)
-def _rows(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    return landmark_rows(count)
 
 
 @lru_cache(maxsize=1)
@@ -399,7 +178,7 @@ def _outline() -> Floats:
 
 
 @lru_cache(maxsize=1)
-def _outward() -> Floats:
+def outward() -> Floats:
     """Unit vectors (A, 2), from the outline outwards, in the canonical plane."""
     xy = _outline()[:, :2]
     tangent = np.roll(xy, -1, axis=0) - np.roll(xy, 1, axis=0)

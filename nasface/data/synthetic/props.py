@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nasface.data.head3d import along_arcs, ramp, spline
-from nasface.data.paint import Canvas, Floats, as_image, ellipse, random_colour, weave
-from nasface.data.surface import Scene, Surface
+from nasface.data.synthetic.head3d import ramp, spline
+from nasface.data.synthetic.paint import Canvas, Floats, as_image, ellipse, random_colour, weave
+from nasface.data.synthetic.posed import along_arcs
+from nasface.data.synthetic.surface import Scene, Surface
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasface.data.base import Face, Index, Split
-from nasface.data.head3d import Camera, figure, head, landmarks, rotation
-from nasface.data.paint import Rng
-from nasface.data.render import render
 from nasface.data.schemes import SCHEMES
-from nasface.data.surface import Subject
+from nasface.data.synthetic.head3d import head
+from nasface.data.synthetic.paint import Rng
+from nasface.data.synthetic.posed import Camera, figure, landmarks, rotation
+from nasface.data.synthetic.render import render
+from nasface.data.synthetic.surface import Subject
 from nasface.errors import DataError
 
 # Part of every fingerprint: raise it whenever the pictures or landmarks of a given key change.

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nasface.data.head3d import Figure, bump, head, ramp
-from nasface.data.paint import Floats, Rng, speckle
+from nasface.data.synthetic.head3d import bump, head, ramp
+from nasface.data.synthetic.paint import Floats, Rng, speckle
+from nasface.data.synthetic.posed import Figure
 
 _SKINS = np.array(
     [
