@@ -3,10 +3,8 @@
 Run `python benchmarks/data_pipeline.py`; it makes its own photographs, so no data is needed. First it checks
 that both sides compute the same, then it times them in interleaved rounds and prints the median of each.
 
-The per-image side is how landmark code is commonly written (HRNet's, for one), with its slow spots mended: one
-warp straight from the original to the input, the mirror folded into it, a separable Gaussian in a small patch for
-each landmark, a DataLoader with persistent workers. It exists in two forms, decoding its file for every sample and
-with all originals decoded in memory, which tells the gain of decoding once from that of working in batches.
+The per-image side (`per_image.py`) exists in two forms: it decodes a file for every sample, or it has all originals
+decoded in memory. The second tells the gain of decoding once from that of working in batches.
 
 Every side gets the same number of threads T: nasface as torch threads; the per-image side as T OpenCV and torch
 threads, or as T single-threaded workers. Files are read from a warm page cache.
@@ -24,9 +22,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import count
@@ -37,25 +33,33 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from per_image import (
+    MEAN_255,
+    PER_POINT,
+    REACH,
+    SIGMA,
+    STD_255,
+    STRIDE,
+    PerImage,
+    loader,
+    patches,
+    prepare_with_opencv,
+    read_bgr,
+    run_through,
+    warp,
+)
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
 from nasface.data import images as nasface_images
-from nasface.data.augment import MEAN, STD, Augmentation, DeviceFaces, on_device
-from nasface.data.base import Dataset, Face, Index, Scheme
+from nasface.data.augment import Augmentation, DeviceFaces, on_device
+from nasface.data.base import Dataset, Index
 from nasface.data.parallel import default_workers
 from nasface.data.prepare import PreparedFaces, PrepareOptions, prepare
 from nasface.data.w300 import W300
-from nasface.task import Decoder, decode, targets
-
-STRIDE = 4  # input pixels per heatmap cell
-SIGMA = 1.5  # cells
-REACH = 3  # a patch ends at this many sigma, where the Gaussian is 0.011
-MEAN_255, STD_255 = (255 * np.array(values, np.float32) for values in (MEAN, STD))
+from nasface.task import decode, targets
 
 
 @dataclass(frozen=True)
@@ -121,165 +125,13 @@ def photographs(folder: Path, number: int, size: tuple[int, int] = (800, 600), s
     return folder
 
 
-# The per-image side: preparation.
-
-
-def read_bgr(face: Face) -> NDArray[np.uint8]:
-    """Decode with OpenCV; EXIF orientation is not applied, as annotations are in stored pixels."""
-    image = cv2.imread(str(face.source), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise OSError(f"{face.source}: OpenCV cannot read it")
-    return image
-
-
-def square(points_L2: NDArray[np.float64], box_scale: float = 1.25) -> tuple[NDArray[np.float64], float]:
-    """Centre and side of the input in pixels of the original, from the box of the points (as nasface does it)."""
-    low, high = np.floor(points_L2.min(axis=0)), np.ceil(points_L2.max(axis=0))
-    return (low + high) / 2, float((high - low).max()) * box_scale
-
-
-def affine(
-    centre: NDArray[np.float64], density: float, size: int, angle: float = 0.0, flipped: bool = False
-) -> NDArray[np.float64]:
-    """(2, 3) from pixels of the original to those of an output of `size`, `density` output pixels to one."""
-    cos, sin, mirror = density * math.cos(angle), density * math.sin(angle), -1 if flipped else 1
-    turn = np.array([[mirror * cos, -mirror * sin], [sin, cos]])
-    return np.column_stack((turn, (size - 1) / 2 - turn @ centre))
-
-
-def crop_with_opencv(options: PrepareOptions, face: Face) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The stored crop of a face and its points."""
-    centre, side = square(face.landmarks_L2, options.box_scale)
-    size = options.stored_size
-    matrix = affine(centre, options.input_size / side, size)
-    image = cv2.warpAffine(read_bgr(face), matrix, (size, size), flags=cv2.INTER_LINEAR)
-    points = face.landmarks_L2 @ matrix[:, :2].T + matrix[:, 2]
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), points.astype(np.float32)
-
-
-def prepare_with_opencv(
-    faces: Sequence[Face], options: PrepareOptions, folder: Path, threads: int = 1
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Crop all faces in a loop (or with Python threads) and save two arrays."""
-    folder.mkdir(parents=True, exist_ok=True)
-    size = options.stored_size
-    images = np.empty((len(faces), size, size, 3), np.uint8)
-    points = np.empty((len(faces), *faces[0].landmarks_L2.shape), np.float32)
-
-    def one(i: int) -> None:
-        images[i], points[i] = crop_with_opencv(options, faces[i])
-
-    if threads > 1:
-        with ThreadPoolExecutor(threads) as pool:
-            deque(pool.map(one, range(len(faces))), maxlen=0)
-    else:
-        for i in range(len(faces)):
-            one(i)
-    np.save(folder / "images.npy", images)
-    np.save(folder / "points.npy", points)
-    return images, points
+# The nasface side.
 
 
 def prepare_with_nasface(dataset: Some, options: PrepareOptions, folder: Path, threads: int) -> PreparedFaces:
     """The same in nasface, from nothing: hashes are forgotten, the cache folder is a new one."""
     nasface_images._digests.clear()
     return prepare(dataset, options, folder, workers=threads)["train"]
-
-
-# The per-image side: training samples.
-
-
-def warp(image_BGR: NDArray[np.uint8], matrix_23: NDArray[np.float64], size: int) -> NDArray[np.float32]:
-    """The normalised input (3, size, size)."""
-    image = cv2.warpAffine(image_BGR, matrix_23, (size, size), flags=cv2.INTER_LINEAR)
-    image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    return np.ascontiguousarray(((image.astype(np.float32) - MEAN_255) / STD_255).transpose(2, 0, 1))
-
-
-def patches(points_L2: NDArray[np.floating], size: int, stride: float, sigma: float) -> NDArray[np.float32]:
-    """Heatmaps (L, size, size): for each landmark a Gaussian of peak 1 in a patch about its sub-cell place."""
-    heatmaps = np.zeros((len(points_L2), size, size), np.float32)
-    reach = REACH * sigma
-    for heatmap, (x, y) in zip(heatmaps, ((points_L2 + 0.5) / stride - 0.5).tolist(), strict=True):
-        left, right = max(0, math.ceil(x - reach)), min(size, math.floor(x + reach) + 1)
-        top, bottom = max(0, math.ceil(y - reach)), min(size, math.floor(y + reach) + 1)
-        if left < right and top < bottom:
-            row = np.exp(-((np.arange(left, right) - x) ** 2) / (2 * sigma**2))
-            column = np.exp(-((np.arange(top, bottom) - y) ** 2) / (2 * sigma**2))
-            heatmap[top:bottom, left:right] = column[:, None] * row
-    return heatmaps
-
-
-class PerImage(TorchDataset[tuple[NDArray[np.float32], ...]]):
-    """Augmented input, heatmaps and points of one face at a time.
-
-    Attributes:
-        faces: as indexed.
-        size: of the input in pixels.
-        scheme: for the flip.
-        how: scale, rotation and flip are those of nasface.
-        decoded: originals in memory; without them the file is read for every sample.
-        heatmaps: whether to draw them.
-    """
-
-    def __init__(
-        self,
-        faces: Sequence[Face],
-        size: int,
-        scheme: Scheme,
-        how: Augmentation,
-        decoded: Sequence[NDArray[np.uint8]] | None = None,
-        heatmaps: bool = True,
-    ) -> None:
-        self.faces, self.size, self.how, self.decoded, self.heatmaps = faces, size, how, decoded, heatmaps
-        self.flip = np.array(scheme.flip)
-        self.squares = [square(face.landmarks_L2) for face in faces]
-
-    def __len__(self) -> int:
-        return len(self.faces)
-
-    def __getitem__(self, i: int) -> tuple[NDArray[np.float32], ...]:
-        how = self.how
-        image = read_bgr(self.faces[i]) if self.decoded is None else self.decoded[i]
-        centre, side = self.squares[i]
-        density = self.size / side * random.uniform(1 - how.scale, 1 + how.scale)
-        angle = math.radians(random.uniform(-how.rotation, how.rotation))
-        flipped = random.random() < how.flip
-        matrix = affine(centre, density, self.size, angle, flipped)
-        points = self.faces[i].landmarks_L2 @ matrix[:, :2].T + matrix[:, 2]
-        if flipped:
-            points = points[self.flip]
-        sample = (warp(image, matrix, self.size), points.astype(np.float32))
-        return (*sample, patches(points, self.size // STRIDE, STRIDE, SIGMA)) if self.heatmaps else sample
-
-
-def one_thread(worker: int) -> None:
-    """Each worker is one thread of the budget (torch limits itself)."""
-    cv2.setNumThreads(1)
-
-
-def loader(dataset: PerImage, batch: int, workers: int) -> DataLoader[Any]:
-    """A loader whose workers, if any, run already."""
-    batches: DataLoader[Any] = DataLoader(
-        dataset,
-        batch,
-        shuffle=True,
-        drop_last=True,
-        num_workers=workers,
-        worker_init_fn=one_thread if workers else None,
-        persistent_workers=workers > 0,
-    )
-    if workers:
-        threads = cv2.getNumThreads()
-        cv2.setNumThreads(1)  # a fork beside OpenCV's thread pool can hang in the child's setNumThreads
-        run_through(batches)
-        cv2.setNumThreads(threads)
-    return batches
-
-
-def run_through(batches: DataLoader[Any]) -> None:
-    """One epoch."""
-    deque(batches, maxlen=0)
 
 
 def nasface_epoch(
@@ -290,59 +142,6 @@ def nasface_epoch(
     for part in faces.augmented(batch, how, generator):
         if heatmaps:
             targets(part.landmarks_BL2, (cells, cells), STRIDE, SIGMA)
-
-
-# The per-image side: decoding.
-
-
-def peaks(heatmaps_BLhw: NDArray[np.float32]) -> NDArray[np.int64]:
-    """(B, L, 2) x and y of each maximum."""
-    h, w = heatmaps_BLhw.shape[-2:]
-    index = heatmaps_BLhw.reshape(*heatmaps_BLhw.shape[:2], h * w).argmax(axis=2)
-    return np.stack((index % w, index // w), axis=2)
-
-
-def quarter_per_point(heatmaps_BLhw: NDArray[np.float32], input_size: int) -> NDArray[np.float64]:
-    """Landmarks in input pixels, a quarter cell from the maximum towards its higher neighbour."""
-    h, w = heatmaps_BLhw.shape[-2:]
-    cells = peaks(heatmaps_BLhw).astype(np.float64)
-    for points, heatmaps in zip(cells, heatmaps_BLhw, strict=True):
-        for point, heatmap in zip(points, heatmaps, strict=True):
-            x, y = int(point[0]), int(point[1])
-            if 0 < x < w - 1:
-                point[0] += 0.25 * np.sign(heatmap[y, x + 1] - heatmap[y, x - 1])
-            if 0 < y < h - 1:
-                point[1] += 0.25 * np.sign(heatmap[y + 1, x] - heatmap[y - 1, x])
-    return (cells + 0.5) * (input_size / w) - 0.5
-
-
-def dark_per_point(heatmaps_BLhw: NDArray[np.float32], input_size: int, sigma: float = SIGMA) -> NDArray[np.float64]:
-    """Landmarks in input pixels after Zhang et al. 2020: blur each map, then a Taylor step in the log."""
-    h, w = heatmaps_BLhw.shape[-2:]
-    cells = peaks(heatmaps_BLhw).astype(np.float64)
-    kernel = 2 * max(1, round(1.5 * sigma)) + 1
-    for points, heatmaps in zip(cells, heatmaps_BLhw, strict=True):
-        for point, heatmap in zip(points, heatmaps, strict=True):
-            x, y = int(point[0]), int(point[1])
-            if not (1 < x < w - 2 and 1 < y < h - 2):
-                continue
-            smooth = cv2.GaussianBlur(heatmap, (kernel, kernel), sigma, borderType=cv2.BORDER_REPLICATE)
-            log = np.log(np.maximum(smooth[y - 2 : y + 3, x - 2 : x + 3], 1e-10)).tolist()
-            dx, dy = (log[2][3] - log[2][1]) / 2, (log[3][2] - log[1][2]) / 2
-            dxx = (log[2][4] - 2 * log[2][2] + log[2][0]) / 4
-            dyy = (log[4][2] - 2 * log[2][2] + log[0][2]) / 4
-            dxy = (log[3][3] - log[1][3] - log[3][1] + log[1][1]) / 4
-            determinant = dxx * dyy - dxy**2
-            if determinant > 0 and dxx < 0:
-                point[0] += min(1.0, max(-1.0, -(dyy * dx - dxy * dy) / determinant))
-                point[1] += min(1.0, max(-1.0, -(dxx * dy - dxy * dx) / determinant))
-    return (cells + 0.5) * (input_size / w) - 0.5
-
-
-PER_POINT: dict[Decoder, Callable[[NDArray[np.float32], int], NDArray[np.float64]]] = {
-    "quarter": quarter_per_point,
-    "dark": dark_per_point,
-}
 
 
 def predicted_heatmaps(batch: int, size: int = 64, landmarks: int = 68, seed: int = 0) -> Tensor:

@@ -7,10 +7,11 @@ and ends as if it had never been interrupted. torch itself is enough here: no tr
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -141,10 +142,8 @@ def fit(
     """
     progress = progress or Progress()
     optimizers = [phase.optimizer.build(phase.parameters) for phase in phases]
-    rows: list[Row] = []
-    if checkpoint is not None and checkpoint.exists():
-        rows = _restore(checkpoint, net, optimizers, title)
-        log.info("%s: resumed after epoch %d from %s", title, rows[-1]["epoch"] if rows else 0, checkpoint)
+    resume = _Checkpoint.of(checkpoint, title, net) if checkpoint is not None else None
+    rows = resume.restore(net, optimizers) if resume is not None else []
     done = rows[-1]["epoch"] if rows else 0
     steps = {phase.name: max(1, round(phase.share * len(faces)) // settings.batch) for phase in phases}
     total = [sum(steps[p.name] for p in phases if epoch >= p.start) for epoch in range(settings.epochs)]
@@ -173,8 +172,8 @@ def fit(
             )
         if validate is not None:
             rows[-1]["held_out_nme"] = validate(net)
-        if checkpoint is not None:
-            _save(checkpoint, net, optimizers, rows, title)
+        if resume is not None:
+            resume.save(net, optimizers, rows)
         progress.epoch(rows)
     for parameter in net.parameters():
         parameter.requires_grad_(trainable[id(parameter)])
@@ -290,31 +289,49 @@ def _mix(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-def _save(path: Path, net: nn.Module, optimizers: Sequence[torch.optim.Optimizer], rows: list[Row], title: str) -> None:
-    """Weights, optimizer state and rows in one safetensors file, written atomically."""
-    tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
-    for i, optimizer in enumerate(optimizers):
-        for j, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{j}.{k}": v for k, v in state.items() if isinstance(v, Tensor)}
-    rundir.write_tensors(path, tensors, {"title": title, "rows": json.dumps(rows)})
+@dataclass(frozen=True)
+class _Checkpoint:
+    """Where a training resumes from; `start` names the weights it began with, so that it resumes no other one."""
 
+    path: Path
+    title: str
+    start: str
 
-def _restore(path: Path, net: nn.Module, optimizers: Sequence[torch.optim.Optimizer], title: str) -> list[Row]:
-    """Undo `_save`; gives the rows so far."""
-    tensors, meta = rundir.read_tensors(path)
-    weights = {name[4:]: value for name, value in tensors.items() if name.startswith("net.")}
-    wanted: Mapping[str, Tensor] = net.state_dict()
-    if meta.get("title") != title or {k: v.shape for k, v in weights.items()} != {
-        k: v.shape for k, v in wanted.items()
-    }:
-        raise RunError(f"{path} is a checkpoint of another training; remove it, or choose another --out")
-    net.load_state_dict(weights)
-    for i, optimizer in enumerate(optimizers):
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            match name.split("."):
-                case ["optimizer", which, parameter, kind] if which == str(i):
-                    state.setdefault(int(parameter), {})[kind] = value
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    rows: list[Row] = json.loads(meta["rows"])
-    return rows
+    @classmethod
+    def of(cls, path: Path, title: str, net: nn.Module) -> _Checkpoint:
+        digest = hashlib.blake2b(digest_size=16)
+        for name, value in net.state_dict().items():
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return cls(path, title, digest.hexdigest())
+
+    def save(self, net: nn.Module, optimizers: Sequence[torch.optim.Optimizer], rows: list[Row]) -> None:
+        """Weights, optimizer state and rows in one safetensors file, written atomically."""
+        tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
+        for i, optimizer in enumerate(optimizers):
+            for j, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{i}.{j}.{k}": v for k, v in state.items() if isinstance(v, Tensor)}
+        meta = {"title": self.title, "start": self.start, "rows": json.dumps(rows)}
+        rundir.write_tensors(self.path, tensors, meta)
+
+    def restore(self, net: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> list[Row]:
+        """Undo `save`; gives the rows so far, none where there is no checkpoint."""
+        if not self.path.exists():
+            return []
+        tensors, meta = rundir.read_tensors(self.path)
+        if (meta.get("title"), meta.get("start")) != (self.title, self.start):
+            raise RunError(
+                f"{self.path} is a checkpoint of another training (other weights to start from); remove it, or choose "
+                "another --out"
+            )
+        net.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("net.")})
+        for i, optimizer in enumerate(optimizers):
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, value in tensors.items():
+                match name.split("."):
+                    case ["optimizer", which, parameter, kind] if which == str(i):
+                        state.setdefault(int(parameter), {})[kind] = value
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        rows: list[Row] = json.loads(meta["rows"])
+        log.info("%s: resumed after epoch %d from %s", self.title, rows[-1]["epoch"] if rows else 0, self.path)
+        return rows

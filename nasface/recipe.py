@@ -186,7 +186,7 @@ def assemble(
     if dataset is not None:
         content = _merge(content, {"data": {"name": dataset}})
     if data_root is not None:
-        content = _merge(content, {"data": {"root": str(data_root)}})
+        content = _merge(content, {"data": {"root": str(data_root.resolve())}})
     override(content, overrides)
     return resolve(content, f"recipe '{source}'")
 

@@ -115,6 +115,8 @@ class Work:
             "training_minutes": round(seconds / 60, 2),
             "networks": networks,
         }
+        if self.rows:
+            rundir.write_rows(self.run.metrics_csv, self.rows)
         rundir.write_json(self.run.metrics, final)
         log.info("finished; %.1f minutes of training", seconds / 60)
 
@@ -127,13 +129,11 @@ def working_in(run: RunDir, recipe: Recipe, machine: Machine) -> Iterator[Work]:
         RunError: when the folder holds a run of another recipe.
     """
     device = engine.pick_device(machine.device)
-    if run.recipe.exists():
-        if recipes.load(str(run.recipe)).digest != recipe.digest:
-            raise RunError(
-                f"{run.path} holds a run of another recipe; give --out another folder, or remove this one to start over"
-            )
-    else:
-        rundir.write_text(run.recipe, recipe.to_yaml())
+    if run.recipe.exists() and recipes.load(str(run.recipe)).digest != recipe.digest:
+        raise RunError(
+            f"{run.path} holds a run of another recipe; give --out another folder, or remove this one to start over"
+        )
+    rundir.write_text(run.recipe, recipe.to_yaml())  # also when it is there: the data may lie elsewhere now
     use_threads(recipe)
     with _logging_to(run), _events(run, machine) as writer:
         log.info(

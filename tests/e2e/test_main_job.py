@@ -116,7 +116,7 @@ def test_a_killed_search_goes_on_to_the_same_result(searched: Path, tmp_path: Pa
 
 
 def test_prune_and_train_find_their_way_by_the_arch(searched: Path, tmp_path: Path, cache: dict[str, str]):
-    nasface("prune", searched, "--share", 0.3, "--out", tmp_path / "third")
+    nasface("prune", searched, "--pruner", "greedy", "--set", "prune.options.share=0.3", "--out", tmp_path / "third")
     arch = json.loads((tmp_path / "third" / "arch.json").read_text())
     assert arch["provenance"]["run"] == str(searched)
     out = tmp_path / "tuned"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -17,22 +16,10 @@ from nasface.data.augment import Augmentation
 from nasface.data.prepare import PreparedFaces, PrepareOptions
 from nasface.data.w300 import W300
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+bench = importlib.import_module("data_pipeline")
+
 OPTIONS = PrepareOptions(input_size=32)
-
-
-def load(name: str) -> ModuleType:
-    """A script of benchmarks/ as a module."""
-    path = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look themselves up here
-    spec.loader.exec_module(module)
-    return module
-
-
-bench = load("data_pipeline")
 
 
 @pytest.fixture(scope="module")
