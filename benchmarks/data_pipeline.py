@@ -302,7 +302,7 @@ def time_batches(
     rows = compare(f"training batches of {batch}", images, sides, rounds)
 
     bare = loader(PerImage(faces, size, scheme, how, decoded, heatmaps=False), batch, 0)
-    parts = {
+    parts: dict[str, Callable[[], object]] = {
         "nasface": partial(nasface_epoch, ours, batch, how, generator, heatmaps=False),
         "per image from decoded originals": partial(run_through, bare),
     }

@@ -170,6 +170,8 @@ def fit(
                     "seconds": round(seconds, 2),
                 }
             )
+        if not rows or rows[-1]["epoch"] != epoch + 1:
+            continue  # no phase has started yet
         if validate is not None:
             rows[-1]["held_out_nme"] = validate(net)
         if resume is not None:

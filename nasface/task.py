@@ -72,9 +72,9 @@ def decode(heatmaps_BLhw: Tensor, input_size: int, decoder: Decoder = "quarter",
 
 def _peak(heatmaps: Tensor) -> Tensor:
     """(B, L, 2) integer x and y of each maximum."""
-    index = heatmaps.flatten(2).argmax(dim=2)
-    width = heatmaps.shape[-1]
-    return torch.stack((index % width, index // width), dim=2)
+    y = heatmaps.amax(dim=3).argmax(dim=2)  # in two steps: argmax alone is not vectorised on CPU
+    row = heatmaps.gather(2, y[..., None, None].expand(-1, -1, 1, heatmaps.shape[3])).squeeze(2)
+    return torch.stack((row.argmax(dim=2), y), dim=2)
 
 
 def _around(heatmaps: Tensor, peak_BL2: Tensor, radius: int = 1) -> Tensor:
@@ -123,12 +123,14 @@ def _dark(heatmaps: Tensor, sigma: float) -> Tensor:
 
 def _soft(heatmaps: Tensor, sigma: float) -> Tensor:
     h, w = heatmaps.shape[-2:]
-    weight = (TEMPERATURE * heatmaps).flatten(2).softmax(dim=2).view_as(heatmaps)
+    peak = heatmaps.amax(dim=(2, 3), keepdim=True)
     # everything far from the peak carries a little weight and would pull towards the centre
-    weight = weight * (heatmaps > 0.1 * heatmaps.amax(dim=(2, 3), keepdim=True))
-    total = weight.sum(dim=(2, 3)).clamp_min(1e-12)
-    x = (weight.sum(dim=2) * torch.arange(w, device=heatmaps.device)).sum(dim=2) / total
-    y = (weight.sum(dim=3) * torch.arange(h, device=heatmaps.device)).sum(dim=2) / total
+    near = heatmaps >= peak - 0.9 * peak.abs()
+    weight = (TEMPERATURE * (heatmaps - peak)).exp_() * near
+    columns, rows = weight.sum(dim=2), weight.sum(dim=3)
+    total = columns.sum(dim=2)
+    x = columns @ torch.arange(w, device=heatmaps.device, dtype=heatmaps.dtype) / total
+    y = rows @ torch.arange(h, device=heatmaps.device, dtype=heatmaps.dtype) / total
     return torch.stack((x, y), dim=2)
 
 

@@ -88,20 +88,24 @@ def crop_face(image_HWC: NDArray[np.uint8], face: Face, num_landmarks: int, opti
     if (end <= 0).any() or (edge >= (width, height)).any():
         raise DataError(f"{face.name}: the face lies outside its image of {width} x {height}")
     offset = edge + scale / 2 - 0.5
-    stored = _resample(Image.fromarray(image_HWC), edge, end, options.stored_size)
+    stored = _resample(image_HWC, edge, end, options.stored_size)
     landmarks = (face.landmarks_L2 - offset) / scale
     to_original = np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])
     return Crop(np.asarray(stored), landmarks.astype(np.float32), to_original)
 
 
-def _resample(image: Image.Image, edge: NDArray[np.float64], end: NDArray[np.float64], size: int) -> Image.Image:
+def _resample(
+    image_HWC: NDArray[np.uint8], edge: NDArray[np.float64], end: NDArray[np.float64], size: int
+) -> Image.Image:
     """The region between two corners (in edge coordinates) as a square image of a given size."""
     # Large faces are first averaged over whole pixels: fast, and the padded region stays small.
     factor = max(1, floor((end[0] - edge[0]) / size / _REDUCING_GAP))
     reach = 2 * _REDUCING_GAP + 2  # more than the support of the filter, so that the border is right too
     low = [max((floor(value / factor) - reach) * factor, 0) for value in edge]
-    high = [min((ceil(value / factor) + reach) * factor, n) for value, n in zip(end, image.size, strict=True)]
-    reduced = image.reduce(factor, (low[0], low[1], high[0], high[1]))
+    high = [
+        min((ceil(value / factor) + reach) * factor, n) for value, n in zip(end, image_HWC.shape[1::-1], strict=True)
+    ]
+    reduced = Image.fromarray(image_HWC[low[1] : high[1], low[0] : high[0]]).reduce(factor)
     left, top = ((edge - low) / factor).tolist()
     right, bottom = ((end - low) / factor).tolist()
     x0, y0, x1, y1 = floor(left) - reach, floor(top) - reach, ceil(right) + reach, ceil(bottom) + reach
