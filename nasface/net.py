@@ -152,10 +152,15 @@ def masked(parent: GraphNet, graph: Graph) -> GraphNet:
     return net
 
 
+def place(net: GraphNet, device: torch.device) -> GraphNet:
+    """Move a network to a device, channels last in memory: convolutions on CPU and tensor cores are fastest so."""
+    placed: GraphNet = net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return placed
+
+
 def slim_net(parent: GraphNet, graph: Graph) -> tuple[GraphNet, Inherited]:
     """The physically smaller network of `graph` on the parent's device and what it inherited."""
-    net = GraphNet(parent.space, parent.num_landmarks, graph)
-    net = net.to(parent.alpha.device)
+    net = place(GraphNet(parent.space, parent.num_landmarks, graph), parent.alpha.device)
     net.train(parent.training)
     return net, inherit(net, parent)
 

@@ -14,7 +14,7 @@ from nasface.arch import Architecture, Factors
 from nasface.cost import Costs, count_space
 from nasface.errors import GraphError, RunError
 from nasface.graph import Graph
-from nasface.net import GraphNet, slim_net
+from nasface.net import GraphNet, place, slim_net
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.space import SearchSpace
@@ -24,7 +24,7 @@ from nasface.stages.work import provenance
 def build_net(recipe: Recipe, num_landmarks: int, device: torch.device) -> GraphNet:
     """The supernet of the recipe's space with the weights that its seed draws."""
     torch.manual_seed(recipe.seed)
-    return _placed(GraphNet(plugins.space(recipe.space.name, recipe.space.options), num_landmarks), device)
+    return place(GraphNet(plugins.space(recipe.space.name, recipe.space.options), num_landmarks), device)
 
 
 def net_costs(net: GraphNet, recipe: Recipe) -> Costs:
@@ -90,7 +90,7 @@ def load_net(supernet: GraphNet, graph: Graph, weights: Path | None) -> GraphNet
         load_weights(supernet, weights)
         return slim_net(supernet, graph)[0]
     else:
-        net = _placed(GraphNet(supernet.space, supernet.num_landmarks, graph), supernet.alpha.device)
+        net = place(GraphNet(supernet.space, supernet.num_landmarks, graph), supernet.alpha.device)
     if weights is not None:
         load_weights(net, weights)
     return net
@@ -140,12 +140,6 @@ def arch_graph(arch: Architecture, net: GraphNet) -> Graph:
             "with the same mark-up"
         )
     return arch.subgraph(net.graph)
-
-
-def _placed(net: GraphNet, device: torch.device) -> GraphNet:
-    # channels last is what convolutions on CPU and tensor cores are fastest with
-    placed: GraphNet = net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return placed
 
 
 def _misfit(net: GraphNet, tensors: Mapping[str, Tensor]) -> str:
