@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,20 @@ def test_another_seed_gives_another_training():
     assert changed(state(nets[0]), nets[2])
 
 
+def test_every_epoch_draws_other_views_in_another_order():
+    seen = []
+
+    def noting(model, batch):
+        seen.append(batch.landmarks_BL2.clone())
+        return step(model, batch)
+
+    net = new_net()
+    phase = Phase("weights", tuple(net.parameters()), Optimizer(), noting)
+    fit(net, [phase, replace(phase, name="again")], FACES, replace(SETTINGS, epochs=2, batch=8))
+    assert len(seen) == 4  # two phases in each of two epochs
+    assert not any(torch.equal(a, b) for a, b in combinations(seen, 2))
+
+
 def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_checkpoint(tmp_path):
     net, calls = new_net(), []
     checkpoint = tmp_path / "train.safetensors"
@@ -192,22 +207,28 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_the_last_checkpoint(tmp_path
 
 def test_a_foreign_checkpoint_is_refused(tmp_path):
     checkpoint = tmp_path / "train.safetensors"
-    net = new_net()
     once = replace(SETTINGS, epochs=1)
-    fit(net, phases_of(net), FACES, once, title="search", checkpoint=checkpoint)
-    before = state(net)
-    with pytest.raises(RunError, match=r"train.safetensors is a checkpoint of another training"):
-        fit(net, phases_of(net), FACES, once, title="finetune", checkpoint=checkpoint)
-    other = GraphNet(supernet(width=3, stages=3, resolutions=2, stem_channels=4), 4)
+
+    def go_on(net: GraphNet, title: str = "search") -> list[engine.Row]:
+        return fit(net, phases_of(net), FACES, once, title=title, checkpoint=checkpoint)
+
+    rows = go_on(new_net())
+    assert go_on(new_net()) == rows  # its own
+    wider = GraphNet(supernet(width=3, stages=3, resolutions=2, stem_channels=4), 4)
+    other = new_net()
+    with torch.no_grad():
+        other.alpha[0] += 1e-6  # from other weights
+    for net, title in ((new_net(), "finetune"), (wider, "search"), (other, "search")):
+        before = state(net)
+        with pytest.raises(RunError, match=r"train.safetensors is a checkpoint of another training.*; remove it"):
+            go_on(net, title)
+        assert not changed(before, net)
+    rundir.write_tensors(checkpoint, new_net().state_dict(), {"space": "hrsupernet"})
     with pytest.raises(RunError, match="another training"):
-        fit(other, phases_of(other), FACES, once, title="search", checkpoint=checkpoint)
-    rundir.write_tensors(checkpoint, net.state_dict(), {"space": "hrsupernet"})
-    with pytest.raises(RunError, match="another training"):
-        fit(net, phases_of(net), FACES, once, title="search", checkpoint=checkpoint)
+        go_on(new_net())
     checkpoint.write_bytes(b"cut short")
     with pytest.raises(RunError, match="no readable safetensors file"):
-        fit(net, phases_of(net), FACES, once, title="search", checkpoint=checkpoint)
-    assert not changed(before, net)
+        go_on(new_net())
 
 
 def test_a_checkpoint_holds_no_pickle(tmp_path):

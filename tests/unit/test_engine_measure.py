@@ -47,6 +47,7 @@ def test_recalibrate_changes_statistics_only(training):
 def test_recalibrate_takes_the_plain_mean_over_the_batches():
     net = nn.Sequential(nn.BatchNorm2d(3))
     net[0].running_mean.fill_(7)
+    net[0].num_batches_tracked.fill_(50)
     means, variances = [], []
 
     def note(module, args):

@@ -87,6 +87,7 @@ def test_a_summary():
     assert summary.nme == pytest.approx(0.1)
     assert summary.failure_rate == pytest.approx(1 / 3)
     assert summary.auc == pytest.approx((0.6 + 0.4 + 0) / 3)
+    assert summary.ced == pytest.approx((0, 0, 0, 1 / 3, 1 / 3, *(5 * [2 / 3])))  # up to 1, 2, ... 10 percent
     assert summarise(np.array([0.04, 0.06]), limit=0.05).failure_rate == 0.5
     assert json.loads(json.dumps(summary.as_dict()))["images"] == 3
 
@@ -99,5 +100,6 @@ def test_a_subset_without_images_has_no_figures():
     assert plain["nme"] is plain["failure_rate"] is plain["auc"] is None
     assert plain["limit"] == 0.10
     json.dumps(plain, allow_nan=False)
+    assert plain["ced"] == ()
     x, y = ced(np.array([]))
     assert len(x) == len(y) == 0

@@ -51,6 +51,17 @@ def test_writing_makes_folders_replaces_files_and_leaves_nothing_else(tmp_path, 
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
+@every_writer
+def test_the_old_file_is_replaced_not_overwritten(tmp_path, write):
+    """Whoever has it open goes on reading what it was."""
+    path, link = tmp_path / "file", tmp_path / "link"
+    path.write_text("old")
+    link.hardlink_to(path)
+    write(path)
+    assert link.read_text() == "old"
+    assert b"new" in path.read_bytes()
+
+
 def test_a_failing_block_leaves_the_old_file(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
