@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,7 +96,8 @@ class Architecture:
             "provenance": dict,
         }
         for name, kind in wanted.items():
-            if not isinstance(content.get(name), kind):
+            value = content.get(name)
+            if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 1):
                 raise GraphError(
                     f"{where}: '{name}' is missing or of the wrong type; write it again with `nasface prune`"
                 )
@@ -106,7 +107,7 @@ class Architecture:
             num_landmarks=content["num_landmarks"],
             input_size=content["input_size"],
             graph_digest=content["graph_digest"],
-            kept=tuple(parse_edges(content["edges"])),
+            kept=tuple(_edges(content["edges"], where)),
             provenance=content["provenance"],
         )
 
@@ -158,7 +159,9 @@ class Factors:
         try:
             if content["schema_version"] != SCHEMA_VERSION:
                 raise ValueError(f"schema_version {content['schema_version']!r} is not {SCHEMA_VERSION}")
-            edges = parse_edges([item["edge"] for item in content["edges"]])
+            edges = _edges([item["edge"] for item in content["edges"]], where)
+            if any(not 0 <= float(item["importance"]) < float("inf") for item in content["edges"]):
+                raise ValueError("an importance is negative or not finite")
             return cls(
                 space=str(content["space"]),
                 options=dict(content["options"]),
@@ -189,7 +192,15 @@ def edge_list(text: str, where: str) -> list[Edge]:
     items = content.get("edges") if isinstance(content, dict) else content
     if not isinstance(items, list) or not items:
         raise GraphError(f"{where} holds no edges; expected a list, or an object with the key 'edges'")
-    return parse_edges(items)
+    return _edges(items, where)
+
+
+def _edges(items: list[object], where: str) -> list[Edge]:
+    """`parse_edges`, with the file's name in the message."""
+    try:
+        return parse_edges(items)
+    except GraphError as err:
+        raise GraphError(f"{where}: {err}") from err
 
 
 def parse_object(text: str, where: str, what: str) -> dict[str, Any]:
@@ -205,9 +216,3 @@ def _parse(text: str, where: str, what: str) -> Any:
         return json.loads(text)
     except ValueError as err:
         raise GraphError(f"{where} is not valid JSON ({err}); expected {what}") from err
-
-
-def kept_edges(graph: Graph, edges: Sequence[Edge]) -> tuple[Edge, ...]:
-    """Edges in graph order."""
-    chosen = set(edges)
-    return tuple(edge for edge in graph.edges if edge in chosen)

@@ -101,6 +101,8 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
+        if device.type == "meta":
+            raise RuntimeError("it computes nothing")
     except (RuntimeError, AssertionError, NotImplementedError) as err:
         raise RunError(
             f"device '{name}' is not available here ({str(err).splitlines()[0]}); use --device auto or cpu"
@@ -149,36 +151,38 @@ def fit(
     total = [sum(steps[p.name] for p in phases if epoch >= p.start) for epoch in range(settings.epochs)]
     progress.begin(title, sum(total), sum(total[:done]))
     trainable = {id(p): p.requires_grad for p in net.parameters()}
-    for epoch in range(done, settings.epochs):
-        for number, (phase, optimizer) in enumerate(zip(phases, optimizers, strict=True)):
-            if epoch < phase.start:
-                continue
-            started = time.perf_counter()
-            chosen = {id(p) for p in phase.parameters}
-            for parameter in net.parameters():
-                parameter.requires_grad_(id(parameter) in chosen)
-            random = torch.Generator().manual_seed(_mix(settings.seed, epoch, number))
-            batches = faces.augmented(settings.batch, settings.augmentation, random, phase.share)
-            means = _epoch(net, phase, optimizer, batches, epoch, settings, steps[phase.name], progress)
-            seconds = time.perf_counter() - started
-            rows.append(
-                {
-                    "stage": title,
-                    "epoch": epoch + 1,
-                    "phase": phase.name,
-                    **means,
-                    "seconds": round(seconds, 2),
-                }
-            )
-        if not rows or rows[-1]["epoch"] != epoch + 1:
-            continue  # no phase has started yet
-        if validate is not None:
-            rows[-1]["held_out_nme"] = validate(net)
-        if resume is not None:
-            resume.save(net, optimizers, rows)
-        progress.epoch(rows)
-    for parameter in net.parameters():
-        parameter.requires_grad_(trainable[id(parameter)])
+    try:
+        for epoch in range(done, settings.epochs):
+            for number, (phase, optimizer) in enumerate(zip(phases, optimizers, strict=True)):
+                if epoch < phase.start:
+                    continue
+                started = time.perf_counter()
+                chosen = {id(p) for p in phase.parameters}
+                for parameter in net.parameters():
+                    parameter.requires_grad_(id(parameter) in chosen)
+                random = torch.Generator().manual_seed(_mix(settings.seed, epoch, number))
+                batches = faces.augmented(settings.batch, settings.augmentation, random, phase.share)
+                means = _epoch(net, phase, optimizer, batches, epoch, settings, steps[phase.name], progress)
+                seconds = time.perf_counter() - started
+                rows.append(
+                    {
+                        "stage": title,
+                        "epoch": epoch + 1,
+                        "phase": phase.name,
+                        **means,
+                        "seconds": round(seconds, 2),
+                    }
+                )
+            if not rows or rows[-1]["epoch"] != epoch + 1:
+                continue  # no phase has started yet
+            if validate is not None:
+                rows[-1]["held_out_nme"] = validate(net)
+            if resume is not None:
+                resume.save(net, optimizers, rows)
+            progress.epoch(rows)
+    finally:
+        for parameter in net.parameters():
+            parameter.requires_grad_(trainable[id(parameter)])
     return rows
 
 

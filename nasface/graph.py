@@ -75,6 +75,8 @@ class Graph:
             raise GraphError(f"{len(stray)} fixed edges are not edges of the graph, for example {min(stray)}")
         if not self.inputs or not self.outputs:
             raise GraphError("a graph needs at least one input and one output node")
+        if len({*self.inputs}) + len({*self.outputs}) < len(self.inputs) + len(self.outputs):
+            raise GraphError("a graph lists an input or output node twice; list every one once")
 
     @cached_property
     def node(self) -> Mapping[str, Node]:

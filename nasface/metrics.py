@@ -73,8 +73,8 @@ def nme(predicted_NL2: NDArray[Any], true_NL2: NDArray[Any], distances_N: NDArra
 
 
 def failure_rate(nme_N: NDArray[np.float64], limit: float = 0.10) -> float:
-    """Share of images whose NME is above the limit."""
-    return float(np.mean(nme_N > limit)) if len(nme_N) else float("nan")
+    """Share of images whose NME is above the limit, or not a number."""
+    return float(np.mean(~(nme_N <= limit))) if len(nme_N) else float("nan")
 
 
 def ced(nme_N: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -84,7 +84,9 @@ def ced(nme_N: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.flo
 
 def auc(nme_N: NDArray[np.float64], limit: float = 0.10) -> float:
     """Area under the CED from 0 to the limit, divided by the limit; exact for the step function."""
-    return float(np.mean(np.clip(limit - nme_N, 0, None)) / limit) if len(nme_N) else float("nan")
+    return (
+        min(1.0, float(np.mean(np.nan_to_num(np.clip(limit - nme_N, 0, None))) / limit)) if len(nme_N) else float("nan")
+    )
 
 
 def summarise(nme_N: NDArray[np.float64], expected: int = 0, limit: float = 0.10) -> Summary:

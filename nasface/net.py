@@ -107,13 +107,15 @@ def inherit(slim: GraphNet, parent: GraphNet) -> Inherited:
     Raises:
         GraphError: when `slim`'s graph is no sub-graph of `parent`'s.
     """
-    if missing := set(slim.graph.edges) - set(parent.graph.edges):
+    strange = set(slim.graph.edges) - set(parent.graph.edges) or set(slim.graph.nodes) - set(parent.graph.nodes)
+    if strange:
         raise GraphError(
-            f"cannot inherit: {len(missing)} edges of the slim network, for example {min(missing)}, are not in its "
-            "parent; both must come from the same search space"
+            f"cannot inherit: {len(strange)} parts of the slim network, for example {min(strange, key=str)}, are not in "
+            "its parent; both must come from the same search space"
         )
     source, target = parent.state_dict(), slim.state_dict()
-    keep = [i for i, edge in enumerate(parent.graph.prunable) if edge in set(slim.graph.prunable)]
+    wanted = set(slim.graph.prunable)
+    keep = [i for i, edge in enumerate(parent.graph.prunable) if edge in wanted]
     copied: list[str] = []
     sliced: list[str] = []
     untouched: list[str] = []
@@ -159,10 +161,21 @@ def place(net: GraphNet, device: torch.device) -> GraphNet:
 
 
 def slim_net(parent: GraphNet, graph: Graph) -> tuple[GraphNet, Inherited]:
-    """The physically smaller network of `graph` on the parent's device and what it inherited."""
+    """The physically smaller network of `graph` on the parent's device and what it inherited.
+
+    Raises:
+        GraphError: when a weight of the slim network has no match in its parent: the space names or shapes its
+            parts by what else is kept.
+    """
     net = place(GraphNet(parent.space, parent.num_landmarks, graph), parent.alpha.device)
     net.train(parent.training)
-    return net, inherit(net, parent)
+    report = inherit(net, parent)
+    if report.untouched:
+        raise GraphError(
+            f"{len(report.untouched)} tensors of the slim network have no match in the supernet, for example "
+            f"{report.untouched[0]}; the space must give a node the same modules whatever its parents"
+        )
+    return net, report
 
 
 def _owned(head: Head, name: str, outputs: set[str]) -> list[tuple[int, Tensor]]:

@@ -44,16 +44,21 @@ def load(group: str, name: str) -> Callable[..., Any]:
     """
     kind = GROUPS[group]
     known = names(group)
+    found: Any = None
     try:
         if name in known:
-            return cast(Callable[..., Any], known[name].load())
-        if ":" in name:
+            found = known[name].load()
+        elif ":" in name:
             module, _, attr = name.partition(":")
-            return cast(Callable[..., Any], getattr(importlib.import_module(module), attr))
-    except (ImportError, AttributeError) as err:
+            found = getattr(importlib.import_module(module), attr)
+    except (ImportError, AttributeError, ValueError) as err:
         raise RecipeError(
             f"the {kind} '{name}' cannot be imported ({err}); install its package or mend the name"
         ) from err
+    if callable(found):
+        return cast(Callable[..., Any], found)
+    if found is not None:
+        raise RecipeError(f"the {kind} '{name}' is a {type(found).__name__}; expected something that can be called")
     raise RecipeError(
         f"there is no {kind} '{name}'; {did_you_mean(name, known)} "
         "(an own one is named 'module:attr' or installed as an entry point; see `nasface plugins`)"

@@ -33,13 +33,14 @@ def threshold(graph: Graph, importance: Importance, costs: Costs, *, threshold: 
     Raises:
         GraphError: when nothing would connect input and output any more, with the largest threshold that does.
     """
+    _check_importance(graph, importance)
     try:
         return above(graph, importance, threshold)
     except GraphError as err:
-        limit = max(t for t in _thresholds(graph, importance) if _macs(graph, importance, costs, t) is not None)
+        limit, _ = _cheapest(graph, importance, costs)
         raise GraphError(
-            f"threshold {threshold:g} would disconnect the network; the largest that keeps a path from input to "
-            f"output is {limit:g}"
+            f"threshold {threshold!r} would disconnect the network; the largest that keeps a path from input to "
+            f"output is {limit!r}"
         ) from err
 
 
@@ -58,6 +59,7 @@ def share(
 
 
 def _within(graph: Graph, importance: Importance, costs: Costs, share: float) -> Graph:
+    _check_importance(graph, importance)
     full = costs.prunable(graph).macs
     steps = _thresholds(graph, importance)
     low, high = 0, len(steps)  # the first threshold that fits lies in [low, high)
@@ -69,16 +71,17 @@ def _within(graph: Graph, importance: Importance, costs: Costs, share: float) ->
         else:
             high = middle
     if low == len(steps) or _macs(graph, importance, costs, steps[low]) is None:
-        smallest = min(m for t in steps if (m := _macs(graph, importance, costs, t)) is not None)
+        _, smallest = _cheapest(graph, importance, costs)
         raise GraphError(
-            f"no connected network keeps at most {share:.1%} of the prunable MACs; by these factors the smallest "
-            f"keeps {smallest / full:.1%}"
+            f"no threshold gives a connected network with at most {share:.1%} of the prunable MACs; the smallest it "
+            f"gives has {smallest / full:.1%} (the pruner 'greedy' may go further)"
         )
     return above(graph, importance, steps[low])
 
 
 def top(graph: Graph, importance: Importance, costs: Costs, *, edges: Annotated[int, Ge(1)]) -> Graph:
     """Keep the `edges` most important prunable edges, less what closure drops. Ties go by graph order."""
+    _check_importance(graph, importance)
     ranked = sorted(graph.prunable, key=lambda edge: -importance[edge])
     return graph.keep_prunable(ranked[:edges])
 
@@ -111,8 +114,8 @@ def greedy(
             steps.append((lost / (saved + 1), len(steps), rest))  # an identity saves nothing: + 1 keeps it finite
         if not steps:
             raise GraphError(
-                f"no connected network keeps at most {share:.1%} of the prunable MACs; dropping edge by edge ends at "
-                f"{macs / full:.1%}"
+                f"dropping edge by edge ends at {macs / full:.1%} of the prunable MACs, where every further edge would "
+                f"disconnect the network; {share:.1%} is out of its reach"
             )
         kept = min(steps, key=lambda step: step[:2])[2]
         macs = costs.prunable(kept).macs
@@ -150,6 +153,17 @@ def _check_importance(graph: Graph, importance: Importance) -> None:
 def _thresholds(graph: Graph, importance: Importance) -> list[float]:
     """Every threshold that gives another network, in rising order; the first keeps all that is above zero."""
     return [0.0, *sorted({importance[edge] for edge in graph.prunable if importance[edge] > 0})]
+
+
+def _cheapest(graph: Graph, importance: Importance, costs: Costs) -> tuple[float, int]:
+    """The largest threshold that leaves the network connected, and its prunable MACs."""
+    for limit in reversed(_thresholds(graph, importance)):
+        if (macs := _macs(graph, importance, costs, limit)) is not None:
+            return limit, macs
+    raise GraphError(
+        "the edges of importance above zero connect no input to an output, so no threshold can prune this network; "
+        "search again with a smaller penalty"
+    )
 
 
 def _macs(graph: Graph, importance: Importance, costs: Costs, limit: float) -> int | None:

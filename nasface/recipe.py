@@ -67,6 +67,18 @@ class Training(Part):
     threads: Annotated[int, Ge(0)] = 0
 
 
+class Space(Plugin):
+    """The search space."""
+
+    name: str = "hrsupernet"
+
+
+class Prune(Plugin):
+    """The pruner."""
+
+    name: str = "share"
+
+
 class Search(Plugin):
     """The searcher and the optimizer of the weights."""
 
@@ -86,13 +98,13 @@ class Recipe(Part):
     """All there is to say about an experiment."""
 
     description: str = ""
-    space: Plugin = Plugin(name="hrsupernet")
+    space: Space = Space()
     data: Data = Data()
     task: Task = Task()
     augmentation: Augmentation = Augmentation()
     training: Training = Training()
     search: Search = Search()
-    prune: Plugin = Plugin(name="share", options={"share": 0.5})
+    prune: Prune = Prune(options={"share": 0.5})
     finetune: Finetune = Finetune()
     seed: Annotated[int, Ge(0)] = 0
 
@@ -229,8 +241,9 @@ def _read(source: str, seen: tuple[str, ...]) -> dict[str, Any]:
         raise RecipeError(
             f"there is no recipe '{source}'; {did_you_mean(source, known)} (or give the path of a .yaml file)"
         )
-    if source in seen:
-        raise RecipeError(f"recipes extend one another in a circle: {' -> '.join((*seen, source))}; break it")
+    place = str(path.resolve())
+    if place in seen:
+        raise RecipeError(f"recipes extend one another in a circle: {' -> '.join((*seen, place))}; break it")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError) as err:
@@ -244,9 +257,10 @@ def _read(source: str, seen: tuple[str, ...]) -> dict[str, Any]:
     base = content.pop("extends", None)
     if base is None:
         return content
-    if str(base) not in known and not Path(str(base)).is_absolute():
-        base = path.parent / str(base)
-    return _merge(_read(str(base), (*seen, source)), content)
+    base = str(base)
+    if base not in known and Path(base).suffix:  # a path, relative to the file that names it
+        base = str(path.parent / base)
+    return _merge(_read(base, (*seen, place)), content)
 
 
 def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -256,11 +270,16 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         old = merged.get(name)
         if not (isinstance(old, dict) and isinstance(value, dict)):
             merged[name] = value
-        elif "name" in value and value["name"] != old.get("name") and "options" in old:
-            merged[name] = {**{k: v for k, v in old.items() if k != "options"}, **value}
+        elif "name" in value and value["name"] != old.get("name", _default_name(name)):
+            merged[name] = _merge({k: v for k, v in old.items() if k != "options"}, value)
         else:
             merged[name] = _merge(old, value)
     return merged
+
+
+def _default_name(section: str) -> str | None:
+    part = getattr(Recipe(), section, None)
+    return part.name if isinstance(part, Plugin) else None
 
 
 def override(content: dict[str, Any], texts: Sequence[str]) -> None:

@@ -39,8 +39,8 @@ class Optimizer:
         name: 'adam' or 'adamw' (betas 0.9, 0.999) or 'sgd' (momentum 0.9).
         lr: the highest learning rate.
         weight_decay: of the optimizer.
-        schedule: 'constant'; 'steps': times `drop` at each of `milestones` (epochs); 'one_cycle': linear
-            warm-up over the share `warmup` of the steps, then a cosine down to zero.
+        schedule: 'constant'; 'steps': times `drop` at each of `milestones` (epochs since the phase began);
+            'one_cycle': linear warm-up over the share `warmup` of the steps, then a cosine down to zero.
     """
 
     name: Literal["adam", "adamw", "sgd"] = "adam"

@@ -86,8 +86,8 @@ class HighResolutionSpace:
             node.channels,
         )
         if only_identity and not self.relu_after_identity:
-            return encoder
-        return nn.Sequential(nn.ReLU(), encoder) if node.block else nn.ReLU()
+            return nn.Sequential(nn.Identity(), encoder)  # the encoder's weights keep their names
+        return nn.Sequential(nn.ReLU(), encoder)
 
     def head(self, outputs: Sequence[Node], num_landmarks: int) -> Head:
         """All output maps at the full graph's finest output stride, concatenated, two 1x1 convolutions."""

@@ -74,6 +74,7 @@ class Evaluation:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, without the errors by face."""
         plain = {k: v for k, v in vars(self).items() if k not in ("subsets", "errors")}
+        plain["held_out_nme"] = None if np.isnan(self.held_out_nme) else self.held_out_nme
         plain["subsets"] = {n: {s: r.as_dict() for s, r in table.items()} for n, table in self.subsets.items()}
         return plain
 

@@ -21,6 +21,12 @@ SYNTHETIC = (
 )
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Default run folders lie in the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+
 def refused(*args: object) -> str:
     """The sentence with which a command refuses."""
     result = CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)

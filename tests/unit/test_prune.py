@@ -79,7 +79,7 @@ def test_share_is_the_largest_network_that_fits(name, seed, wanted):
     limit = wanted * costs.prunable(graph).macs
     fitting = [kept for kept in networks(graph, values) if costs.prunable(kept).macs <= limit]
     if not fitting:
-        with pytest.raises(GraphError, match="no connected network"):
+        with pytest.raises(GraphError, match="no threshold gives a connected network"):
             share(graph, values, costs, share=wanted)
         return
     kept = share(graph, values, costs, share=wanted)
@@ -94,9 +94,9 @@ def test_a_share_too_small_is_refused_with_the_smallest_there_is(name):
     values = importance(graph)
     full = costs.prunable(graph).macs
     smallest = min(costs.prunable(kept).macs for kept in networks(graph, values))
-    with pytest.raises(GraphError, match=r"keeps at most 0\.1% of the prunable MACs.*the smallest keeps") as caught:
+    with pytest.raises(GraphError, match=r"at most 0\.1% of the prunable MACs; the smallest it gives") as caught:
         share(graph, values, costs, share=0.001)
-    assert str(caught.value).endswith(f"keeps {smallest / full:.1%}")
+    assert str(caught.value).partition(" (")[0].endswith(f"gives has {smallest / full:.1%}")
     assert costs.prunable(share(graph, values, costs, share=smallest / full)).macs == smallest
 
 
@@ -110,7 +110,7 @@ def test_ties_go_together_under_share(name):
     assert part < 1
     assert share(graph, values, costs, share=(1 + part) / 2) == smaller
     assert share(graph, values, costs, share=1.0) == graph
-    with pytest.raises(GraphError, match="no connected network"):
+    with pytest.raises(GraphError, match="no threshold gives a connected network"):
         share(graph, values, costs, share=0.9 * part)
 
 
@@ -156,7 +156,6 @@ def test_a_missing_importance_is_named():
         above(graph, {e: 1.0 for e in graph.prunable if e != ("1.0", "2.1")}, 0.5)
 
 
-@pytest.mark.xfail(strict=True, raises=KeyError, reason="the pruners look importances up before `above` checks them")
 @pytest.mark.parametrize(
     "prune",
     [
@@ -174,7 +173,6 @@ def test_pruners_name_a_missing_importance(prune):
         prune(graph, values, costs)
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="max() and min() of no connected network at all")
 @pytest.mark.parametrize(
     "prune",
     [lambda *given: threshold(*given, threshold=0.1), lambda *given: share(*given, share=0.5)],
@@ -187,7 +185,6 @@ def test_factors_that_are_all_zero_are_refused_in_words(prune):
         prune(graph, dict.fromkeys(graph.prunable, 0.0), costs)
 
 
-@pytest.mark.xfail(strict=True, raises=GraphError, reason="the threshold in the message is rounded to six digits")
 def test_the_threshold_in_the_message_works_for_close_factors():
     costs = costs_of("hrsupernet")
     graph = costs.space.graph

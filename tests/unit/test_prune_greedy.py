@@ -58,11 +58,9 @@ def test_greedy_weighs_importance_against_multiply_adds():
 def test_greedy_never_disconnects_and_refuses_what_it_cannot_reach(name):
     costs = costs_of(name)
     graph = costs.space.graph
-    with pytest.raises(
-        GraphError, match=r"at most 0\.0% of the prunable MACs; dropping edge by edge ends at"
-    ) as caught:
+    with pytest.raises(GraphError, match=r"dropping edge by edge ends at .* of the prunable MACs") as caught:
         greedy(graph, importance(graph), costs, share=1e-4)
-    end = float(re.search(r"(\S+)%$", str(caught.value))[1]) / 100 + 0.001
+    end = float(re.search(r"ends at (\S+)%", str(caught.value))[1]) / 100 + 0.001
     kept = greedy(graph, importance(graph), costs, share=end)
     assert costs.prunable(kept).macs <= end * costs.prunable(graph).macs
     with pytest.raises(GraphError, match="the factors lack"):
@@ -85,7 +83,6 @@ def test_the_random_baseline_ignores_the_factors(name):
         assert costs.prunable(kept).macs <= 0.7 * costs.prunable(graph).macs
 
 
-@pytest.mark.xfail(strict=True, reason="a greedy search does not know that no network is smaller, but says so")
 def test_greedy_claims_no_more_than_it_knows():
     costs = count_space(space_of(diamond()), 5, 32)
     graph = costs.space.graph

@@ -173,14 +173,12 @@ def test_a_plugin_of_another_name_starts_from_its_own_defaults(tmp_path):
         load(bare)
 
 
-@pytest.mark.xfail(strict=True, reason="a base that leaves the plug-in's name to the default counts as another plug-in")
 def test_options_of_the_default_plugin_are_inherited(tmp_path):
     written(tmp_path, "base.yaml", "search: {options: {alpha_lr: 0.5}}\n")
     child = written(tmp_path, "child.yaml", "extends: base.yaml\nsearch: {name: l1, options: {penalty: 1.0}}\n")
     assert load(child).search.options["alpha_lr"] == 0.5
 
 
-@pytest.mark.xfail(strict=True, reason="beside another plug-in's name, nested sections replace instead of merging")
 def test_sections_beside_another_plugin_are_merged_too(tmp_path):
     written(tmp_path, "base.yaml", "search: {name: l1, options: {}, optimizer: {name: sgd, lr: 0.5}}\n")
     text = "extends: base.yaml\nsearch: {name: 'nasface.search.l1:L1Searcher', optimizer: {lr: 0.25}}\n"
