@@ -110,8 +110,8 @@ def inherit(slim: GraphNet, parent: GraphNet) -> Inherited:
     strange = set(slim.graph.edges) - set(parent.graph.edges) or set(slim.graph.nodes) - set(parent.graph.nodes)
     if strange:
         raise GraphError(
-            f"cannot inherit: {len(strange)} parts of the slim network, for example {min(strange, key=str)}, are not in "
-            "its parent; both must come from the same search space"
+            f"cannot inherit: {len(strange)} parts of the slim network, for example {min(strange, key=str)}, are not "
+            "in its parent; both must come from the same search space"
         )
     source, target = parent.state_dict(), slim.state_dict()
     wanted = set(slim.graph.prunable)

@@ -145,7 +145,7 @@ def unserialisable() -> HighResolutionSpace:
         (unstable, "building the space twice gives two graphs"),
         (with_dead_end, "lie on no path"),
         (partial(supernet, relu_after_identity=False), "differ by"),
-        (partial(remade, Wide), "differ by"),
+        (partial(remade, Wide), "no slim network"),
         (partial(remade, Biased), "differ by"),
         (partial(remade, Shuffled), "differ by"),
         (partial(remade, Uncounted), "the parts cost"),

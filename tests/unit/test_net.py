@@ -167,7 +167,7 @@ def test_a_foreign_graph_is_refused():
     slim, _ = slim_net(net, without_output(net.graph, "4.1"))
     with pytest.raises(GraphError, match=r"cannot inherit: 3 parts of the slim network.*same search space"):
         inherit(net, slim)
-    with pytest.raises(GraphError, match="cannot inherit: 9 edges"):
+    with pytest.raises(GraphError, match="cannot inherit: 9 parts"):
         inherit(GraphNet(fixed_net(), 5), net)
 
 
