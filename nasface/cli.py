@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from functools import wraps
@@ -40,6 +40,32 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("\nnasface: interrupted; give the same command again to go on from the last epoch", err=True)
             ctx.exit(130)
+        except (OSError, MemoryError, RuntimeError) as err:
+            sentence = self._sentence(err)
+            if sentence is None:
+                raise
+            click.secho(f"nasface: {sentence}", fg="red", err=True)
+            ctx.exit(2)
+
+    @staticmethod
+    def _sentence(err: Exception) -> str | None:
+        """What the machine refused, in one sentence; None for what is a fault of the program, or click's own."""
+        if isinstance(err, BrokenPipeError):
+            return None  # click ends quietly when the reader of a pipe has gone
+        if isinstance(err, OSError):
+            reason = err.strerror or " ".join(str(err).split()) or type(err).__name__
+            place = "a file" if err.filename is None else f"{err.filename}"
+            return f"cannot read or write {place} ({reason}); check that it is there, its permissions and the disk"
+        if isinstance(err, RecursionError):
+            return "the input is nested too deeply to be read; make the recipe, file or option flatter"
+        text = " ".join(str(err).split())
+        exhausted = getattr(sys.modules.get("torch"), "OutOfMemoryError", MemoryError)
+        if isinstance(err, (MemoryError, exhausted)) or any(
+            words in text.lower() for words in ("out of memory", "can't allocate memory")
+        ):
+            said = f" ({text[:200]})" if text else ""
+            return f"the memory does not suffice{said}; set a smaller training.batch or input size, or another --device"
+        return None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -74,12 +100,13 @@ class Wanted:
     dataset: str | None
     data_root: Path | None
     overrides: tuple[str, ...]
+    sections: Mapping[str, Any] | None = None
 
     def resolve(self) -> Recipe:
         """The recipe that they ask for."""
         from nasface import recipe as recipes
 
-        return recipes.assemble(self.recipe, self.space, self.dataset, self.data_root, self.overrides)
+        return recipes.assemble(self.recipe, self.space, self.dataset, self.data_root, self.overrides, self.sections)
 
 
 @dataclass(frozen=True)
@@ -106,7 +133,7 @@ def _gathered(name: str, kind: type[Any], *options: Callable[[Any], Any]) -> Cal
     def decorate(command: Callable[..., None]) -> Any:
         @wraps(command)
         def call(**given: Any) -> None:
-            values = {field.name: given.pop(field.name) for field in fields(kind)}
+            values = {field.name: given.pop(field.name) for field in fields(kind) if field.name in given}
             command(**given, **{name: kind(**values)})
 
         decorated: Any = call
@@ -133,7 +160,7 @@ machine_options = _gathered(
     click.option("--workers", type=click.IntRange(1), help="Threads or processes that decode images."),
     click.option("--quiet", is_flag=True, help="No progress bars."),
 )
-out_option = click.option("--out", type=FOLDER, help="Run folder; default: runs/<what>-<data set>-seed<n>.")
+out_option = click.option("--out", type=FOLDER, help="Run folder; by default one below runs/, named after the job.")
 tensorboard_option = click.option("--tensorboard", is_flag=True, help="Write event files too (extra 'tensorboard').")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
@@ -200,8 +227,11 @@ def train(
         wanted = _of_source(wanted, source)
         weights = weights or (None if scratch else source.weights())
     resolved = wanted.resolve()
-    kind = "slim" if source else resolved.space.name
-    run = RunDir(out or Path("runs") / f"{kind}-{resolved.data.name}-seed{resolved.seed}")
+    if source is not None:
+        name = f"{source.path.resolve().parent.name}-{'scratch' if scratch else 'tuned'}"
+    else:
+        name = f"{resolved.space.name}-{resolved.data.name}-train-seed{resolved.seed}"
+    run = RunDir(out or Path("runs") / name)
     with place.machine(as_json, tensorboard) as machine:
         stages.train(resolved, run, machine, source.arch if source else None, weights)
     _show_run(run, as_json)
@@ -296,9 +326,13 @@ def evaluate(
     if arch is not None:
         source = stages.read_source(arch)
         wanted = _of_source(wanted, source)
-        networks: stages.Networks = {"slim": (source.arch, weights or source.weights())}
+        weights = weights or source.trained_weights() or source.weights()
+        networks: stages.Networks = {"slim": (source.arch, weights)}
+        click.echo(f"weights: {weights}", err=True)
     else:
         assert run is not None
+        if weights is not None:
+            raise click.UsageError("--weights goes with --arch; a RUN folder has its own")
         recipe = str(stages.required(run / "recipe.yaml", "a run folder"))
         wanted = replace(wanted, recipe=wanted.recipe or recipe)
         networks = stages.run_networks(run)
@@ -317,8 +351,10 @@ def evaluate(
 @click.option("--space", help="Search space to count.")
 @click.option("--arch", type=FILE, help="Count the network of an arch.json.")
 @click.option("--edges", type=FILE, help="Count the sub-network of --space with these edges (JSON).")
-@click.option("--landmarks", type=click.IntRange(1), default=68, show_default=True, help="Heatmaps of the head.")
-@click.option("--input-size", type=click.IntRange(16), help="Pixels, square; default 256, or that of --arch.")
+@click.option(
+    "--landmarks", type=click.IntRange(1, 10_000), default=68, show_default=True, help="Heatmaps of the head."
+)
+@click.option("--input-size", type=click.IntRange(16, 4096), help="Pixels, square; default 256, or that of --arch.")
 @click.option("--set", "overrides", multiple=True, metavar="OPTION=VALUE", help="An option of the space.")
 @json_option
 def count(
@@ -457,9 +493,10 @@ def plugins(as_json: bool) -> None:
 
 
 def _of_source(wanted: Wanted, source: Source) -> Wanted:
-    """The recipe of an architecture's run, unless the command line names another one or another data set."""
-    recipe = wanted.recipe or (None if wanted.dataset else source.recipe)
-    return replace(wanted, recipe=recipe, space=wanted.space or source.arch.space)
+    """The recipe of an architecture's run, or the one given, with the architecture's own space and input size."""
+    if wanted.space:
+        raise click.UsageError("--space and --arch exclude each other: an arch.json names its space")
+    return replace(wanted, recipe=wanted.recipe or source.recipe, sections=source.sections)
 
 
 def _show_run(run: Any, as_json: bool) -> None:

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from nasface import rundir
 from nasface.data.augment import Augmentation, DeviceFaces
-from nasface.errors import NasfaceError, RunError
+from nasface.errors import NasfaceError, RecipeError, RunError
 from nasface.step import Batch, Phase
 from nasface.task import Decoder, decode
 
@@ -123,6 +123,7 @@ def fit(
     *,
     title: str = "train",
     checkpoint: Path | None = None,
+    identity: str = "",
     validate: Validate | None = None,
     progress: Progress | None = None,
 ) -> list[Row]:
@@ -135,6 +136,7 @@ def fit(
         settings: epochs, batch, augmentation, seed, precision.
         title: names the stage in rows and progress.
         checkpoint: a file to resume from when it is there, and to write after every epoch.
+        identity: names the data; a checkpoint of other data is not resumed.
         validate: gives the NME on held-out faces, once an epoch.
         progress: where to report to.
 
@@ -144,7 +146,13 @@ def fit(
     """
     progress = progress or Progress()
     optimizers = [phase.optimizer.build(phase.parameters) for phase in phases]
-    resume = _Checkpoint.of(checkpoint, title, net) if checkpoint is not None else None
+    for phase in phases:
+        if 0 < settings.epochs <= phase.start:
+            raise RecipeError(
+                f"the {phase.name} phase would start after epoch {phase.start}, but {title} has {settings.epochs} "
+                "epochs; give it more epochs or an earlier start"
+            )
+    resume = _Checkpoint.of(checkpoint, title, net, identity) if checkpoint is not None else None
     rows = resume.restore(net, optimizers) if resume is not None else []
     done = rows[-1]["epoch"] if rows else 0
     steps = {phase.name: max(1, round(phase.share * len(faces)) // settings.batch) for phase in phases}
@@ -226,8 +234,8 @@ def _epoch(
 def _check_finite(loss: Tensor, phase: Phase, epoch: int) -> None:
     if not torch.isfinite(loss):
         raise NasfaceError(
-            f"the loss of the {phase.name} phase is not finite in epoch {epoch + 1}; lower its learning rate "
-            f"(now {phase.optimizer.lr:g}) and start again from the last checkpoint"
+            f"the loss of the {phase.name} phase is not finite in epoch {epoch + 1}; check its learning rate (now "
+            f"{phase.optimizer.lr:g}) and start again with another --out"
         )
 
 
@@ -261,16 +269,18 @@ def predict(
             heatmaps = net(part.images_B3HW)
             if flip_test:
                 heatmaps = 0.5 * (heatmaps + net(part.images_B3HW.flip(3)).flip(3)[:, flip])
-            found.append(decode(heatmaps, faces.input_size, decoder, sigma))
+            # autocast would decode in bf16 as well, which is too coarse for places
+            with torch.autocast(heatmaps.device.type, enabled=False):
+                found.append(decode(heatmaps, faces.input_size, decoder, sigma))
     net.train(training)
     result: NDArray[np.float64] = torch.cat(found).cpu().double().numpy()  # MPS has no float64
     return result
 
 
-def training_batches(faces: DeviceFaces, settings: Settings, share: float = 1.0) -> Iterator[Batch]:
+def training_batches(faces: DeviceFaces, settings: Settings) -> Iterator[Batch]:
     """One pass of augmented batches that no epoch draws, the same at every call."""
     random = torch.Generator().manual_seed(_mix(settings.seed, 0, MEASURING))
-    return faces.augmented(settings.batch, settings.augmentation, random, share)
+    return faces.augmented(settings.batch, settings.augmentation, random)
 
 
 def recalibrate(net: nn.Module, faces: DeviceFaces, settings: Settings, batches: int = 32) -> None:
@@ -282,9 +292,10 @@ def recalibrate(net: nn.Module, faces: DeviceFaces, settings: Settings, batches:
         norm.momentum = None  # torch: a plain mean over the batches
     training = net.training
     net.train()
-    with torch.no_grad(), autocast(faces.images_NHWC.device, settings.precision):
+    with torch.no_grad():
         for batch in islice(training_batches(faces, settings), batches):
-            net(batch.images_B3HW)
+            with autocast(faces.images_NHWC.device, settings.precision):
+                net(batch.images_B3HW)
     net.train(training)
     for norm, value in zip(norms, momentum, strict=True):
         norm.momentum = value
@@ -297,15 +308,15 @@ def _mix(*numbers: int) -> int:
 
 @dataclass(frozen=True)
 class _Checkpoint:
-    """Where a training resumes from; `start` names the weights it began with, so that it resumes no other one."""
+    """Where a training resumes from; `start` names data and first weights, so that it resumes no other one."""
 
     path: Path
     title: str
     start: str
 
     @classmethod
-    def of(cls, path: Path, title: str, net: nn.Module) -> _Checkpoint:
-        digest = hashlib.blake2b(digest_size=16)
+    def of(cls, path: Path, title: str, net: nn.Module, identity: str) -> _Checkpoint:
+        digest = hashlib.blake2b(identity.encode(), digest_size=16)
         for name, value in net.state_dict().items():
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
@@ -327,7 +338,7 @@ class _Checkpoint:
         tensors, meta = rundir.read_tensors(self.path)
         if (meta.get("title"), meta.get("start")) != (self.title, self.start):
             raise RunError(
-                f"{self.path} is a checkpoint of another training (other weights to start from); remove it, or choose "
+                f"{self.path} is a checkpoint of another training (other data or first weights); remove it, or choose "
                 "another --out"
             )
         net.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("net.")})

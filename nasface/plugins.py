@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
@@ -50,10 +51,11 @@ def load(group: str, name: str) -> Callable[..., Any]:
             found = known[name].load()
         elif ":" in name:
             module, _, attr = name.partition(":")
+            _search_here()
             found = getattr(importlib.import_module(module), attr)
-    except (ImportError, AttributeError, ValueError) as err:
+    except (Exception, SystemExit) as err:  # a plug-in's module may raise anything
         raise RecipeError(
-            f"the {kind} '{name}' cannot be imported ({err}); install its package or mend the name"
+            f"the {kind} '{name}' cannot be imported ({_said(err)}); install its package or mend the name or module"
         ) from err
     if callable(found):
         return cast(Callable[..., Any], found)
@@ -72,9 +74,18 @@ def check_options(group: str, name: str, options: Mapping[str, Any]) -> dict[str
         RecipeError: for an unknown option or a value of the wrong type or range.
     """
     factory = load(group, name)
-    hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory, include_extras=True)
+    try:
+        parameters = list(inspect.signature(factory).parameters.values())
+    except (TypeError, ValueError) as err:
+        raise RecipeError(
+            f"the {GROUPS[group]} '{name}' does not say which options it takes ({_said(err)}); "
+            "name a Python function or class with keyword arguments"
+        ) from err
+    hints = _hints(factory)
     fields: dict[str, Any] = {}
-    for parameter in list(inspect.signature(factory).parameters.values())[SUPPLIED.get(group, 0) :]:
+    for parameter in parameters[SUPPLIED.get(group, 0) :]:
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            continue
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             return dict(options)  # the plug-in checks its own
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
@@ -82,31 +93,75 @@ def check_options(group: str, name: str, options: Mapping[str, Any]) -> dict[str
     where = f"options of {GROUPS[group]} '{name}'"
     if unknown := sorted(set(options) - set(fields)):
         raise RecipeError(f"{where}: unknown key '{unknown[0]}'; {did_you_mean(unknown[0], fields)}")
-    model = create_model("Options", __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields)
     try:
+        model = create_model("Options", __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields)
         return dict(model(**options))
     except ValidationError as err:
         raise RecipeError(explain(err, where)) from err
+    except Exception as err:  # pydantic raises a dozen types on annotations that it does not know
+        raise RecipeError(f"{where}: cannot be checked ({_said(err)}); mend the plug-in's signature") from err
 
 
 def space(name: str, options: Mapping[str, Any] | None = None) -> SearchSpace:
     """Build a search space."""
-    return cast(SearchSpace, load("searchspaces", name)(**check_options("searchspaces", name, options or {})))
+    return cast(SearchSpace, _build("searchspaces", name, SearchSpace, (), options))
 
 
 def dataset(name: str, root: Path | None, options: Mapping[str, Any] | None = None) -> Dataset:
     """Build a data set on the folder `root` (None for a set that needs none)."""
-    return cast(Dataset, load("datasets", name)(root, **check_options("datasets", name, options or {})))
+    return cast(Dataset, _build("datasets", name, Dataset, (root,), options))
 
 
 def searcher(name: str, options: Mapping[str, Any] | None = None) -> Searcher:
     """Build a searcher."""
-    return cast(Searcher, load("searchers", name)(**check_options("searchers", name, options or {})))
+    return cast(Searcher, _build("searchers", name, Searcher, (), options))
 
 
 def pruner(name: str, options: Mapping[str, Any] | None = None) -> Pruner:
     """A pruner with its options bound."""
     return cast(Pruner, partial(load("pruners", name), **check_options("pruners", name, options or {})))
+
+
+def _build(
+    group: str, name: str, protocol: type, supplied: tuple[Any, ...], options: Mapping[str, Any] | None
+) -> object:
+    """Call a plug-in and look whether it gave an object with the members of the protocol."""
+    factory, checked = load(group, name), check_options(group, name, options or {})
+    members = [*protocol.__annotations__, *(member for member in vars(protocol) if not member.startswith("_"))]
+    try:
+        built: object = factory(*supplied, **checked)
+        lacking = [member for member in members if not hasattr(built, member)]
+    except NasfaceError:
+        raise
+    except Exception as err:  # a plug-in may raise anything
+        raise RecipeError(
+            f"the {GROUPS[group]} '{name}' cannot be built ({_said(err)}); mend its options, its name or the plug-in"
+        ) from err
+    if lacking:
+        raise RecipeError(
+            f"the {GROUPS[group]} '{name}' gives a {type(built).__name__} without {', '.join(lacking)}; "
+            f"expected an object with the members of {protocol.__module__}.{protocol.__name__}"
+        )
+    return built
+
+
+def _hints(factory: Callable[..., Any]) -> dict[str, Any]:
+    """Types of the options; none where they cannot be resolved, as names imported for type checkers only."""
+    try:
+        return get_type_hints(factory.__init__ if inspect.isclass(factory) else factory, include_extras=True)
+    except Exception:  # an annotation is any expression
+        return {}
+
+
+def _search_here() -> None:
+    """Let modules of the working directory be imported, as `python -m` does; installed ones of the name win."""
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
+
+
+def _said(err: BaseException) -> str:
+    return f"{type(err).__name__}: {' '.join(str(err).split())}"
 
 
 def listing() -> list[dict[str, str]]:

@@ -6,6 +6,7 @@ have no importance: they stay wherever closure lets them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Protocol
 
@@ -89,18 +90,20 @@ def top(graph: Graph, importance: Importance, costs: Costs, *, edges: Annotated[
 def greedy(
     graph: Graph, importance: Importance, costs: Costs, *, share: Annotated[float, Interval(gt=0, le=1)]
 ) -> Graph:
-    """Drop, step by step, what loses least importance for the prunable MACs it saves, down to `share` of them.
+    """Drop edges step by step, the least loss for the prunable MACs saved first, down to `share` of them.
 
-    Dropping an edge takes along all that closure takes: their importances are lost and their MACs saved. A step
-    that would disconnect the network is never taken. Unlike a threshold this sees that an edge is dear, and that
-    it is the last one into a map.
+    A stage is a cut that every path crosses, so what reaches the head is a product over stages. The loss of a
+    step is how far it lowers the log of that product, a stage counting as the sum of the importances of the
+    kept edges into it: the fewer edges a stage has left, the more each is worth. A threshold sees neither this
+    nor what an edge costs, and can leave a stage with one edge. Dropping an edge takes along all that closure
+    takes; a step that would disconnect the network is never taken.
 
     Raises:
-        GraphError: when no step is left before the budget is met, with the smallest share reached.
+        GraphError: when no step is left before the budget is met, with the share reached.
     """
     _check_importance(graph, importance)
     full = costs.prunable(graph).macs
-    kept, macs = graph, full
+    kept, macs, worth = graph, full, _worth(graph, importance)
     while macs > share * full:
         steps: list[tuple[float, int, Graph]] = []
         for edge in kept.prunable:
@@ -108,18 +111,26 @@ def greedy(
                 rest = kept.keep_prunable(other for other in kept.prunable if other != edge)
             except GraphError:
                 continue
-            left = set(rest.prunable)
-            lost = sum(importance[other] for other in kept.prunable if other not in left)
             saved = macs - costs.prunable(rest).macs
-            steps.append((lost / (saved + 1), len(steps), rest))  # an identity saves nothing: + 1 keeps it finite
+            loss = worth - _worth(rest, importance)
+            steps.append((loss / (saved + 1), len(steps), rest))  # an identity saves nothing: + 1 keeps it finite
         if not steps:
             raise GraphError(
                 f"dropping edge by edge ends at {macs / full:.1%} of the prunable MACs, where every further edge would "
                 f"disconnect the network; {share:.1%} is out of its reach"
             )
         kept = min(steps, key=lambda step: step[:2])[2]
-        macs = costs.prunable(kept).macs
+        macs, worth = costs.prunable(kept).macs, _worth(kept, importance)
     return kept
+
+
+def _worth(graph: Graph, importance: Importance) -> float:
+    """Sum over stages of the log of the importance that enters; stages without prunable edges do not count."""
+    stages: dict[int, float] = {}
+    for edge in graph.prunable:
+        stage = graph.node[edge[1]].stage
+        stages[stage] = stages.get(stage, 0.0) + importance[edge]
+    return sum(math.log(max(total, 1e-12)) for total in stages.values())
 
 
 def random(

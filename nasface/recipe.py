@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from annotated_types import Ge, Gt, Interval, Le
+from annotated_types import Ge, Interval, Le
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nasface import plugins
@@ -19,6 +19,12 @@ from nasface.step import Optimizer
 from nasface.task import Decoder
 
 log = logging.getLogger(__name__)
+
+# PyYAML lets through what Python says of a date as 2020-99-99, a number as 0x_, a tag without a value, deep nesting.
+_YAML_FAULTS = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
+
+
+Epochs = Annotated[int, Interval(ge=0, le=100_000)]
 
 
 class Part(BaseModel):
@@ -52,8 +58,8 @@ class Data(Plugin):
 class Task(Part):
     """Heatmap targets, loss and decoding. sigma: cells; weight: multiplies the heatmap loss."""
 
-    sigma: Annotated[float, Gt(0)] = 1.5
-    weight: Annotated[float, Gt(0)] = 1.0
+    sigma: Annotated[float, Interval(gt=0, le=1000)] = 1.5
+    weight: Annotated[float, Interval(gt=0, le=1e9)] = 1.0
     decoder: Decoder = "quarter"
     flip_test: bool = False
 
@@ -61,10 +67,10 @@ class Task(Part):
 class Training(Part):
     """What search and fine-tuning share. clip: largest norm of the gradient, 0 for none."""
 
-    batch: Annotated[int, Ge(2)] = 16
+    batch: Annotated[int, Interval(ge=2, le=65536)] = 16
     precision: Literal["fp32", "bf16"] = "fp32"
     clip: Annotated[float, Ge(0)] = 0.0
-    threads: Annotated[int, Ge(0)] = 0
+    threads: Annotated[int, Interval(ge=0, le=1024)] = 0
 
 
 class Space(Plugin):
@@ -83,14 +89,14 @@ class Search(Plugin):
     """The searcher and the optimizer of the weights."""
 
     name: str = "l1"
-    epochs: Annotated[int, Ge(0)] = 60
+    epochs: Epochs = 60
     optimizer: Optimizer = Optimizer()
 
 
 class Finetune(Part):
     """Training of one network: the slim one after pruning, or a whole one by `nasface train`."""
 
-    epochs: Annotated[int, Ge(0)] = 60
+    epochs: Epochs = 60
     optimizer: Optimizer = Optimizer()
 
 
@@ -106,7 +112,7 @@ class Recipe(Part):
     search: Search = Search()
     prune: Prune = Prune(options={"share": 0.5})
     finetune: Finetune = Finetune()
-    seed: Annotated[int, Ge(0)] = 0
+    seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
 
     def to_yaml(self) -> str:
         """The resolved recipe, every default written out."""
@@ -178,6 +184,7 @@ def assemble(
     dataset: str | None,
     data_root: Path | None,
     overrides: Sequence[str] = (),
+    sections: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """The recipe that a command line asks for.
 
@@ -187,31 +194,47 @@ def assemble(
         dataset: another data set; the recipe's options of the old one are dropped.
         data_root: where the data lie.
         overrides: see `override`.
+        sections: content that comes over the recipe's, under the overrides.
 
     Raises:
         RecipeError: as `load` does.
     """
     source = source or (dataset if dataset in shipped() else "300w")
     content = read(source)
+    for section in ("space", "data"):
+        _section(content, section)
     if space is not None:
         _change_space(content, space)
     if dataset is not None:
         content = _merge(content, {"data": {"name": dataset}})
+        if dataset != _read(source, ()).get("data", {}).get("name", Data().name):
+            content["data"].pop("root", None)
     if data_root is not None:
         content = _merge(content, {"data": {"root": str(data_root.resolve())}})
+    content = _merge(content, sections or {})
     override(content, overrides)
     return resolve(content, f"recipe '{source}'")
 
 
 def _change_space(content: dict[str, Any], name: str) -> None:
-    space = content.setdefault("space", {})
+    space = content["space"] = _section(content, "space")
     if space.get("name", Recipe().space.name) != name:
         known = plugins.check_options("searchspaces", name, {})
-        options = space.get("options", {})
+        options = _section(space, "options", "space.options")
         if strange := [option for option in options if option not in known]:
             log.warning("search space '%s' has no option %s; the recipe's is not used", name, ", ".join(strange))
         space["options"] = {option: value for option, value in options.items() if option in known}
     space["name"] = name
+
+
+def _section(content: Mapping[str, Any], name: str, place: str = "") -> dict[str, Any]:
+    """A section of a recipe; empty where there is none or nothing in it. RecipeError for a mere value."""
+    section = content.get(name)
+    if section is not None and not isinstance(section, dict):
+        raise RecipeError(
+            f"the recipe says {place or name}: {section!r}; expected a mapping, such as {name}: {{key: value}}"
+        )
+    return section or {}
 
 
 def read(source: str) -> dict[str, Any]:
@@ -250,7 +273,7 @@ def _read(source: str, seen: tuple[str, ...]) -> dict[str, Any]:
         raise RecipeError(
             f"cannot read the recipe {path} ({err}); give the path of a YAML file or a shipped name"
         ) from err
-    except yaml.YAMLError as err:
+    except _YAML_FAULTS as err:
         raise RecipeError(f"recipe {path} is not valid YAML: {' '.join(str(err).split())}") from err
     if not isinstance(content, dict):
         raise RecipeError(f"recipe {path} must be a mapping of sections such as 'space' and 'data'")
@@ -300,8 +323,10 @@ def _override(content: dict[str, Any], text: str) -> None:
             raise RecipeError(f"--set {text!r}: '{section}' is a value, not a section")
     try:
         inner[last] = yaml.safe_load(value)
-    except yaml.YAMLError as err:
-        raise RecipeError(f"--set {text!r}: the value is not valid YAML") from err
+    except _YAML_FAULTS as err:
+        raise RecipeError(
+            f"--set {text!r}: the value is not valid YAML; give a number, a word or a list, in quotes where it is text"
+        ) from err
 
 
 def _check_keys(content: Mapping[str, Any], where: str) -> None:

@@ -34,6 +34,11 @@ class RunDir:
         return self.path / "recipe.yaml"
 
     @property
+    def job(self) -> Path:
+        """Which command the folder belongs to (JSON)."""
+        return self.path / "job.json"
+
+    @property
     def factors(self) -> Path:
         """Importance factors of the prunable edges (JSON)."""
         return self.path / "factors.json"
@@ -65,13 +70,18 @@ class RunDir:
 
     @property
     def errors(self) -> Path:
-        """Inter-ocular NME of every test face (csv): sorted, it is the CED."""
+        """NME of every test face, with its subsets (csv): sorted, a column is the CED."""
         return self.path / "errors.csv"
 
     @property
     def log(self) -> Path:
         """The log of every command that worked in the folder."""
         return self.path / "log.txt"
+
+    def has_results(self) -> bool:
+        """Whether a command has got as far as leaving something that must not be overwritten."""
+        files = (self.factors, self.arch, self.supernet, self.slim, self.metrics)
+        return any(path.exists() for path in (*files, self.path / "checkpoints"))
 
     def checkpoint(self, stage: str) -> Path:
         """Where a stage resumes from (safetensors)."""
@@ -156,7 +166,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, 
 
     with atomic(path) as temporary:
         try:
-            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, dict(meta or {}))
+            # one key: safetensors writes several in random order, and equal content should be equal bytes
+            content = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+            save_file(content, temporary, {"nasface": json.dumps(dict(meta or {}), sort_keys=True)})
         except SafetensorError as err:  # it hides the errno of the write below
             full = "No space left" in str(err)
             raise OSError(errno.ENOSPC if full else errno.EIO, str(err)) from err
@@ -172,8 +184,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            meta = json.loads((file.metadata() or {}).get("nasface", "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118
     except FileNotFoundError as err:
         raise RunError(f"{path} does not exist; expected weights in safetensors format") from err
-    except (SafetensorError, OSError) as err:
+    except (SafetensorError, OSError, ValueError) as err:
         raise RunError(f"{path} is no readable safetensors file ({err}); write it again or choose another") from err

@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from nasface.engine import Progress as Hooks
 from nasface.engine import Row
@@ -29,13 +30,13 @@ def progress_bars(quiet: bool = False) -> Iterator[Hooks]:
         yield Hooks()
         return
     columns = (
-        TextColumn("{task.description:9}"),
+        TextColumn("{task.description:9}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         tasks = []
@@ -50,7 +51,7 @@ def progress_bars(quiet: bool = False) -> Iterator[Hooks]:
             note = epoch_note(rows)
             bars.update(tasks[-1], note=note)
             if not console.is_terminal:
-                console.print(f"{rows[-1]['stage']} {note}", highlight=False)
+                console.print(Text(f"{rows[-1]['stage']} {note}"))
 
         yield Hooks(begin, advance, epoch)
 
@@ -84,12 +85,17 @@ def table(
     caption: str = "",
     text_columns: int = 1,
 ) -> Table:
-    """A table whose first columns are text and whose other columns are right-aligned figures."""
-    drawn = Table(title=title, caption=caption or None, title_justify="left", caption_justify="left")
+    """A table whose first columns are text and whose other columns are right-aligned figures.
+
+    All of it is shown as it stands: a path may hold what rich takes for mark-up or an emoji.
+    """
+    drawn = Table(
+        title=Text(title), caption=Text(caption) if caption else None, title_justify="left", caption_justify="left"
+    )
     for i, column in enumerate(columns):
-        drawn.add_column(column, justify="left" if i < text_columns else "right", overflow="fold")
+        drawn.add_column(Text(column), justify="left" if i < text_columns else "right", overflow="fold")
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*(Text(cell) for cell in row))
     return drawn
 
 

@@ -81,9 +81,9 @@ class DeviceFaces:
             batch: faces in a batch; what is left over of less than a batch waits for another epoch.
             how: the augmentation.
             random: a CPU generator, so that the same seed draws the same batches on any device.
-            share: part of the faces that makes an epoch.
+            share: part of the faces that makes an epoch, a batch at least.
         """
-        order = torch.randperm(len(self), generator=random)[: max(1, round(share * len(self)))]
+        order = torch.randperm(len(self), generator=random)[: max(batch, round(share * len(self)))]
         batch = min(batch, len(order))
         for start in range(0, len(order) - batch + 1, batch):
             yield self._augment(order[start : start + batch], how, random)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasface.data.base import Face, Index, Problem, Split
+from nasface.data.facelists import readable
 from nasface.data.images import file_digest
 from nasface.data.reading import Source, candidates, landmark_fault
 from nasface.data.schemes import SCHEMES
@@ -32,7 +33,8 @@ _FILES: tuple[tuple[Split, str, tuple[str, ...]], ...] = (
 class COFW:
     """COFW from its official MATLAB files; points, boxes and images are stored transposed and 1-based.
 
-    Each image is read when it is asked for, so that a file of a gigabyte is never in memory as a whole.
+    Test faces are in 'full'. Each image is read when it is asked for, so that a file of a gigabyte is never in
+    memory as a whole.
 
     Attributes:
         root: the folder, or a folder around it.
@@ -44,6 +46,7 @@ class COFW:
     def __init__(self, root: Path | None):
         self.root = root
 
+    @readable(_SOURCE.title)
     def index(self) -> Index:
         """Read points and boxes of the files that are there.
 
@@ -59,6 +62,7 @@ class COFW:
             if path is None:
                 continue
             found = True
+            subsets = ("full",) if split == "test" else ()
             points_NL2, boxes_N4 = _annotations(path, suffix)
             for i, (points, box) in enumerate(zip(points_NL2, boxes_N4, strict=True)):
                 name = f"{split}/{i + 1:04d}"
@@ -69,10 +73,10 @@ class COFW:
                     problems.append(Problem(name, f"face {i + 1} of {path} {fault}"))
                 else:
                     x, y, width, height = box.tolist()
-                    faces.append(Face(name, split, (), points, (path, suffix, i), (x, y, width, height)))
+                    faces.append(Face(name, split, subsets, points, (path, suffix, i), (x, y, width, height)))
         if not found:
             raise _SOURCE.missing(f"{root} holds neither of the two files")
-        return Index(tuple(faces), tuple(problems), {"train": 1345, "test": 507})
+        return Index(tuple(faces), tuple(problems), {"train": 1345, "test": 507, "test/full": 507})
 
     def read(self, face: Face) -> NDArray[np.uint8]:
         """Read one image of the MATLAB file as RGB uint8 (H, W, 3); grey ones get three equal channels."""
@@ -100,6 +104,12 @@ def _find(root: Path, names: tuple[str, ...]) -> Path | None:
 def _annotations(path: Path, suffix: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Points (N, 29, 2) and boxes (N, 4) as x, y, width, height, both 0-based."""
     with _opened(path) as file:
+        for name in (f"phis{suffix}", f"bboxes{suffix}", f"Is{suffix}"):
+            if not hasattr(file[name], "shape"):
+                raise DataError(
+                    f"{path}: {name} is a group, an array was expected: this is not a file of COFW, or a damaged one; "
+                    "copy or download it again"
+                )
         phis = np.asarray(file[f"phis{suffix}"], dtype=np.float64)
         boxes = np.asarray(file[f"bboxes{suffix}"], dtype=np.float64)
         images = file[f"Is{suffix}"].size
@@ -120,7 +130,7 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, KeyError, RuntimeError, ValueError, IndexError, TypeError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path}: cannot be read as a MATLAB 7.3 file of COFW ({error}); copy or download it again"
         ) from error

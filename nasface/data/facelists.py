@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
@@ -31,6 +32,33 @@ class ListedFace:
     points_L2: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)), repr=False)
     box: tuple[float, float, float, float] | None = None
     fault: str | None = None
+
+
+@contextmanager
+def readable(title: str) -> Iterator[None]:
+    """Tell a folder that cannot be read as DataError; decorates what looks through the folders of a data set."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{title}: {shortened(str(error.filename))} cannot be read ({error.strerror or error}); "
+            "mend its permissions or its name"
+        ) from error
+
+
+def is_there(path: Path) -> bool:
+    """Whether the file that a list names exists; a name that no file can have, such as a whole line, does not."""
+    try:
+        return path.is_file()
+    except PermissionError:
+        raise
+    except (OSError, ValueError):
+        return False
+
+
+def shortened(text: str) -> str:
+    """At most some 120 characters of a text for a message: a lost newline makes a name of a whole line."""
+    return text if len(text) <= 120 else f"{text[:80]}... ({len(text)} characters)"
 
 
 def read_csv(path: Path, num_landmarks: int, base: int) -> Iterator[ListedFace]:
@@ -77,6 +105,8 @@ def read_imglab_xml(path: Path) -> Iterator[ListedFace]:
         tree = ElementTree.parse(path)
     except (ElementTree.ParseError, OSError) as error:
         raise DataError(f"{path}: is not well-formed xml ({error}); copy or download it again") from error
+    except (LookupError, ValueError) as error:
+        raise DataError(f"{path}: is xml in an encoding that cannot be read ({error}); save it as UTF-8") from error
     for image in tree.iter("image"):
         file = image.get("file", "")
         for number, box in enumerate(image.iter("box"), start=1):

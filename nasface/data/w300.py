@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasface.data.base import Face, Index, Problem, Split
-from nasface.data.facelists import ListedFace, read_csv, read_imglab_xml
+from nasface.data.facelists import ListedFace, is_there, read_csv, read_imglab_xml, readable, shortened
 from nasface.data.images import IMAGE_SUFFIXES, decode, file_digest, find_images
 from nasface.data.reading import Source, candidates, landmark_fault, unique_names
 from nasface.data.schemes import SCHEMES
@@ -69,6 +69,7 @@ class W300:
         self.annotations = annotations
         self.csv_base = csv_base
 
+    @readable(_SOURCE.title)
     def index(self) -> Index:
         """Find the faces of all folders or lists that are there.
 
@@ -189,7 +190,8 @@ def _index_lists(root: Path, lists: Sequence[tuple[Split, Path, list[ListedFace]
             fault = entry.fault or landmark_fault(entry.points_L2, 68)
             image = None if fault else _find_image(root, entry.image)
             if fault or image is None:
-                fault = fault or f"names the image {entry.image}, which is not below {root}"
+                named = f"names the image {shortened(entry.image)}, which is not below {root}"
+                fault = fault or (named if entry.image.strip() else "names no image")
                 problems.append(Problem(entry.where, f"{entry.where} {fault}"))
                 continue
             official = _official(entry.image)
@@ -237,10 +239,13 @@ def _descend(root: Path, parts: str) -> Path | None:
 
 def _find_image(root: Path, name: str) -> Path | None:
     """The image a list names, below root or root/images, with the extension it says or another one."""
+    inside = PurePosixPath(name.replace("\\", "/"))
+    if not inside.name:
+        return None
     for folder in (root, root / "images"):
-        path = folder / name.replace("\\", "/")
+        path = folder / inside
         for choice in (path, *(path.with_suffix(suffix) for suffix in IMAGE_SUFFIXES)):
-            if choice.is_file():
+            if is_there(choice):
                 return choice
     return None
 

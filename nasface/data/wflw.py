@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasface.data.base import Face, Index, Problem, Split
+from nasface.data.facelists import is_there, readable, shortened
 from nasface.data.images import decode, file_digest
 from nasface.data.reading import Source, candidates, landmark_fault, unique_names
 from nasface.data.schemes import SCHEMES
@@ -44,6 +45,7 @@ class WFLW:
     def __init__(self, root: Path | None):
         self.root = root
 
+    @readable(_SOURCE.title)
     def index(self) -> Index:
         """Read the lists that are there.
 
@@ -111,8 +113,8 @@ def _read_list(path: Path, split: Split, images: Path) -> tuple[list[Face], list
         fault = landmark_fault(numbers[:196].reshape(98, 2), 98)
         if not fault and not np.isfinite(numbers).all():
             fault = "has a box or flag that is not a finite number"
-        if not fault and not (images / image).is_file():
-            fault = f"names the image {image}, which is not in {images}"
+        if not fault and not is_there(images / image):
+            fault = f"names the image {shortened(image)}, which is not in {images}"
         if fault:
             problems.append(Problem(where, f"{where} {fault}"))
         else:

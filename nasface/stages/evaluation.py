@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +26,7 @@ from nasface.stages.work import Machine
 log = logging.getLogger(__name__)
 
 NORMALISERS: tuple[Normaliser, ...] = ("inter_ocular", "inter_pupil", "box")
-SPLIT_SEED = 20230130  # the held-out faces are the same for every seed, so that seeds compare
+SPLIT_SEED = 20230130
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Evaluation:
         edges, blocks: kept edges and prunable encoder blocks.
         held_out_nme: inter-ocular NME on the held-out training faces, a share.
         subsets: by normaliser and test subset.
-        errors: inter-ocular NME by test face.
+        faces: one row a test face: its name, its subsets and its NME by normaliser.
     """
 
     network: str
@@ -69,11 +70,11 @@ class Evaluation:
     blocks: int
     held_out_nme: float
     subsets: Mapping[Normaliser, Mapping[str, Summary]]
-    errors: Mapping[str, float] = field(repr=False)
+    faces: Sequence[Mapping[str, Any]] = field(repr=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, without the errors by face."""
-        plain = {k: v for k, v in vars(self).items() if k not in ("subsets", "errors")}
+        """Plain values for JSON, without the rows of faces."""
+        plain = {k: v for k, v in vars(self).items() if k not in ("subsets", "faces")}
         plain["held_out_nme"] = None if np.isnan(self.held_out_nme) else self.held_out_nme
         plain["subsets"] = {n: {s: r.as_dict() for s, r in table.items()} for n, table in self.subsets.items()}
         return plain
@@ -87,18 +88,29 @@ def load_prepared(recipe: Recipe, machine: Machine) -> Mapping[Split, PreparedFa
     return prepare(dataset, options, workers=machine.workers, progress=machine.progress.counter("prepare"))
 
 
-def load_faces(recipe: Recipe, device: torch.device, machine: Machine) -> Faces:
+def is_held_out(name: str, share: float) -> bool:
+    """Whether a training face is held out: by its name alone, so that other faces, seeds and shares change nothing."""
+    digest = hashlib.blake2b(f"{SPLIT_SEED}/{name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < share * 2**64
+
+
+def load_faces(recipe: Recipe, device: torch.device, machine: Machine, training: bool = True) -> Faces:
     """Prepare the recipe's data set, hold out part of its training faces and copy all to the device.
 
+    Args:
+        recipe: its section `data`.
+        device: where the faces go.
+        machine: for progress and workers.
+        training: False leaves the faces to train on where they are.
+
     Raises:
-        DataError: when there are fewer training faces than a batch.
+        DataError: when there are fewer faces to train on than a batch.
     """
     prepared = load_prepared(recipe, machine)
-    count = len(prepared["train"])
-    order = np.random.default_rng(SPLIT_SEED).permutation(count)
-    held_out = sorted(order[: max(1, round(recipe.data.held_out * count))].tolist())
-    train = sorted(set(range(count)) - set(held_out))
-    if len(train) < recipe.training.batch:
+    names = prepared["train"].names
+    held_out = [i for i, name in enumerate(names) if is_held_out(name, recipe.data.held_out)]
+    train = sorted(set(range(len(names))) - set(held_out)) if training else []
+    if training and len(train) < recipe.training.batch:
         raise DataError(
             f"data set '{recipe.data.name}' has {len(train)} faces to train on after holding out {len(held_out)}, "
             f"fewer than a batch of {recipe.training.batch}; add training faces or set a smaller training.batch"
@@ -137,24 +149,33 @@ def face_errors(net: GraphNet, recipe: Recipe, faces: DeviceFaces) -> dict[Norma
 
 def held_out_nme(net: GraphNet, recipe: Recipe, faces: Faces) -> float:
     """Inter-ocular NME on the held-out training faces, a share: what selection goes by."""
+    if not len(faces.held_out):
+        return float("nan")
     return float(face_errors(net, recipe, faces.held_out)["inter_ocular"].mean())
 
 
 def evaluate_net(name: str, net: GraphNet, recipe: Recipe, faces: Faces, costs: Costs) -> Evaluation:
     """Cost, held-out NME and the figures of every test subset."""
     subsets: dict[Normaliser, dict[str, Summary]] = {}
-    errors: dict[str, float] = {}
+    rows: list[dict[str, Any]] = []
     if faces.test is not None:
         prepared = faces.prepared["test"]
         by_normaliser = face_errors(net, recipe, faces.test)
-        errors = dict(zip(prepared.names, by_normaliser["inter_ocular"].tolist(), strict=True))
+        rows = [
+            {
+                "face": name,
+                "subsets": ";".join(prepared.subsets[i]),
+                **{f"nme_{n}": float(nme_N[i]) for n, nme_N in by_normaliser.items()},
+            }
+            for i, name in enumerate(prepared.names)
+        ]
         official = [key.partition("/")[2] for key in prepared.expected if "/" in key]
         order = dict.fromkeys([*official, *prepared.subset_names])
         for normaliser, nme_N in by_normaliser.items():
             subsets[normaliser] = {
                 s: metrics.summarise(nme_N[prepared.membership(s)], prepared.expected_count(s) or prepared.count(s))
                 for s in order
-            }
+            } or {"full": metrics.summarise(nme_N, prepared.expected_count() or len(prepared))}
     whole, bare = costs.total(net.graph), costs.without_head(net.graph)
     return Evaluation(
         network=name,
@@ -167,5 +188,5 @@ def evaluate_net(name: str, net: GraphNet, recipe: Recipe, faces: Faces, costs: 
         blocks=len(net.graph.blocks),
         held_out_nme=held_out_nme(net, recipe, faces),
         subsets=subsets,
-        errors=errors,
+        faces=rows,
     )

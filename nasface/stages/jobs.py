@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from nasface import engine, plugins, rundir
 from nasface.arch import Architecture, Factors, check_digest
 from nasface.cost import Costs
+from nasface.errors import RunError
 from nasface.graph import Graph
 from nasface.net import GraphNet, edge_values, slim_net
 from nasface.recipe import Recipe
@@ -28,7 +31,7 @@ from nasface.stages.networks import (
     save_net,
     write_arch,
 )
-from nasface.stages.work import Machine, Work, provenance, use_threads, working_in
+from nasface.stages.work import Machine, Work, claim, provenance, use_threads, working_in
 from nasface.step import Batch, Phase, Step
 from nasface.task import heatmap_loss
 
@@ -40,14 +43,18 @@ def search(recipe: Recipe, run: RunDir, machine: Machine) -> list[Evaluation]:
 
     Done epochs of an interrupted run are taken from its checkpoints.
     """
-    with working_in(run, recipe, machine) as work:
+    with working_in(run, recipe, machine, {"job": "search"}) as work:
         searcher = plugins.searcher(recipe.search.name, recipe.search.options)
         faces = load_faces(recipe, work.device, machine)
         net = build_net(recipe, faces.train.scheme.num_landmarks, work.device)
         costs = net_costs(net, recipe)
 
+        fits = count(1)
+
         def fit(phases: Sequence[Phase]) -> None:
-            work.fit(net, phases, "search", recipe.search.epochs, faces.train, _validate(recipe, faces))
+            number = next(fits)
+            title = "search" if number == 1 else f"search-{number}"
+            _fit(net, phases, title, recipe.search.epochs, work, faces)
 
         importance = searcher.search(
             net,
@@ -69,11 +76,14 @@ def search(recipe: Recipe, run: RunDir, machine: Machine) -> list[Evaluation]:
                 **provenance(recipe),
             },
         )
+        if run.factors.exists():  # a resumed run measures again; on a GPU not to the last bit
+            factors = read_factors(run.factors)
         save_net(run.supernet, net)
         rundir.write_text(run.factors, factors.to_json())
         graph = choose(recipe, factors, costs)
         write_arch(run, graph, factors, recipe, run.supernet)
         slim, inherited = slim_net(net, graph)
+        engine.recalibrate(slim, faces.train, work.settings())
         log.info("slim network of %d of %d edges: %s", len(graph.edges), len(net.graph.edges), inherited)
         finetune(slim, work, faces)
         save_net(run.slim, slim)
@@ -101,7 +111,9 @@ def train(
         arch: of the recipe's space.
         weights: to start from, of the same network or of its supernet; None starts from random ones.
     """
-    with working_in(run, recipe, machine) as work:
+    start = "random" if weights is None else hashlib.sha256(_bytes(weights)).hexdigest()
+    kept = "all" if arch is None else hashlib.sha256(repr(arch.kept).encode()).hexdigest()
+    with working_in(run, recipe, machine, {"job": "train", "edges": kept, "weights": start}) as work:
         faces = load_faces(recipe, work.device, machine)
         full = build_net(recipe, faces.train.scheme.num_landmarks, work.device)
         costs = net_costs(full, recipe)
@@ -120,13 +132,13 @@ def prune(source: RunDir, recipe: Recipe, out: RunDir) -> tuple[Costs, Graph]:
 
     Writes recipe.yaml, arch.json and slim.safetensors, the inherited weights, into `out`.
     """
-    factors = Factors.from_json(rundir.read_text(source.factors, "the factors of a searched run"), str(source.factors))
+    factors = read_factors(source.factors)
     net = build_net(recipe, factors.num_landmarks, torch.device("cpu"))
     check_digest(str(source.factors), factors.graph_digest, net.graph)
     load_weights(net, source.supernet)
     costs = net_costs(net, recipe)
     graph = choose(recipe, factors, costs)
-    rundir.write_text(out.recipe, recipe.to_yaml())
+    claim(out, recipe, {"job": "prune", "from": str(source.path.resolve()), "recipe": recipe.digest})
     write_arch(out, graph, factors, recipe, source.supernet)
     save_net(out.slim, slim_net(net, graph)[0])
     return costs, graph
@@ -138,7 +150,7 @@ def evaluate(
     """Evaluate networks, given by name as (architecture, or None for the full graph; weights)."""
     device = engine.pick_device(machine.device)
     use_threads(recipe)
-    faces = load_faces(recipe, device, machine)
+    faces = load_faces(recipe, device, machine, training=False)
     found = []
     for name, (arch, weights) in networks.items():
         full = build_net(recipe, faces.train.scheme.num_landmarks, device)
@@ -163,20 +175,29 @@ def finetune(net: GraphNet, work: Work, faces: Faces) -> None:
     """Train factors and weights of one network together, as the recipe's section `finetune` says."""
     plan = work.recipe.finetune
     phase = Phase("weights", tuple(net.parameters()), plan.optimizer, task_step(work.recipe))
-    work.fit(net, [phase], "finetune", plan.epochs, faces.train, _validate(work.recipe, faces))
+    _fit(net, [phase], "finetune", plan.epochs, work, faces)
 
 
 def finish(work: Work, found: Sequence[Evaluation]) -> None:
     """Write the final figures and the error of every test face."""
-    rows = [
-        {"network": e.network, "face": name, "nme_inter_ocular": error}
-        for e in found
-        for name, error in e.errors.items()
-    ]
+    rows = [{"network": e.network, **row} for e in found for row in e.faces]
     if rows:
         rundir.write_rows(work.run.errors, rows)
     work.finish({e.network: e.as_dict() for e in found})
 
 
-def _validate(recipe: Recipe, faces: Faces) -> engine.Validate:
-    return partial(held_out_nme, recipe=recipe, faces=faces)
+def read_factors(path: Path) -> Factors:
+    """Read factors.json; RunError or GraphError when it cannot be used."""
+    return Factors.from_json(rundir.read_text(path, "the factors of a searched run"), str(path))
+
+
+def _fit(net: GraphNet, phases: Sequence[Phase], title: str, epochs: int, work: Work, faces: Faces) -> None:
+    validate = partial(held_out_nme, recipe=work.recipe, faces=faces)
+    work.fit(net, phases, title, epochs, faces.train, faces.prepared["train"].key, validate)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as err:
+        raise RunError(f"cannot read the weights {path} ({err.strerror}); give --weights a safetensors file") from err

@@ -130,10 +130,6 @@ def read_arch(path: Path) -> Architecture:
 
 def arch_graph(arch: Architecture, net: GraphNet) -> Graph:
     """The kept sub-graph, after checking that the architecture is for this space and these landmarks."""
-    if arch.space != net.space.name:
-        raise GraphError(
-            f"the architecture is of space '{arch.space}', not '{net.space.name}'; give the recipe of its space"
-        )
     if arch.num_landmarks != net.num_landmarks:
         raise GraphError(
             f"the architecture has {arch.num_landmarks} landmarks, the data set {net.num_landmarks}; choose a data set "

@@ -42,6 +42,19 @@ class Source:
     def _run(self) -> Path:
         return Path(str(self.arch.provenance.get("run", self.path.parent)))
 
+    @property
+    def sections(self) -> dict[str, Any]:
+        """What the architecture fixes in a recipe."""
+        return {
+            "space": {"name": self.arch.space, "options": dict(self.arch.options)},
+            "data": {"input_size": self.arch.input_size},
+        }
+
+    def trained_weights(self) -> Path | None:
+        """The network's own weights beside the arch.json, if they are there."""
+        path = RunDir(self.path.parent).slim
+        return path if path.exists() else None
+
     def weights(self) -> Path:
         """The supernet's weights from which the network inherits.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -74,6 +74,7 @@ class Work:
         title: str,
         epochs: int,
         faces: DeviceFaces,
+        identity: str,
         validate: engine.Validate,
     ) -> None:
         """`engine.fit` with the recipe's settings; metrics.csv is whole after every epoch."""
@@ -97,6 +98,7 @@ class Work:
                 self.settings(epochs),
                 title=title,
                 checkpoint=self.run.checkpoint(title),
+                identity=identity,
                 validate=validate,
                 progress=replace(self.machine.progress, epoch=record),
             )
@@ -122,18 +124,20 @@ class Work:
 
 
 @contextmanager
-def working_in(run: RunDir, recipe: Recipe, machine: Machine) -> Iterator[Work]:
-    """Claim the run folder for this recipe, and log into it while the stage works.
+def working_in(run: RunDir, recipe: Recipe, machine: Machine, job: Mapping[str, str]) -> Iterator[Work]:
+    """Claim the run folder for a job, and log into it while the stage works.
+
+    Args:
+        run: the folder.
+        recipe: of the run.
+        machine: what it runs on.
+        job: which command works here and on what; with the recipe, it decides whether a run goes on.
 
     Raises:
-        RunError: when the folder holds a run of another recipe.
+        RunError: when the folder holds another run.
     """
     device = engine.pick_device(machine.device)
-    if run.recipe.exists() and recipes.load(str(run.recipe)).digest != recipe.digest:
-        raise RunError(
-            f"{run.path} holds a run of another recipe; give --out another folder, or remove this one to start over"
-        )
-    rundir.write_text(run.recipe, recipe.to_yaml())  # also when it is there: the data may lie elsewhere now
+    claim(run, recipe, job)
     use_threads(recipe)
     with _logging_to(run), _events(run, machine) as writer:
         log.info(
@@ -145,6 +149,18 @@ def working_in(run: RunDir, recipe: Recipe, machine: Machine) -> Iterator[Work]:
         except NasfaceError as err:
             log.error("%s", err)
             raise
+
+
+def claim(run: RunDir, recipe: Recipe, job: Mapping[str, str]) -> None:
+    """Write recipe and job into a run folder, unless it holds the results of another one (RunError)."""
+    if run.has_results():
+        mend = "give --out another folder, or remove this one to start over"
+        if not run.job.exists() or rundir.read_json(run.job, "the job of a run folder") != dict(job):
+            raise RunError(f"{run.path} holds the results of another command; {mend}")
+        if recipes.load(str(run.recipe)).digest != recipe.digest:
+            raise RunError(f"{run.path} holds a run of another recipe; {mend}")
+    rundir.write_text(run.recipe, recipe.to_yaml())  # also when it goes on: the data may lie elsewhere now
+    rundir.write_json(run.job, dict(job))
 
 
 def provenance(recipe: Recipe) -> dict[str, Any]:
@@ -166,11 +182,18 @@ def use_threads(recipe: Recipe) -> None:
         torch.set_num_threads(recipe.training.threads)
 
 
+class _QuietFile(logging.FileHandler):
+    """A log file that gives up silently on a full disk: the run itself reports what it cannot write."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        """Do nothing."""
+
+
 @contextmanager
 def _logging_to(run: RunDir) -> Iterator[None]:
     logger = logging.getLogger("nasface")
     try:
-        handler = logging.FileHandler(run.log, encoding="utf-8")
+        handler = _QuietFile(run.log, encoding="utf-8")
     except OSError as err:
         raise RunError(f"cannot write {run.log}: {err.strerror}; choose another folder with --out") from err
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -180,7 +203,8 @@ def _logging_to(run: RunDir) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # a full disk must not hide what really happened
+            handler.close()
 
 
 @contextmanager

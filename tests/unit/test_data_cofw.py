@@ -43,7 +43,8 @@ def test_points_boxes_and_images_come_out_upright_and_zero_based(tmp_path: Path)
     dataset = COFW(tmp_path)
     index = dataset.index()
     assert not index.problems
-    assert index.expected == {"train": 1345, "test": 507}
+    assert index.expected == {"train": 1345, "test": 507, "test/full": 507}
+    assert [face.subsets for face in index.faces] == [(), (), (), ("full",)]
     names = ["train/0001", "train/0002", "train/0003", "test/0001"]
     assert [(face.name, face.split) for face in index.faces] == [(name, name.split("/")[0]) for name in names]
     for seed, face in zip((0, 1, 2, 0), index.faces, strict=True):
@@ -95,6 +96,17 @@ def test_a_file_of_another_kind_or_cut_short_is_named(tmp_path: Path) -> None:
     write_mat(path, "Tr")
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(DataError, match="copy or download it again"):
+        COFW(tmp_path).index()
+
+
+@pytest.mark.parametrize("name", ["phisTr", "bboxesTr", "IsTr"])
+def test_a_group_in_place_of_an_array_is_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "COFW_train_color.mat"
+    write_mat(path, "Tr")
+    with h5py.File(path, "r+") as file:
+        del file[name]
+        file.create_group(name)
+    with pytest.raises(DataError, match=rf"COFW_train_color\.mat: {name} is a group, an array was expected"):
         COFW(tmp_path).index()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -233,6 +234,43 @@ def test_damaged_xml_is_named(tmp_path: Path) -> None:
     assert "has 60 points, 68 were expected" in W300(tmp_path).index().problems[0].what
     (tmp_path / "train.xml").write_text("<dataset><image")
     with pytest.raises(DataError, match=r"train\.xml: is not well-formed xml"):
+        W300(tmp_path).index()
+
+
+@pytest.mark.parametrize(
+    ("name", "phrase"),
+    [("x" * 5000, "(5000 characters), which is not below"), ("", "names no image"), ("/", "image /,")],
+)
+@pytest.mark.parametrize("form", ["csv", "xml"])
+def test_names_that_no_image_can_have_are_problems(tmp_path: Path, form: str, name: str, phrase: str) -> None:
+    write_image(tmp_path / "afw/1.jpg")
+    if form == "csv":
+        write_csv(tmp_path / "train.csv", {"afw/1.jpg": csv_cells(1), name: csv_cells(2)})
+    else:
+        write_xml(tmp_path / "train.xml", [("afw/1.jpg", 1), (name, 2)])
+    index = W300(tmp_path).index()
+    assert [face.name for face in index.faces] == ["afw/1"]
+    assert [phrase in problem.what for problem in index.problems] == [True]
+
+
+@pytest.mark.parametrize("encoding", ["shift_jis", "nosuch"])
+def test_xml_in_an_encoding_that_cannot_be_read_is_named(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "train.xml").write_text(f"<?xml version='1.0' encoding='{encoding}'?><dataset/>")
+    with pytest.raises(DataError, match=r"train\.xml: is xml in an encoding that cannot be read .*save it as UTF-8"):
+        W300(tmp_path).index()
+
+
+def test_a_folder_without_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "afw").mkdir()
+    usual = Path.iterdir
+
+    def refuse(path: Path) -> Iterator[Path]:
+        if path.name == "afw":
+            raise PermissionError(13, "Permission denied", str(path))
+        return usual(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DataError, match=r"300W: .*afw cannot be read \(Permission denied\); mend its permissions"):
         W300(tmp_path).index()
 
 

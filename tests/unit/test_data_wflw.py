@@ -87,6 +87,27 @@ def test_damaged_lines_are_problems_with_their_number(tmp_path: Path) -> None:
         assert phrase in problem.what
 
 
+def test_a_lost_newline_is_a_problem_of_its_line(tmp_path: Path) -> None:
+    write_image(tmp_path / "WFLW_images/a.jpg")
+    write_list(tmp_path, "train", [f"{line('a.jpg', 1)} {line('a.jpg', 2)}", line("a.jpg", 3)])
+    index = WFLW(tmp_path).index()
+    assert len(index.faces) == 1
+    (problem,) = index.problems
+    assert problem.where == "list_98pt_rect_attr_train.txt, line 1"
+    assert "names the image a.jpg " in problem.what
+    assert "characters)" in problem.what
+    assert len(problem.what) < 1000
+
+
+def test_a_folder_without_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DataError, match=r"WFLW: .* cannot be read \(Permission denied\); mend its permissions"):
+        WFLW(tmp_path).index()
+
+
 @pytest.mark.parametrize("case", ["none", "absent", "empty", "no images"])
 def test_without_data_one_message_says_what_where_how_and_from_where(tmp_path: Path, case: str) -> None:
     root = None if case == "none" else tmp_path / "data"

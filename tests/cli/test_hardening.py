@@ -1,0 +1,161 @@
+"""What people and machines do wrong beyond misspelling: one sentence and exit code 2, never a traceback."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from nasface import terminal
+from nasface.cli import Commands, main
+from nasface.errors import RecipeError
+from nasface.recipe import load
+
+
+def refused(*args: object, cli: click.Group = main) -> str:
+    """The sentence with which a command refuses."""
+    result = CliRunner().invoke(cli, [str(arg) for arg in args], catch_exceptions=False)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    lines = [line for line in result.stderr.splitlines() if line]
+    if lines[0].startswith("Usage:"):
+        return lines[-1]
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+def failing(err: BaseException) -> click.Group:
+    """A command line whose one command raises."""
+
+    @click.group(cls=Commands)
+    def cli() -> None:
+        pass
+
+    @cli.command()
+    def fail() -> None:
+        raise err
+
+    return cli
+
+
+class TorchOutOfMemoryError(RuntimeError):
+    """Stands for torch.OutOfMemoryError, without its words."""
+
+
+@pytest.mark.parametrize(
+    ("err", "words"),
+    [
+        (PermissionError(13, "Permission denied", "/x/faces"), ["/x/faces", "Permission denied", "check"]),
+        (OSError(28, "No space left on device"), ["No space left on device"]),
+        (OSError("odd"), ["odd"]),
+        (MemoryError(), ["memory", "training.batch"]),
+        (RecursionError("maximum recursion depth exceeded"), ["nested too deeply"]),
+        (RuntimeError("CUDA out of memory.\nTried to allocate 2 GiB"), ["CUDA out of memory. Tried", "training.batch"]),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), ["can't allocate memory", "--device"]),
+        (TorchOutOfMemoryError("full"), ["memory does not suffice (full)"]),
+    ],
+)
+def test_what_the_machine_refuses(monkeypatch: pytest.MonkeyPatch, err: Exception, words: list[str]):
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(OutOfMemoryError=TorchOutOfMemoryError))
+    sentence = refused("fail", cli=failing(err))
+    assert sentence.startswith("nasface: ")
+    assert all(word in sentence for word in words), sentence
+
+
+def test_faults_of_the_program_keep_their_traceback():
+    with pytest.raises(RuntimeError, match="a fault"):
+        CliRunner().invoke(failing(RuntimeError("a fault")), ["fail"], catch_exceptions=False)
+    assert CliRunner().invoke(failing(BrokenPipeError(32, "Broken pipe")), ["fail"]).exit_code == 1
+    assert CliRunner().invoke(failing(click.exceptions.Exit(5)), ["fail"]).exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--landmarks", 10001], ["--landmarks", "10000"]),
+        (["--input-size", 4097], ["--input-size", "4096"]),
+    ],
+)
+def test_counts_have_limits(args: list[object], words: list[str]):
+    sentence = refused("count", "--space", "hrsupernet", *args)
+    assert all(word in sentence for word in words), sentence
+
+
+@pytest.mark.parametrize("value", ["2020-99-99", "0x_", "!!int ''", "!!timestamp x", "!!bool x", "[" * 3000])
+def test_values_that_yaml_itself_stumbles_over(tmp_path: Path, value: str):
+    with pytest.raises(RecipeError, match="the value is not valid YAML; give"):
+        load("demo", [f"seed={value}"])
+    path = tmp_path / "a.yaml"
+    path.write_text(f"seed: {value}\n")
+    with pytest.raises(RecipeError, match="is not valid YAML"):
+        load(str(path))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        f"seed={2**63}",
+        f"seed={10**30}",
+        "training.threads=1025",
+        "training.batch=65537",
+        "search.epochs=100001",
+        "finetune.epochs=100001",
+        "task.sigma=.inf",
+        "task.weight=.inf",
+    ],
+)
+def test_numbers_too_large_are_refused(change: str):
+    with pytest.raises(RecipeError, match=rf"{change.partition('=')[0]}: input should be less than"):
+        load("demo", [change])
+    assert load("demo", [f"seed={2**63 - 1}"]).seed == 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("space: hrnet", ["--space", "hrsupernet"], "space: 'hrnet'; expected a mapping"),
+        ("space: {name: hrnet, options: [1]}", ["--space", "hrsupernet"], "space.options: [1]; expected a mapping"),
+        ("data: wflw", ["--data-root", "."], "data: 'wflw'; expected a mapping"),
+        ("seed: 2020-99-99", [], "is not valid YAML"),
+    ],
+)
+def test_sections_that_are_none(tmp_path: Path, text: str, options: list[str], words: str):
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    assert words in refused("search", "--recipe", path, "--out", tmp_path / "run", *options)
+
+
+def test_an_empty_section_takes_another_space(tmp_path: Path):
+    from nasface.recipe import assemble
+
+    path = tmp_path / "a.yaml"
+    path.write_text("space:\n")
+    assert assemble(str(path), "hrnet", None, None).space.name == "hrnet"
+
+
+def test_paths_and_names_are_shown_as_they_stand(capsys: pytest.CaptureFixture[str]):
+    odd = "[/x] [bold]y[/bold] :smile: \\"
+    terminal.show(terminal.table(f"title {odd}", ["", f"head {odd}"], [["row", f"cell {odd}"]], f"caption {odd}"))
+    shown = capsys.readouterr().out
+    assert all(f"{part} {odd}" in shown for part in ("title", "head", "cell", "caption")), shown
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_progress_notes_are_shown_as_they_stand(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_terminal: bool
+):
+    monkeypatch.setenv("COLUMNS", "200")
+    if is_terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(terminal, "epoch_note", lambda _rows: "note [/z] [bold]n")
+    with terminal.progress_bars() as hooks:
+        hooks.begin("t [/x]", 2, 0)
+        hooks.advance()
+        hooks.epoch([{"stage": "s [/y]", "epoch": 1, "loss": 1.0, "seconds": 1.0}])
+    shown = capsys.readouterr().err
+    assert "note [/z] [bold]n" in shown
+    assert ("t [/x]" if is_terminal else "s [/y]") in shown
