@@ -111,10 +111,13 @@ def test_fewer_faces_than_a_batch_are_refused(tmp_path: Path):
 
 def test_a_run_of_another_recipe_is_not_overwritten(tmp_path: Path):
     run = tmp_path / "run"
-    refused("search", *SYNTHETIC, "--recipe", "demo", "--out", run)  # claims the folder, then finds too few faces
+    refused("search", *SYNTHETIC, "--recipe", "demo", "--out", run)  # writes the recipe, then finds too few faces
+    refused("search", *SYNTHETIC, "--recipe", "demo", "--set", "seed=1", "--out", run)  # nothing is lost: no refusal
     before = (run / "recipe.yaml").read_bytes()
-    sentence = refused("search", *SYNTHETIC, "--recipe", "demo", "--set", "seed=1", "--out", run)
-    assert "another recipe" in sentence
+    assert b"seed: 1" in before
+    (run / "checkpoints").mkdir()
+    assert "another recipe" in refused("search", *SYNTHETIC, "--recipe", "demo", "--out", run)
+    assert "another command" in refused("train", *SYNTHETIC, "--recipe", "demo", "--set", "seed=1", "--out", run)
     assert (run / "recipe.yaml").read_bytes() == before
 
 

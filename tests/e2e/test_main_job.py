@@ -25,7 +25,7 @@ MINI_SPACE = [
     "space.options.stem_channels=8",
 ]
 FILES = ("recipe.yaml", "factors.json", "supernet.safetensors", "arch.json", "slim.safetensors", "metrics.csv",
-         "metrics.json", "errors.csv", "log.txt")  # fmt: skip
+         "metrics.json", "errors.csv", "log.txt", "job.json")  # fmt: skip
 
 
 def command(*args: object) -> list[str]:
@@ -164,8 +164,9 @@ def test_a_space_of_another_package_is_searched_and_pruned(tmp_path: Path, cache
         )  # fmt: skip
         networks = json.loads((run / "metrics.json").read_text())["networks"]
         assert networks["slim"]["macs_prunable"] <= 0.5 * networks["supernet"]["macs_prunable"]
-        nasface("prune", run, "--top", 5, "--out", tmp_path / "top", env=env)
-        assert len(json.loads((tmp_path / "top" / "arch.json").read_text())["edges"]) <= 5
+        nasface("evaluate", run, "--workers", 1, env=env)
+        nasface("prune", run, "--top", 5, "--out", tmp_path / f"top-{run.name}", env=env)
+        assert len(json.loads((tmp_path / f"top-{run.name}" / "arch.json").read_text())["edges"]) <= 5
 
 
 def test_tensorboard_events_are_written_when_asked_for(tmp_path: Path, cache: dict[str, str]):
@@ -203,3 +204,28 @@ def test_the_notebook_reads_a_run(searched: Path):
     assert done.returncode == 0, done.stderr
     kept = len(json.loads((searched / "arch.json").read_text())["edges"])
     assert f"{kept} of " in done.stdout
+
+
+def test_a_finished_run_is_neither_overwritten_nor_changed_by_giving_it_again(
+    searched: Path, tmp_path: Path, cache: dict[str, str]
+):
+    before = {path.name: path.read_bytes() for path in searched.glob("*.safetensors")}
+    for args in (
+        ["prune", searched, "--pruner", "greedy", "--set", "prune.options.share=0.9", "--out", searched],
+        ["train", "--arch", searched / "arch.json", "--out", searched],
+    ):
+        done = subprocess.run(command(*args), capture_output=True, text=True, env={**os.environ, **cache}, check=False)
+        assert done.returncode == 2
+        assert "--out another folder" in done.stderr
+    nasface("prune", searched, "--pruner", "greedy", "--set", "prune.options.share=0.9", "--out", tmp_path / "most")
+    nasface(*search_args(searched), env=cache)
+    assert {path.name: path.read_bytes() for path in searched.glob("*.safetensors")} == before
+    nasface("train", "--arch", tmp_path / "most" / "arch.json", "--out", tmp_path / "tuned", "--workers", 1, env=cache)
+
+
+def test_the_python_of_the_readme_runs():
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    (snippet,) = [part.partition("```")[0] for part in text.split("```python")[1:]]
+    done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "0 left untouched" in done.stdout
