@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nasface import engine, plugins, rundir
 from nasface.arch import Architecture, Factors, check_digest
 from nasface.cost import Costs
-from nasface.errors import RunError
+from nasface.errors import GraphError, RunError
 from nasface.graph import Graph
 from nasface.net import GraphNet, edge_values, slim_net
 from nasface.recipe import Recipe
@@ -80,7 +80,12 @@ def search(recipe: Recipe, run: RunDir, machine: Machine) -> list[Evaluation]:
             factors = read_factors(run.factors)
         save_net(run.supernet, net)
         rundir.write_text(run.factors, factors.to_json())
-        graph = choose(recipe, factors, costs)
+        try:
+            graph = choose(recipe, factors, costs)
+        except GraphError as err:
+            raise GraphError(
+                f"{err}; the search is saved, choose again with `nasface prune {run.path} --out DIR`"
+            ) from err
         write_arch(run, graph, factors, recipe, run.supernet)
         slim, inherited = slim_net(net, graph)
         engine.recalibrate(slim, faces.train, work.settings())
