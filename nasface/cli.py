@@ -165,7 +165,7 @@ tensorboard_option = click.option("--tensorboard", is_flag=True, help="Write eve
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
-@main.command()
+@main.command(short_help="Search, prune, fine-tune and evaluate.")
 @recipe_options
 @out_option
 @tensorboard_option
@@ -191,7 +191,7 @@ def search(wanted: Wanted, place: Place, out: Path | None, tensorboard: bool, as
     _show_run(run, as_json)
 
 
-@main.command()
+@main.command(short_help="Train one network.")
 @recipe_options
 @click.option("--arch", type=FILE, help="arch.json of a pruned network; its recipe and weights are found by it.")
 @click.option("--weights", type=FILE, help="Weights to start from, of the network itself or of its supernet.")
@@ -237,12 +237,12 @@ def train(
     _show_run(run, as_json)
 
 
-@main.command()
+@main.command(short_help="Choose a sub-network of a searched run.")
 @click.argument("run", type=FOLDER)
 @click.option("--threshold", type=float, help="Keep edges whose importance is above this.")
 @click.option("--share", type=float, help="Keep at most this share of the prunable MACs.")
 @click.option("--top", type=int, help="Keep this many edges.")
-@click.option("--pruner", help="Pruner plug-in (see `nasface plugins`), its options by --set prune.options.X=V.")
+@click.option("--pruner", help="Pruner plug-in (see `nasface plugins`); by default the run's, if it takes the option.")
 @click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change a value of the run's recipe.")
 @click.option("--out", type=FOLDER, required=True, help="Folder for arch.json and the inherited weights.")
 @json_option
@@ -261,35 +261,34 @@ def prune(
     \b
     Examples:
       nasface prune runs/mini --share 0.5 --out runs/half
+      nasface prune runs/mini --pruner random --share 0.5 --set prune.options.seed=1 --out runs/random
       nasface prune runs/mini --threshold 0.0017 --out runs/paper
     """
     from nasface import recipe as recipes
     from nasface import stages
     from nasface.rundir import RunDir
 
-    given = {
-        name: {option: value}
-        for name, option, value in (
-            ("threshold", "threshold", threshold),
-            ("share", "share", share),
-            ("top", "edges", top),
+    given = [
+        (option, value, default)
+        for option, value, default in (
+            ("threshold", threshold, "threshold"),
+            ("share", share, "share"),
+            ("edges", top, "top"),
         )
         if value is not None
-    }
-    if len(given) + bool(pruner) > 1:
-        raise click.UsageError("--threshold, --share, --top and --pruner exclude one another; give one")
+    ]
+    if len(given) > 1:
+        raise click.UsageError("--threshold, --share and --top exclude one another; give one")
     source = RunDir(run)
     content = recipes.read(str(stages.required(source.recipe, "a run folder")))
-    if given or pruner:
-        name = pruner or next(iter(given))
-        content["prune"] = {"name": name, "options": given.get(name, {})}
+    recipes.choose_pruner(content, pruner, *given[:1])
     recipes.override(content, overrides)
     resolved = recipes.resolve(content, f"the recipe of {run}")
     costs, graph = stages.prune(source, resolved, RunDir(out))
     _show_costs(stages.cost_report(costs, graph), f"{out / 'arch.json'}", as_json)
 
 
-@main.command()
+@main.command(short_help="NME by test subset, and cost.")
 @click.argument("run", type=FOLDER, required=False)
 @click.option("--arch", type=FILE, help="arch.json of the network, instead of a run.")
 @click.option("--weights", type=FILE, help="Its weights (safetensors).")
@@ -347,7 +346,7 @@ def evaluate(
         terminal.show(terminal.network_table(found, str(run or arch), normaliser))
 
 
-@main.command()
+@main.command(short_help="Parameters and MACs, by stage.")
 @click.option("--space", help="Search space to count.")
 @click.option("--arch", type=FILE, help="Count the network of an arch.json.")
 @click.option("--edges", type=FILE, help="Count the sub-network of --space with these edges (JSON).")
@@ -431,9 +430,13 @@ def data_check(
         for problem in report.problems:
             click.echo(f"{problem.level}: {problem.where}: {problem.what}")
         errors = sum(problem.level == "error" for problem in report.problems)
-        click.echo(
-            f"{errors} errors, {len(report.problems) - errors} warnings" if report.problems else "no fault found"
-        )
+        faults = f"{errors} errors, {len(report.problems) - errors} warnings" if report.problems else "no fault found"
+        missing = [
+            f"{row.expected - row.found} {row.split}"
+            for row in report.counts
+            if not row.subset and (row.expected or 0) > row.found
+        ]
+        click.echo(f"{faults}; faces of the official set not here: {', '.join(missing)}" if missing else faults)
     sys.exit(0 if report.ok else 2)
 
 
@@ -469,7 +472,7 @@ def data_prepare(wanted: Wanted, place: Place) -> None:
     )
 
 
-@main.command()
+@main.command(short_help="Search spaces, data sets, ... and recipes.")
 @json_option
 def plugins(as_json: bool) -> None:
     """List search spaces, data sets, searchers, pruners and recipes.

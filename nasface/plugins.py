@@ -102,6 +102,11 @@ def check_options(group: str, name: str, options: Mapping[str, Any]) -> dict[str
         raise RecipeError(f"{where}: cannot be checked ({_said(err)}); mend the plug-in's signature") from err
 
 
+def takes(group: str, name: str, option: str) -> bool:
+    """Whether a plug-in has an option of this name. RecipeError when there is no such plug-in."""
+    return option in inspect.signature(load(group, name)).parameters
+
+
 def space(name: str, options: Mapping[str, Any] | None = None) -> SearchSpace:
     """Build a search space."""
     return cast(SearchSpace, _build("searchspaces", name, SearchSpace, (), options))

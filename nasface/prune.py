@@ -75,7 +75,7 @@ def _within(graph: Graph, importance: Importance, costs: Costs, share: float) ->
         _, smallest = _cheapest(graph, importance, costs)
         raise GraphError(
             f"no threshold gives a connected network with at most {share:.1%} of the prunable MACs; the smallest it "
-            f"gives has {smallest / full:.1%} (the pruner 'greedy' may go further)"
+            f"gives has {smallest / full:.1%} (the pruner 'greedy' may go further: --pruner greedy)"
         )
     return above(graph, importance, steps[low])
 

@@ -216,6 +216,25 @@ def assemble(
     return resolve(content, f"recipe '{source}'")
 
 
+def choose_pruner(content: dict[str, Any], name: str | None, *given: tuple[str, Any, str]) -> None:
+    """Change the pruner of a recipe in place.
+
+    Args:
+        content: of the recipe.
+        name: of the pruner, or None.
+        given: at most one (option, value, pruner to use where the recipe's does not take the option).
+
+    Raises:
+        RecipeError: when there is no such pruner.
+    """
+    old = {**Recipe().prune.model_dump(), **(content.get("prune") or {})}
+    for _, _, default in given:
+        name = name or (old["name"] if plugins.takes("pruners", old["name"], given[0][0]) else default)
+    name = name or old["name"]
+    options = dict(old.get("options") or {}) if name == old["name"] else {}
+    content["prune"] = {"name": name, "options": {**options, **{option: value for option, value, _ in given}}}
+
+
 def _change_space(content: dict[str, Any], name: str) -> None:
     space = content["space"] = _section(content, "space")
     if space.get("name", Recipe().space.name) != name:

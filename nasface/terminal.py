@@ -119,7 +119,7 @@ def network_table(networks: Mapping[str, Mapping[str, Any]], title: str, normali
         ("blocks", "blocks", "{}"),
     ):
         rows.append([label, *(text.format(networks[n][key]) for n in names)])
-    rows.append(["NME held-out (%)", *(percent(networks[n]["held_out_nme"]) for n in names)])
+    rows.append(["NME held-out, inter-ocular (%)", *(percent(networks[n]["held_out_nme"]) for n in names)])
     subsets = networks[names[0]]["subsets"].get(normaliser, {})
     for subset, first in subsets.items():
         cells = [networks[n]["subsets"][normaliser][subset] for n in names]

@@ -95,7 +95,9 @@ class Synthetic:
     def index(self) -> Index:
         """All faces with exact landmarks; nothing is painted."""
         faces = [self._face(split, i) for split in _SPLITS for i in range(self.counts[split])]
-        expected = Counter(f"{face.split}/{subset}" for face in faces for subset in face.subsets)
+        found = Counter(f"{face.split}/{subset}" for face in faces for subset in face.subsets)
+        order = ("full", "pose", *RATES)  # as tables show it
+        expected = Counter({key: found[key] for split in _SPLITS for s in order if (key := f"{split}/{s}") in found})
         expected.update({split: count for split, count in self.counts.items() if count})
         return Index(tuple(faces), (), dict(expected))
 
