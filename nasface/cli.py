@@ -431,11 +431,8 @@ def data_check(
             click.echo(f"{problem.level}: {problem.where}: {problem.what}")
         errors = sum(problem.level == "error" for problem in report.problems)
         faults = f"{errors} errors, {len(report.problems) - errors} warnings" if report.problems else "no fault found"
-        missing = [
-            f"{row.expected - row.found} {row.split}"
-            for row in report.counts
-            if not row.subset and (row.expected or 0) > row.found
-        ]
+        totals = [(row.split, (row.expected or 0) - row.found) for row in report.counts if not row.subset]
+        missing = [f"{number} {split}" for split, number in totals if number > 0]
         click.echo(f"{faults}; faces of the official set not here: {', '.join(missing)}" if missing else faults)
     sys.exit(0 if report.ok else 2)
 
