@@ -152,8 +152,8 @@ def test_the_same_seed_gives_the_same_batches():
         (10, 1.0, [10]),
         (64, 1.0, [10]),
         (2, 0.5, [2, 2]),
-        (4, 0.2, [2]),
-        (4, 0.01, [1]),
+        (4, 0.2, [4]),
+        (4, 0.01, [4]),
     ],
 )
 def test_an_epoch_is_whole_batches_of_a_share_without_repeats(batch, share, sizes):

@@ -13,6 +13,7 @@ from torch import nn
 
 from nasface.data.augment import Augmentation
 from nasface.engine import Progress, Row, Settings, fit, training_batches
+from nasface.errors import RecipeError
 from nasface.graph import Edge
 from nasface.net import GraphNet, edge_values, key
 from nasface.search.l1 import L1Searcher
@@ -94,12 +95,12 @@ def test_a_share_of_the_faces_moves_the_factors():
 def test_warm_up_epochs_leave_the_factors_alone():
     net = new_net()
     before = net.alpha.detach().clone()
-    _, rows = search(L1Searcher(alpha_lr=1e-2, warmup_epochs=2), net, epochs=2)
-    assert [row["phase"] for row in rows] == ["weights", "weights"]
+    with pytest.raises(RecipeError, match="would start after epoch 2"):
+        search(L1Searcher(alpha_lr=1e-2, warmup_epochs=2), net, epochs=2)
     assert torch.equal(net.alpha, before)
-    net = new_net()
     _, rows = search(L1Searcher(alpha_lr=1e-2, warmup_epochs=2), net, epochs=3)
-    assert [(row["epoch"], row["phase"]) for row in rows][2:] == [(3, "alpha"), (3, "weights")]
+    phases = [(row["epoch"], row["phase"]) for row in rows]
+    assert phases == [(1, "weights"), (2, "weights"), (3, "alpha"), (3, "weights")]
     assert not torch.equal(net.alpha, before)
 
 
