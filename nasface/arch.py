@@ -51,21 +51,16 @@ class Architecture:
 
     def to_json(self) -> str:
         """The content of arch.json."""
-        return (
-            json.dumps(
-                {
-                    "schema_version": SCHEMA_VERSION,
-                    "space": self.space,
-                    "options": dict(self.options),
-                    "num_landmarks": self.num_landmarks,
-                    "input_size": self.input_size,
-                    "graph_digest": self.graph_digest,
-                    "edges": [list(edge) for edge in self.kept],
-                    "provenance": dict(self.provenance),
-                },
-                indent=1,
-            )
-            + "\n"
+        return _dump(
+            {
+                "space": self.space,
+                "options": dict(self.options),
+                "num_landmarks": self.num_landmarks,
+                "input_size": self.input_size,
+                "graph_digest": self.graph_digest,
+                "edges": [list(edge) for edge in self.kept],
+                "provenance": dict(self.provenance),
+            }
         )
 
     @classmethod
@@ -86,7 +81,7 @@ class Architecture:
                 f"{where} has schema_version {version!r}; this nasface reads {SCHEMA_VERSION}: "
                 "write it again with this version's `nasface prune`"
             )
-        wanted: dict[str, type | tuple[type, ...]] = {
+        wanted: dict[str, type] = {
             "space": str,
             "options": dict,
             "num_landmarks": int,
@@ -133,23 +128,18 @@ class Factors:
 
     def to_json(self) -> str:
         """The content of factors.json."""
-        return (
-            json.dumps(
-                {
-                    "schema_version": SCHEMA_VERSION,
-                    "space": self.space,
-                    "options": dict(self.options),
-                    "num_landmarks": self.num_landmarks,
-                    "graph_digest": self.graph_digest,
-                    "edges": [
-                        {"edge": list(edge), "importance": value, "alpha": self.alpha[edge]}
-                        for edge, value in self.importance.items()
-                    ],
-                    "provenance": dict(self.provenance),
-                },
-                indent=1,
-            )
-            + "\n"
+        return _dump(
+            {
+                "space": self.space,
+                "options": dict(self.options),
+                "num_landmarks": self.num_landmarks,
+                "graph_digest": self.graph_digest,
+                "edges": [
+                    {"edge": list(edge), "importance": value, "alpha": self.alpha[edge]}
+                    for edge, value in self.importance.items()
+                ],
+                "provenance": dict(self.provenance),
+            }
         )
 
     @classmethod
@@ -175,6 +165,10 @@ class Factors:
             raise GraphError(
                 f"{where} is not a factors file of this version ({err}); run `nasface search` again"
             ) from err
+
+
+def _dump(content: Mapping[str, Any]) -> str:
+    return json.dumps({"schema_version": SCHEMA_VERSION, **content}, indent=1) + "\n"
 
 
 def check_digest(what: str, digest: str, graph: Graph) -> None:

@@ -155,7 +155,7 @@ def fit(
     resume = _Checkpoint.of(checkpoint, title, net, identity) if checkpoint is not None else None
     rows = resume.restore(net, optimizers) if resume is not None else []
     done = rows[-1]["epoch"] if rows else 0
-    steps = {phase.name: max(1, round(phase.share * len(faces)) // settings.batch) for phase in phases}
+    steps = {phase.name: faces.steps(settings.batch, phase.share) for phase in phases}
     total = [sum(steps[p.name] for p in phases if epoch >= p.start) for epoch in range(settings.epochs)]
     progress.begin(title, sum(total), sum(total[:done]))
     trainable = {id(p): p.requires_grad for p in net.parameters()}

@@ -206,8 +206,9 @@ def assemble(
     if space is not None:
         _change_space(content, space)
     if dataset is not None:
+        other = dataset != _section(content, "data").get("name", _default_name("data"))
         content = _merge(content, {"data": {"name": dataset}})
-        if dataset != _read(source, ()).get("data", {}).get("name", Data().name):
+        if other:
             content["data"].pop("root", None)
     if data_root is not None:
         content = _merge(content, {"data": {"root": str(data_root.resolve())}})
@@ -237,7 +238,7 @@ def choose_pruner(content: dict[str, Any], name: str | None, *given: tuple[str, 
 
 def _change_space(content: dict[str, Any], name: str) -> None:
     space = content["space"] = _section(content, "space")
-    if space.get("name", Recipe().space.name) != name:
+    if space.get("name", _default_name("space")) != name:
         known = plugins.check_options("searchspaces", name, {})
         options = _section(space, "options", "space.options")
         if strange := [option for option in options if option not in known]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import tempfile
@@ -149,6 +150,14 @@ def read_text(path: Path, what: str) -> str:
         raise RunError(f"{path} does not exist; expected {what}") from err
     except (OSError, UnicodeDecodeError) as err:
         raise RunError(f"cannot read {path} ({err}); expected {what}") from err
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes in hex; a RunError when it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as err:
+        raise RunError(f"cannot read {path} ({err.strerror}); give a file that is there") from err
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

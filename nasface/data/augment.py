@@ -74,6 +74,13 @@ class DeviceFaces:
         """(N, L, 2) in pixels of the unchanged input."""
         return self.landmarks_NL2 - (self.images_NHWC.shape[1] - self.input_size) // 2
 
+    def steps(self, batch: int, share: float = 1.0) -> int:
+        """Batches that `augmented` gives."""
+        return max(1, self._drawn(batch, share) // batch)
+
+    def _drawn(self, batch: int, share: float) -> int:
+        return min(len(self), max(batch, round(share * len(self))))
+
     def augmented(self, batch: int, how: Augmentation, random: torch.Generator, share: float = 1.0) -> Iterator[Batch]:
         """One epoch of shuffled, augmented batches.
 
@@ -83,7 +90,7 @@ class DeviceFaces:
             random: a CPU generator, so that the same seed draws the same batches on any device.
             share: part of the faces that makes an epoch, a batch at least.
         """
-        order = torch.randperm(len(self), generator=random)[: max(batch, round(share * len(self)))]
+        order = torch.randperm(len(self), generator=random)[: self._drawn(batch, share)]
         batch = min(batch, len(order))
         for start in range(0, len(order) - batch + 1, batch):
             yield self._augment(order[start : start + batch], how, random)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nasface import engine, plugins, rundir
 from nasface.arch import Architecture, Factors, check_digest
 from nasface.cost import Costs
-from nasface.errors import GraphError, RunError
+from nasface.errors import GraphError
 from nasface.graph import Graph
 from nasface.net import GraphNet, edge_values, slim_net
 from nasface.recipe import Recipe
@@ -28,6 +28,7 @@ from nasface.stages.networks import (
     load_net,
     load_weights,
     net_costs,
+    read_factors,
     save_net,
     write_arch,
 )
@@ -116,7 +117,7 @@ def train(
         arch: of the recipe's space.
         weights: to start from, of the same network or of its supernet; None starts from random ones.
     """
-    start = "random" if weights is None else hashlib.sha256(_bytes(weights)).hexdigest()
+    start = "random" if weights is None else rundir.file_digest(weights)
     kept = "all" if arch is None else hashlib.sha256(repr(arch.kept).encode()).hexdigest()
     with working_in(run, recipe, machine, {"job": "train", "edges": kept, "weights": start}) as work:
         faces = load_faces(recipe, work.device, machine)
@@ -143,7 +144,7 @@ def prune(source: RunDir, recipe: Recipe, out: RunDir) -> tuple[Costs, Graph]:
     load_weights(net, source.supernet)
     costs = net_costs(net, recipe)
     graph = choose(recipe, factors, costs)
-    claim(out, recipe, {"job": "prune", "from": str(source.path.resolve()), "recipe": recipe.digest})
+    claim(out, recipe, {"job": "prune", "from": str(source.path.resolve())})
     write_arch(out, graph, factors, recipe, source.supernet)
     save_net(out.slim, slim_net(net, graph)[0])
     return costs, graph
@@ -156,11 +157,12 @@ def evaluate(
     device = engine.pick_device(machine.device)
     use_threads(recipe)
     faces = load_faces(recipe, device, machine, training=False)
+    num_landmarks = faces.train.scheme.num_landmarks
+    costs = net_costs(build_net(recipe, num_landmarks, device), recipe)
     found = []
     for name, (arch, weights) in networks.items():
-        full = build_net(recipe, faces.train.scheme.num_landmarks, device)
+        full = build_net(recipe, num_landmarks, device)  # afresh: inheriting changes the parent's weights
         graph = full.graph if arch is None else arch_graph(arch, full)
-        costs = net_costs(full, recipe)
         found.append(evaluate_net(name, load_net(full, graph, weights), recipe, faces, costs))
     return found
 
@@ -191,18 +193,6 @@ def finish(work: Work, found: Sequence[Evaluation]) -> None:
     work.finish({e.network: e.as_dict() for e in found})
 
 
-def read_factors(path: Path) -> Factors:
-    """Read factors.json; RunError or GraphError when it cannot be used."""
-    return Factors.from_json(rundir.read_text(path, "the factors of a searched run"), str(path))
-
-
 def _fit(net: GraphNet, phases: Sequence[Phase], title: str, epochs: int, work: Work, faces: Faces) -> None:
     validate = partial(held_out_nme, recipe=work.recipe, faces=faces)
     work.fit(net, phases, title, epochs, faces.train, faces.prepared["train"].key, validate)
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as err:
-        raise RunError(f"cannot read the weights {path} ({err.strerror}); give --weights a safetensors file") from err

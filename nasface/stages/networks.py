@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -112,7 +111,7 @@ def write_arch(run: RunDir, graph: Graph, factors: Factors, recipe: Recipe, weig
             **provenance(recipe),
             "run": str(weights.parent.resolve()),
             "weights": weights.name,
-            "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+            "weights_sha256": rundir.file_digest(weights),
             "pruner": recipe.prune.name,
             "pruner_options": recipe.prune.options,
             "least_kept_importance": min(kept, default=None),
@@ -126,6 +125,11 @@ def write_arch(run: RunDir, graph: Graph, factors: Factors, recipe: Recipe, weig
 def read_arch(path: Path) -> Architecture:
     """Read an arch.json; RunError or GraphError when it cannot be used."""
     return Architecture.from_json(rundir.read_text(path, "an architecture (arch.json)"), str(path))
+
+
+def read_factors(path: Path) -> Factors:
+    """Read factors.json; RunError or GraphError when it cannot be used."""
+    return Factors.from_json(rundir.read_text(path, "the factors of a searched run"), str(path))
 
 
 def arch_graph(arch: Architecture, net: GraphNet) -> Graph:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +67,7 @@ class Source:
         else:
             raise RunError(f"{self.path}: the weights {self._run / name} it was pruned from are gone; give --weights")
         digest = self.arch.provenance.get("weights_sha256")
-        if digest and hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        if digest and rundir.file_digest(path) != digest:
             raise RunError(f"{path} has changed since {self.path} was pruned from it; prune again, or give --weights")
         return path
 
