@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from nasface import terminal
-from nasface.cli import Commands, main
+from nasface.cli.group import Commands, main
 from nasface.errors import RecipeError
 from nasface.recipe import load
 

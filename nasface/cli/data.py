@@ -1,0 +1,120 @@
+"""data check, data prepare and plugins."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nasface.cli.group import main
+from nasface.cli.options import FOLDER, Place, Wanted, json_option, machine_options, recipe_options
+
+
+@main.group()
+def data() -> None:
+    """Check and prepare data sets."""
+
+
+@data.command("check")
+@click.option("--dataset", default="300w", show_default=True, help="Data set.")
+@click.option("--data-root", type=FOLDER, help="Folder of the data set.")
+@click.option("--workers", type=click.IntRange(1), help="Threads or processes that decode images.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--set", "overrides", multiple=True, metavar="OPTION=VALUE", help="An option of the data set.")
+@json_option
+def data_check(
+    dataset: str,
+    data_root: Path | None,
+    workers: int | None,
+    quiet: bool,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Look at every file of a data set and list every fault; exit code 2 when one is damaged.
+
+    \b
+    Example:
+      nasface data check --dataset 300w --data-root data/300w
+    """
+    from nasface import plugins, terminal
+    from nasface import recipe as recipes
+    from nasface.data.check import check
+
+    options: dict[str, Any] = {}
+    recipes.override(options, overrides)
+    with terminal.progress_bars(quiet or as_json) as hooks:
+        report = check(plugins.dataset(dataset, data_root, options), hooks.counter("check"), workers)
+    if as_json:
+        click.echo(json.dumps({"ok": report.ok, **asdict(report)}, indent=1))
+    else:
+        rows = [[row.split, row.subset or "total", str(row.found), str(row.expected or "–")] for row in report.counts]
+        terminal.show(
+            terminal.table(f"{dataset} in {data_root}", ["split", "subset", "found", "expected"], rows, text_columns=2)
+        )
+        for problem in report.problems:
+            click.echo(f"{problem.level}: {problem.where}: {problem.what}")
+        errors = sum(problem.level == "error" for problem in report.problems)
+        faults = f"{errors} errors, {len(report.problems) - errors} warnings" if report.problems else "no fault found"
+        totals = [(row.split, (row.expected or 0) - row.found) for row in report.counts if not row.subset]
+        missing = [f"{number} {split}" for split, number in totals if number > 0]
+        click.echo(f"{faults}; faces of the official set not here: {', '.join(missing)}" if missing else faults)
+    sys.exit(0 if report.ok else 2)
+
+
+@data.command("prepare")
+@recipe_options
+@machine_options
+def data_prepare(wanted: Wanted, place: Place) -> None:
+    """Decode and crop all faces once, into the cache that search and training read.
+
+    \b
+    Example:
+      nasface data prepare --recipe 300w-mini --data-root data/300w
+    """
+    from nasface import stages, terminal
+
+    resolved = wanted.resolve()
+    with place.machine() as machine:
+        prepared = stages.load_prepared(resolved, machine)
+    rows = []
+    for split, faces in prepared.items():
+        for subset in (*faces.subset_names, None):
+            expected = faces.expected_count(subset)
+            rows.append(
+                [
+                    split,
+                    subset or "total",
+                    str(faces.count(subset)),
+                    "–" if expected is None else str(expected),
+                ]
+            )
+    terminal.show(
+        terminal.table(f"prepared {resolved.data.name}", ["split", "subset", "faces", "expected"], rows, text_columns=2)
+    )
+
+
+@main.command(short_help="Search spaces, data sets, ... and recipes.")
+@json_option
+def plugins(as_json: bool) -> None:
+    """List search spaces, data sets, searchers, pruners and recipes.
+
+    \b
+    Example:
+      nasface plugins
+    """
+    from nasface import plugins as found
+    from nasface import recipe as recipes
+    from nasface import terminal
+
+    rows = found.listing() + recipes.listing()
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        columns = ("kind", "name", "package", "about")
+        terminal.show(
+            terminal.table("plug-ins and recipes", columns, [[r[c] for c in columns] for r in rows], text_columns=4)
+        )
