@@ -10,7 +10,7 @@ import logging
 import statistics
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -116,19 +116,26 @@ def count_module(module: nn.Module, image_B3HW: Tensor) -> Cost:
 
 def latency_ms(net: nn.Module, images_B3HW: Tensor, repeats: int = 20, warmup: int = 3) -> float:
     """Median milliseconds of one forward pass of the batch, on the device where it lies."""
-    training = net.training
-    net.eval()
-    times = []
+    return latencies_ms((net,), images_B3HW, repeats, warmup)[0]
+
+
+def latencies_ms(nets: Sequence[nn.Module], images_B3HW: Tensor, repeats: int = 20, warmup: int = 3) -> list[float]:
+    """`latency_ms` of several networks, run in turn so that whatever else the machine does falls on all alike."""
+    training = [net.training for net in nets]
+    times: list[list[float]] = [[] for _ in nets]
     with torch.inference_mode():
         for i in range(warmup + repeats):
-            _synchronise(images_B3HW.device)
-            start = time.perf_counter()
-            net(images_B3HW)
-            _synchronise(images_B3HW.device)
-            if i >= warmup:
-                times.append(1000 * (time.perf_counter() - start))
-    net.train(training)
-    return statistics.median(times)
+            for net, own in zip(nets, times, strict=True):
+                net.eval()
+                _synchronise(images_B3HW.device)
+                start = time.perf_counter()
+                net(images_B3HW)
+                _synchronise(images_B3HW.device)
+                if i >= warmup:
+                    own.append(1000 * (time.perf_counter() - start))
+    for net, mode in zip(nets, training, strict=True):
+        net.train(mode)
+    return [statistics.median(own) for own in times]
 
 
 def _synchronise(device: torch.device) -> None:

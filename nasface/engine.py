@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -170,7 +170,10 @@ def fit(
                     parameter.requires_grad_(id(parameter) in chosen)
                 random = torch.Generator().manual_seed(_mix(settings.seed, epoch, number))
                 batches = faces.augmented(settings.batch, settings.augmentation, random, phase.share)
-                means = _epoch(net, phase, optimizer, batches, epoch, settings, steps[phase.name], progress)
+                seeded = (
+                    replace(batch, seed=_mix(settings.seed, epoch, number, step)) for step, batch in enumerate(batches)
+                )
+                means = _epoch(net, phase, optimizer, seeded, epoch, settings, steps[phase.name], progress)
                 seconds = time.perf_counter() - started
                 rows.append(
                     {

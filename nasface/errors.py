@@ -26,6 +26,10 @@ class RunError(NasfaceError):
     """A run folder that lacks what a command needs, or cannot be written."""
 
 
+class RunBusyError(RunError):
+    """A run folder in which another process works."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint naming the closest known word, or else all of them."""
     words = sorted(known)

@@ -1,9 +1,9 @@
-"""NME by normaliser, failure rate, AUC and CED, over subsets of a test set."""
+"""NME by normaliser, failure rate, AUC, percentiles and CED, over subsets of a test set."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -15,29 +15,50 @@ Normaliser = Literal["inter_ocular", "inter_pupil", "box"]
 Groups = tuple[tuple[int, ...], tuple[int, ...]]
 
 
+LIMITS = (0.08, 0.10)
+"""NMEs above which a face fails, and up to which the AUC reaches: both are usual."""
+PERCENTS = (50, 90, 95)
+CED_AXIS: tuple[float, ...] = tuple(i / 200 for i in range(21))
+"""NMEs at which a summary gives the CED: 0 to 10 percent in steps of half a percent."""
+
+
 @dataclass(frozen=True)
 class Summary:
     """One subset's figures. NMEs are shares of the normaliser, not percent.
 
+    A face without landmarks (NaN) is left out of the mean, counted in `missing`, and fails at any limit.
+
     Attributes:
         images: number of faces counted; expected: how many the official subset has.
+        missing: how many of the faces have no landmarks.
         nme: mean over images of the mean point error.
-        failure_rate: share of images with an NME above `limit`.
-        auc: area under the CED up to `limit`, divided by `limit`.
-        ced: share of images with an NME of at most 1, 2, ... 10 percent.
+        failure_rate: by limit, the share of images with a greater NME.
+        auc: by limit, the area under the CED up to it, divided by it.
+        percentiles: of the NME of an image, by percent.
+        ced: share of images with an NME of at most each of `CED_AXIS`.
     """
 
     images: int
     expected: int
+    missing: int
     nme: float
-    failure_rate: float
-    auc: float
-    limit: float
+    failure_rate: Mapping[float, float]
+    auc: Mapping[float, float]
+    percentiles: Mapping[int, float]
     ced: tuple[float, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; figures of an empty subset are None."""
-        return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in asdict(self).items()}
+        """Plain values for JSON, limits and percents as text ('0.08', '50'), the CED with its axis.
+
+        Figures of an empty subset are None, and so is a percentile that falls on a face without landmarks.
+        """
+        by_key = {
+            name: {f"{key:g}": _finite(value) for key, value in getattr(self, name).items()}
+            for name in ("failure_rate", "auc", "percentiles")
+        }
+        ced = {"nme": list(CED_AXIS[: len(self.ced)]), "share": list(self.ced)}
+        counts = {"images": self.images, "expected": self.expected, "missing": self.missing}
+        return {**counts, "nme": _finite(self.nme), **by_key, "ced": ced}
 
 
 def distances(landmarks_NL2: NDArray[Any], normaliser: Normaliser, groups: Mapping[str, Groups]) -> NDArray[np.float64]:
@@ -89,8 +110,50 @@ def auc(nme_N: NDArray[np.float64], limit: float = 0.10) -> float:
     )
 
 
-def summarise(nme_N: NDArray[np.float64], expected: int = 0, limit: float = 0.10) -> Summary:
+def percentiles(nme_N: NDArray[np.float64], percents: Sequence[int] = PERCENTS) -> dict[int, float]:
+    """Percentiles of the NMEs, interpolated between images; a face without landmarks counts as infinitely far off."""
+    if not len(nme_N):
+        return dict.fromkeys(percents, float("nan"))
+    ordered = np.sort(np.where(np.isnan(nme_N), np.inf, nme_N))
+    # as np.percentile, which gives NaN for a place beside an infinite one
+    values = np.interp((len(ordered) - 1) * np.array(percents) / 100, np.arange(len(ordered)), ordered)
+    return dict(zip(percents, values.tolist(), strict=True))
+
+
+def summarise(nme_N: NDArray[np.float64], expected: int = 0) -> Summary:
     """The figures of one subset; NaN, and no CED, where it has no image."""
-    mean = float(nme_N.mean()) if len(nme_N) else float("nan")
-    points = tuple(float(np.mean(nme_N <= percent / 100)) for percent in range(1, 11)) if len(nme_N) else ()
-    return Summary(len(nme_N), expected, mean, failure_rate(nme_N, limit), auc(nme_N, limit), limit, points)
+    here = nme_N[~np.isnan(nme_N)]
+    return Summary(
+        images=len(nme_N),
+        expected=expected,
+        missing=len(nme_N) - len(here),
+        nme=float(here.mean()) if len(here) else float("nan"),
+        failure_rate={limit: failure_rate(nme_N, limit) for limit in LIMITS},
+        auc={limit: auc(nme_N, limit) for limit in LIMITS},
+        percentiles=percentiles(nme_N),
+        ced=tuple(float(np.mean(nme_N <= x)) for x in CED_AXIS) if len(nme_N) else (),
+    )
+
+
+def mean_std(values: Sequence[Any]) -> Any:
+    """{mean, std} (ddof 1) of each figure of several networks; None where one of them has none.
+
+    Counts of faces and names are the same in all and stay what they are; the CED is left out.
+
+    Args:
+        values: two or more of one form: numbers, or `Accuracy.as_dict()` and mappings within it.
+    """
+    first = values[0]
+    if isinstance(first, Mapping):
+        return {
+            key: value if key in ("network", "images", "expected") else mean_std([other[key] for other in values])
+            for key, value in first.items()
+            if key != "ced"
+        }
+    if any(value is None for value in values):
+        return {"mean": None, "std": None}
+    return {"mean": float(np.mean(values)), "std": float(np.std(values, ddof=1))}
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None

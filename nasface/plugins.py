@@ -24,12 +24,13 @@ GROUPS = {
     "datasets": "data set",
     "searchers": "searcher",
     "pruners": "pruner",
+    "teachers": "teacher",
 }
-SUPPLIED = {"pruners": 3, "datasets": 1}  # leading arguments that nasface gives, not recipes
+SUPPLIED = {"pruners": 3, "datasets": 1, "teachers": 1}  # leading arguments that nasface gives, not recipes
 
 
 def names(group: str) -> dict[str, EntryPoint]:
-    """Installed plug-ins of a group ('searchspaces', 'datasets', 'searchers', 'pruners') by name."""
+    """Installed plug-ins of a group ('searchspaces', 'datasets', 'searchers', 'pruners', 'teachers') by name."""
     return {point.name: point for point in sorted(entry_points(group=f"nasface.{group}"), key=lambda p: p.name)}
 
 

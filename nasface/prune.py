@@ -7,7 +7,7 @@ have no importance: they stay wherever closure lets them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Protocol
 
 import numpy as np
@@ -62,22 +62,68 @@ def share(
 def _within(graph: Graph, importance: Importance, costs: Costs, share: float) -> Graph:
     _check_importance(graph, importance)
     full = costs.prunable(graph).macs
-    steps = _thresholds(graph, importance)
-    low, high = 0, len(steps)  # the first threshold that fits lies in [low, high)
-    while low < high:
-        middle = (low + high) // 2
-        macs = _macs(graph, importance, costs, steps[middle])
-        if macs is not None and macs > share * full:
-            low = middle + 1
-        else:
-            high = middle
-    if low == len(steps) or _macs(graph, importance, costs, steps[low]) is None:
+    try:
+        return largest(graph, importance, lambda kept: costs.prunable(kept).macs, share * full)[1]
+    except GraphError as err:
         _, smallest = _cheapest(graph, importance, costs)
         raise GraphError(
             f"no threshold gives a connected network with at most {share:.1%} of the prunable MACs; the smallest it "
             f"gives has {smallest / full:.1%} (the pruner 'greedy' may go further: --pruner greedy)"
-        )
-    return above(graph, importance, steps[low])
+        ) from err
+
+
+def largest(
+    graph: Graph, importance: Importance, measure: Callable[[Graph], float], limit: float
+) -> tuple[float, Graph]:
+    """The lowest threshold whose network measures at most `limit`, found by bisection, and that network.
+
+    Args:
+        graph: of the supernet.
+        importance: of its edges.
+        measure: falls as edges go, for example its MACs.
+        limit: in the unit of `measure`.
+
+    Raises:
+        GraphError: when every connected network measures more.
+    """
+    _check_importance(graph, importance)
+    steps = _thresholds(graph, importance)
+
+    def attempt(step: float) -> Graph | None:
+        try:
+            return above(graph, importance, step)
+        except GraphError:
+            return None
+
+    low, high = 0, len(steps)  # the first threshold that fits lies in [low, high)
+    while low < high:
+        middle = (low + high) // 2
+        kept = attempt(steps[middle])
+        if kept is not None and measure(kept) > limit:
+            low = middle + 1
+        else:
+            high = middle
+    kept = attempt(steps[low]) if low < len(steps) else None
+    if kept is None:
+        raise GraphError(f"no threshold gives a connected network within {limit:,.0f}")
+    return steps[low], kept
+
+
+def networks(graph: Graph, importance: Importance) -> list[tuple[float, Graph]]:
+    """Every connected network that a threshold gives, the largest first, each with its lowest threshold.
+
+    One threshold more or less often changes nothing: closure has dropped the edge already.
+    """
+    _check_importance(graph, importance)
+    found: list[tuple[float, Graph]] = []
+    for step in _thresholds(graph, importance):
+        try:
+            kept = above(graph, importance, step)
+        except GraphError:
+            break
+        if not found or kept.edges != found[-1][1].edges:
+            found.append((step, kept))
+    return found
 
 
 def top(graph: Graph, importance: Importance, costs: Costs, *, edges: Annotated[int, Ge(1)]) -> Graph:
@@ -169,17 +215,11 @@ def _thresholds(graph: Graph, importance: Importance) -> list[float]:
 def _cheapest(graph: Graph, importance: Importance, costs: Costs) -> tuple[float, int]:
     """The largest threshold that leaves the network connected, and its prunable MACs."""
     for limit in reversed(_thresholds(graph, importance)):
-        if (macs := _macs(graph, importance, costs, limit)) is not None:
-            return limit, macs
+        try:
+            return limit, costs.prunable(above(graph, importance, limit)).macs
+        except GraphError:
+            continue
     raise GraphError(
         "the edges of importance above zero connect no input to an output, so no threshold can prune this network; "
         "search again with a smaller penalty"
     )
-
-
-def _macs(graph: Graph, importance: Importance, costs: Costs, limit: float) -> int | None:
-    """Prunable MACs at a threshold, or None where the network is disconnected."""
-    try:
-        return costs.prunable(above(graph, importance, limit)).macs
-    except GraphError:
-        return None

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nasface import plugins
 from nasface.data.augment import Augmentation
+from nasface.distill import Distillation
 from nasface.errors import RecipeError, did_you_mean
 from nasface.step import Optimizer
 from nasface.task import Decoder
@@ -112,6 +113,7 @@ class Recipe(Part):
     search: Search = Search()
     prune: Prune = Prune(options={"share": 0.5})
     finetune: Finetune = Finetune()
+    distill: Distillation = Distillation()
     seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
 
     def to_yaml(self) -> str:
@@ -121,10 +123,12 @@ class Recipe(Part):
 
     @property
     def digest(self) -> str:
-        """Names the recipe by content; where the data lie does not matter."""
-        return hashlib.sha256(
-            self.model_copy(update={"data": self.data.model_copy(update={"root": None})}).to_yaml().encode()
-        ).hexdigest()[:16]
+        """Names by content what a search and a training depend on.
+
+        Where the data lie does not matter, nor the description; the section `distill` belongs to distillation alone.
+        """
+        content = self.model_dump(mode="json", exclude={"description": True, "distill": True, "data": {"root"}})
+        return hashlib.sha256(yaml.safe_dump(content, sort_keys=False).encode()).hexdigest()[:16]
 
 
 def folder() -> Path:
@@ -160,6 +164,8 @@ def resolve(content: Mapping[str, Any], where: str) -> Recipe:
     Raises:
         RecipeError: for an unknown key, plug-in or a value out of range.
     """
+    if "experiment" in content:
+        raise RecipeError(f"{where} describes several runs; do them with `nasface experiment`")
     _check_keys(content, where)
     try:
         recipe = Recipe.model_validate(content)
@@ -207,12 +213,12 @@ def assemble(
         _change_space(content, space)
     if dataset is not None:
         other = dataset != _section(content, "data").get("name", _default_name("data"))
-        content = _merge(content, {"data": {"name": dataset}})
+        content = merge(content, {"data": {"name": dataset}})
         if other:
             content["data"].pop("root", None)
     if data_root is not None:
-        content = _merge(content, {"data": {"root": str(data_root.resolve())}})
-    content = _merge(content, sections or {})
+        content = merge(content, {"data": {"root": str(data_root.resolve())}})
+    content = merge(content, sections or {})
     override(content, overrides)
     return resolve(content, f"recipe '{source}'")
 
@@ -266,13 +272,14 @@ def listing() -> list[dict[str, str]]:
     """One row for each shipped recipe, in the form of `plugins.listing`."""
     return [
         {
-            "kind": "recipe",
+            "kind": "experiment" if "experiment" in content else "recipe",
             "name": name,
             "package": "nasface",
             "target": path.name,
-            "about": str(read(name).get("description", "")),
+            "about": str(content.get("description", "")),
         }
         for name, path in shipped().items()
+        for content in (read(name),)
     ]
 
 
@@ -303,10 +310,10 @@ def _read(source: str, seen: tuple[str, ...]) -> dict[str, Any]:
     base = str(base)
     if base not in known and Path(base).suffix:  # a path, relative to the file that names it
         base = str(path.parent / base)
-    return _merge(_read(base, (*seen, place)), content)
+    return merge(_read(base, (*seen, place)), content)
 
 
-def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`over` on top of `base`, section by section; a plug-in of another name starts from its own defaults."""
     merged = dict(base)
     for name, value in over.items():
@@ -314,9 +321,9 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         if not (isinstance(old, dict) and isinstance(value, dict)):
             merged[name] = value
         elif "name" in value and value["name"] != old.get("name", _default_name(name)):
-            merged[name] = _merge({k: v for k, v in old.items() if k != "options"}, value)
+            merged[name] = merge({k: v for k, v in old.items() if k != "options"}, value)
         else:
-            merged[name] = _merge(old, value)
+            merged[name] = merge(old, value)
     return merged
 
 

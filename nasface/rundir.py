@@ -59,6 +59,10 @@ class RunDir:
         """Weights of the slim network after fine-tuning (safetensors)."""
         return self.path / "slim.safetensors"
 
+    def student(self, number: int) -> Path:
+        """Weights of a student of a distillation, 1 or 2 (safetensors)."""
+        return self.path / f"student-{number}.safetensors"
+
     @property
     def metrics_csv(self) -> Path:
         """One row for each phase of each epoch."""
@@ -75,13 +79,23 @@ class RunDir:
         return self.path / "errors.csv"
 
     @property
+    def study(self) -> Path:
+        """The book of a sweep's networks (an Optuna journal)."""
+        return self.path / "study.log"
+
+    @property
+    def pareto(self) -> Path:
+        """One row for each network of a sweep (csv)."""
+        return self.path / "pareto.csv"
+
+    @property
     def log(self) -> Path:
         """The log of every command that worked in the folder."""
         return self.path / "log.txt"
 
     def has_results(self) -> bool:
         """Whether a command has got as far as leaving something that must not be overwritten."""
-        files = (self.factors, self.arch, self.supernet, self.slim, self.metrics)
+        files = (self.factors, self.arch, self.supernet, self.slim, self.metrics, self.study)
         return any(path.exists() for path in (*files, self.path / "checkpoints"))
 
     def checkpoint(self, stage: str) -> Path:
@@ -165,7 +179,8 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     import pandas as pd
 
     with atomic(path) as temporary:
-        pd.DataFrame(list(rows)).to_csv(temporary, index=False)
+        # as objects: an integer stays one where other rows have none
+        pd.DataFrame(list(rows), dtype=object).to_csv(temporary, index=False)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, str] | None = None) -> None:

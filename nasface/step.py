@@ -21,10 +21,12 @@ class Batch:
     Attributes:
         images_B3HW: float, normalised.
         landmarks_BL2: x and y in input pixels, 0-based, integers at pixel centres.
+        seed: of what a step draws itself; another one for every step of a training.
     """
 
     images_B3HW: Tensor
     landmarks_BL2: Tensor
+    seed: int = 0
 
 
 Step = Callable[[nn.Module, Batch], dict[str, Tensor]]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from math import isnan
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -20,6 +21,9 @@ from rich.text import Text
 
 from nasface.engine import Progress as Hooks
 from nasface.engine import Row
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @contextmanager
@@ -100,14 +104,15 @@ def table(
 
 
 def network_table(networks: Mapping[str, Mapping[str, Any]], title: str, normaliser: str = "inter_ocular") -> Table:
-    """Networks side by side: cost, then the NME of each test subset with its number of images.
+    """Networks side by side: cost, then NME, failure rate and AUC of each test subset with its number of images.
 
     Args:
-        networks: `Evaluation.as_dict()` by name.
+        networks: `Evaluation.as_dict()` by name, or `Accuracy.as_dict()`, which has no cost.
         title: of the table.
         normaliser: whose NME is shown.
     """
     names = list(networks)
+    first = networks[names[0]]
     rows: list[list[str]] = []
     for label, key, text in (
         ("params", "params", "{:,}"),
@@ -118,25 +123,38 @@ def network_table(networks: Mapping[str, Mapping[str, Any]], title: str, normali
         ("edges", "edges", "{}"),
         ("blocks", "blocks", "{}"),
     ):
-        rows.append([label, *(text.format(networks[n][key]) for n in names)])
-    rows.append(["NME held-out, inter-ocular (%)", *(percent(networks[n]["held_out_nme"]) for n in names)])
-    subsets = networks[names[0]]["subsets"].get(normaliser, {})
-    for subset, first in subsets.items():
-        cells = [networks[n]["subsets"][normaliser][subset] for n in names]
-        count = f"{subset}, {first['images']} of {first['expected']}"
-        rows.append([f"NME {count} (%)", *(percent(c["nme"]) for c in cells)])
-        if first["images"]:
-            rows.append(
-                [
-                    f"  failures above {100 * first['limit']:.0f} % (%)",
-                    *(percent(c["failure_rate"]) for c in cells),
-                ]
-            )
-            rows.append(["  AUC", *(f"{c['auc']:.4f}" for c in cells)])
-    caption = f"NME normalised by {normaliser.replace('_', '-')} distance; MACs are multiply-adds of one image"
+        if key in first:
+            rows.append([label, *(text.format(networks[n][key]) for n in names)])
+    if "held_out_nme" in first:
+        rows.append(["NME held-out, inter-ocular (%)", *(percent(networks[n]["held_out_nme"]) for n in names)])
+    subsets = first["subsets"].get(normaliser, {})
+    if subsets:
+        rows.append(["test: NME (%) | FR@10 (%) | AUC@10", *("" for _ in names)])
+    for subset, counts in subsets.items():
+        cells = [_errors(networks[n]["subsets"][normaliser][subset]) for n in names]
+        rows.append([f"  {subset} ({of_expected(counts)})", *cells])
+    caption = (
+        f"NME normalised by {normaliser.replace('_', '-')} distance" if normaliser != "box" else "NME over box size"
+    )
+    caption += "; FR@10: faces with an NME above 10 %; AUC@10: area under the error curve up to 10 %"
+    caption += "; MACs are multiply-adds of one image" if "macs" in first else ""
     if not subsets:
         caption += "; no test face on disk"
     return table(title, ["", *names], rows, caption)
+
+
+def of_expected(figures: Mapping[str, Any]) -> str:
+    """How many faces of a subset were there: '554', or '554 of 689' where the official subset has more."""
+    images, expected = figures["images"], figures["expected"]
+    return f"{images}" if images == expected else f"{images} of {expected}"
+
+
+def _errors(figures: Mapping[str, Any]) -> str:
+    """NME, failure rate and AUC of a subset, and how many faces have no landmarks."""
+    if not figures["images"]:
+        return "–"
+    parts = [percent(figures["nme"]), percent(figures["failure_rate"]["0.1"]), f"{figures['auc']['0.1']:.4f}"]
+    return " | ".join(parts) + (f" ({figures['missing']} without landmarks)" if figures["missing"] else "")
 
 
 def cost_table(report: Mapping[str, Any], title: str) -> Table:
@@ -150,6 +168,54 @@ def cost_table(report: Mapping[str, Any], title: str) -> Table:
         f"edges, {report['blocks']} of {report['blocks_full']} prunable blocks, {share:.1f} % of the prunable MACs"
     )
     return table(title, ["", "params", "MACs"], rows, caption)
+
+
+def sweep_table(rows: DataFrame, title: str) -> Table:
+    """The networks of a pareto.csv: cost, latency against the supernet's, NME by stage, * where on the front."""
+    stages = [s for s in ("inherited", "recalibrated", "finetuned") if f"held_out_nme_{s}" in rows]
+    subsets = [c[len("images_") :] for c in rows if c.startswith("images_") and rows[c].max() > 0]
+    scores = {f"held-out {s}": f"held_out_nme_{s}" for s in stages}
+    scores |= {f"{subset} {stages[-1]}": f"nme_{subset}_{stages[-1]}" for subset in subsets if stages}
+    done = rows[rows["state"] == "done"]
+    lines = []
+    for row in done.to_dict("records"):
+        ratio = row["latency_ms"] / row["supernet_latency_ms"] if "latency_ms" in row else float("nan")
+        cells = [row["network"], "*" if row["on_front"] is True else "", f"{row['edges']:.0f}", f"{row['params']:,.0f}"]
+        cells += [f"{row['macs']:,.0f}", f"{100 * row['prunable_share']:.1f}", "–" if isnan(ratio) else f"{ratio:.2f}"]
+        lines.append([*cells, *(percent(None if isnan(row[c]) else row[c]) for c in scores.values())])
+    columns = ["network", "front", "edges", "params", "MACs", "prunable MACs (%)", "latency / supernet's", *scores]
+    lost = rows[rows["state"] == "disconnected"]
+    caption = "NME inter-ocular (%); front: MACs against the held-out NME of the last stage"
+    caption += "".join(
+        f"\nleft out: {asked}: {error}" for asked, error in zip(lost["asked"], lost["error"], strict=True)
+    )
+    return table(title, columns, lines, caption, text_columns=2)
+
+
+def frame(rows: DataFrame, title: str) -> Table:
+    """Any table of ours: NMEs in percent, a column X_mean with its X_std as one, counts with separators."""
+
+    def cell(value: Any, column: str) -> str:
+        if isinstance(value, str):
+            return value
+        if value is None or isnan(value):
+            return "–"
+        return f"{100 * value:.2f}" if "nme" in column or column.endswith("_mean") else f"{value:,.0f}"
+
+    lines = []
+    columns = [column for column in rows if not column.endswith("_std")]
+    for row in rows.to_dict("records"):
+        line = []
+        for column in columns:
+            deviation = cell(row.get(f"{column.removesuffix('_mean')}_std"), column)
+            line.append(cell(row[column], column) + (f" ± {deviation}" if deviation != "–" else ""))
+        lines.append(line)
+    heads = [
+        column.removesuffix("_mean").replace("_", " ").replace("nme", "NME").replace("macs", "MACs")
+        for column in columns
+    ]
+    texts = sum(isinstance(value, str) for value in rows.iloc[0]) if len(rows) else 1
+    return table(title, heads, lines, "NME inter-ocular (%)", text_columns=texts)
 
 
 def percent(share: float | None) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nasface import engine, metrics, plugins
 from nasface.cost import Costs
 from nasface.data.augment import DeviceFaces, on_device
-from nasface.data.base import Split
+from nasface.data.base import Scheme, Split
 from nasface.data.prepare import PreparedFaces, PrepareOptions, prepare
 from nasface.errors import DataError
 from nasface.metrics import Normaliser, Summary
@@ -46,21 +46,42 @@ class Faces:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What a network costs and how well it does.
+class Accuracy:
+    """How well the landmarks of a network, or of any other program, fit the test faces.
 
     Attributes:
-        network: 'supernet' or 'slim'.
+        network: its name, such as 'supernet' or 'slim'.
+        subsets: by normaliser and test subset.
+        faces: one row a test face: its name, its subsets and its NME by normaliser.
+        predicted_NL2: the landmarks in pixels of the network's input, NaN where a face has none; None where there is
+            no test face.
+    """
+
+    network: str
+    subsets: Mapping[Normaliser, Mapping[str, Summary]]
+    faces: Sequence[Mapping[str, Any]] = field(repr=False)
+    predicted_NL2: NDArray[np.float64] | None = field(default=None, repr=False, compare=False, kw_only=True)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, without the faces and their landmarks; what is not a number is None."""
+        plain = {k: v for k, v in vars(self).items() if k not in ("subsets", "faces", "predicted_NL2")}
+        plain = {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in plain.items()}
+        plain["subsets"] = {n: {s: r.as_dict() for s, r in table.items()} for n, table in self.subsets.items()}
+        return plain
+
+
+@dataclass(frozen=True)
+class Evaluation(Accuracy):
+    """What a network costs, and how well it does.
+
+    Attributes:
         params, macs: of the whole network, multiply-adds at the recipe's input size.
         params_no_head, macs_no_head: the paper's convention for slim networks.
         macs_prunable: all but stem, stage 1 and head.
         edges, blocks: kept edges and prunable encoder blocks.
         held_out_nme: inter-ocular NME on the held-out training faces, a share.
-        subsets: by normaliser and test subset.
-        faces: one row a test face: its name, its subsets and its NME by normaliser.
     """
 
-    network: str
     params: int
     macs: int
     params_no_head: int
@@ -69,15 +90,6 @@ class Evaluation:
     edges: int
     blocks: int
     held_out_nme: float
-    subsets: Mapping[Normaliser, Mapping[str, Summary]]
-    faces: Sequence[Mapping[str, Any]] = field(repr=False)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, without the rows of faces."""
-        plain = {k: v for k, v in vars(self).items() if k not in ("subsets", "faces")}
-        plain["held_out_nme"] = None if np.isnan(self.held_out_nme) else self.held_out_nme
-        plain["subsets"] = {n: {s: r.as_dict() for s, r in table.items()} for n, table in self.subsets.items()}
-        return plain
 
 
 def load_prepared(recipe: Recipe, machine: Machine) -> Mapping[Split, PreparedFaces]:
@@ -131,10 +143,10 @@ def load_faces(recipe: Recipe, device: torch.device, machine: Machine, training:
     )
 
 
-def face_errors(net: GraphNet, recipe: Recipe, faces: DeviceFaces) -> dict[Normaliser, NDArray[np.float64]]:
-    """(N,) NME of each face by normaliser, decoded as the recipe says."""
+def predict(net: GraphNet, recipe: Recipe, faces: DeviceFaces) -> NDArray[np.float64]:
+    """(N, L, 2) landmarks of each face in pixels of the network's input, decoded as the recipe says."""
     task = recipe.task
-    predicted = engine.predict(
+    return engine.predict(
         net,
         faces,
         decoder=task.decoder,
@@ -142,9 +154,18 @@ def face_errors(net: GraphNet, recipe: Recipe, faces: DeviceFaces) -> dict[Norma
         flip_test=task.flip_test,
         precision=recipe.training.precision,
     )
+
+
+def errors(predicted_NL2: NDArray[Any], true_NL2: NDArray[Any], scheme: Scheme) -> dict[Normaliser, NDArray[Any]]:
+    """(N,) NME of each face by normaliser; NaN where it has no landmarks."""
+    groups = {"inter_ocular": scheme.inter_ocular, "inter_pupil": scheme.inter_pupil}
+    return {n: metrics.nme(predicted_NL2, true_NL2, metrics.distances(true_NL2, n, groups)) for n in NORMALISERS}
+
+
+def face_errors(net: GraphNet, recipe: Recipe, faces: DeviceFaces) -> dict[Normaliser, NDArray[np.float64]]:
+    """(N,) NME of each face by normaliser, decoded as the recipe says."""
     true = faces.input_landmarks().cpu().double().numpy()
-    groups = {"inter_ocular": faces.scheme.inter_ocular, "inter_pupil": faces.scheme.inter_pupil}
-    return {n: metrics.nme(predicted, true, metrics.distances(true, n, groups)) for n in NORMALISERS}
+    return errors(predict(net, recipe, faces), true, faces.scheme)
 
 
 def held_out_nme(net: GraphNet, recipe: Recipe, faces: Faces) -> float:
@@ -154,31 +175,43 @@ def held_out_nme(net: GraphNet, recipe: Recipe, faces: Faces) -> float:
     return float(face_errors(net, recipe, faces.held_out)["inter_ocular"].mean())
 
 
+def measure(name: str, predicted_NL2: NDArray[np.float64] | None, test: PreparedFaces) -> Accuracy:
+    """The figures of every test subset.
+
+    Args:
+        name: of what predicted the landmarks.
+        predicted_NL2: one set of landmarks a test face, in pixels of the network's input; NaN for a face without, None
+            where there is no test face.
+        test: the faces.
+    """
+    if predicted_NL2 is None:
+        return Accuracy(name, {}, ())
+    by_normaliser = errors(predicted_NL2, true_landmarks(test), test.scheme)
+    columns: dict[str, Sequence[Any]] = {"face": test.names, "subsets": [";".join(s) for s in test.subsets]}
+    columns |= {f"nme_{n}": nme_N.tolist() for n, nme_N in by_normaliser.items()}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    official = [key.partition("/")[2] for key in test.expected if "/" in key]
+    order = dict.fromkeys([*official, *test.subset_names])
+    subsets: dict[Normaliser, dict[str, Summary]] = {
+        n: {s: metrics.summarise(nme_N[test.membership(s)], test.expected_count(s) or test.count(s)) for s in order}
+        or {"full": metrics.summarise(nme_N, test.expected_count() or len(test))}
+        for n, nme_N in by_normaliser.items()
+    }
+    return Accuracy(name, subsets, rows, predicted_NL2=predicted_NL2)
+
+
+def true_landmarks(faces: PreparedFaces) -> NDArray[np.float64]:
+    """(N, L, 2) in pixels of the network's input."""
+    true: NDArray[np.float64] = faces.landmarks_NL2.astype(np.float64) - faces.pad
+    return true
+
+
 def evaluate_net(name: str, net: GraphNet, recipe: Recipe, faces: Faces, costs: Costs) -> Evaluation:
     """Cost, held-out NME and the figures of every test subset."""
-    subsets: dict[Normaliser, dict[str, Summary]] = {}
-    rows: list[dict[str, Any]] = []
-    if faces.test is not None:
-        prepared = faces.prepared["test"]
-        by_normaliser = face_errors(net, recipe, faces.test)
-        rows = [
-            {
-                "face": name,
-                "subsets": ";".join(prepared.subsets[i]),
-                **{f"nme_{n}": float(nme_N[i]) for n, nme_N in by_normaliser.items()},
-            }
-            for i, name in enumerate(prepared.names)
-        ]
-        official = [key.partition("/")[2] for key in prepared.expected if "/" in key]
-        order = dict.fromkeys([*official, *prepared.subset_names])
-        for normaliser, nme_N in by_normaliser.items():
-            subsets[normaliser] = {
-                s: metrics.summarise(nme_N[prepared.membership(s)], prepared.expected_count(s) or prepared.count(s))
-                for s in order
-            } or {"full": metrics.summarise(nme_N, prepared.expected_count() or len(prepared))}
+    predicted = None if faces.test is None else predict(net, recipe, faces.test)
     whole, bare = costs.total(net.graph), costs.without_head(net.graph)
     return Evaluation(
-        network=name,
+        **vars(measure(name, predicted, faces.prepared["test"])),
         params=whole.params,
         macs=whole.macs,
         params_no_head=bare.params,
@@ -187,6 +220,4 @@ def evaluate_net(name: str, net: GraphNet, recipe: Recipe, faces: Faces, costs: 
         edges=len(net.graph.edges),
         blocks=len(net.graph.blocks),
         held_out_nme=held_out_nme(net, recipe, faces),
-        subsets=subsets,
-        faces=rows,
     )

@@ -1,26 +1,25 @@
-"""Search, train, prune and evaluate."""
+"""Search, train and prune."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from nasface import engine, plugins, rundir
 from nasface.arch import Architecture, Factors, check_digest
 from nasface.cost import Costs
 from nasface.errors import GraphError
 from nasface.graph import Graph
-from nasface.net import GraphNet, edge_values, slim_net
+from nasface.net import edge_values, slim_net
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
-from nasface.stages.evaluation import Evaluation, Faces, evaluate_net, held_out_nme, load_faces
+from nasface.stages.evaluation import Evaluation, evaluate_net, load_faces
 from nasface.stages.networks import (
     arch_graph,
     build_net,
@@ -32,9 +31,9 @@ from nasface.stages.networks import (
     save_net,
     write_arch,
 )
-from nasface.stages.work import Machine, Work, claim, provenance, use_threads, working_in
-from nasface.step import Batch, Phase, Step
-from nasface.task import heatmap_loss
+from nasface.stages.training import finetune, finish, fit_net, task_step
+from nasface.stages.work import Machine, claim, provenance, working_in
+from nasface.step import Phase
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +54,7 @@ def search(recipe: Recipe, run: RunDir, machine: Machine) -> list[Evaluation]:
         def fit(phases: Sequence[Phase]) -> None:
             number = next(fits)
             title = "search" if number == 1 else f"search-{number}"
-            _fit(net, phases, title, recipe.search.epochs, work, faces)
+            fit_net(net, phases, title, recipe.search.epochs, work, faces)
 
         importance = searcher.search(
             net,
@@ -148,51 +147,3 @@ def prune(source: RunDir, recipe: Recipe, out: RunDir) -> tuple[Costs, Graph]:
     write_arch(out, graph, factors, recipe, source.supernet)
     save_net(out.slim, slim_net(net, graph)[0])
     return costs, graph
-
-
-def evaluate(
-    recipe: Recipe, machine: Machine, networks: Mapping[str, tuple[Architecture | None, Path]]
-) -> list[Evaluation]:
-    """Evaluate networks, given by name as (architecture, or None for the full graph; weights)."""
-    device = engine.pick_device(machine.device)
-    use_threads(recipe)
-    faces = load_faces(recipe, device, machine, training=False)
-    num_landmarks = faces.train.scheme.num_landmarks
-    costs = net_costs(build_net(recipe, num_landmarks, device), recipe)
-    found = []
-    for name, (arch, weights) in networks.items():
-        full = build_net(recipe, num_landmarks, device)  # afresh: inheriting changes the parent's weights
-        graph = full.graph if arch is None else arch_graph(arch, full)
-        found.append(evaluate_net(name, load_net(full, graph, weights), recipe, faces, costs))
-    return found
-
-
-def task_step(recipe: Recipe) -> Step:
-    """Mean squared error of the heatmaps, times the recipe's weight."""
-    task, size = recipe.task, recipe.data.input_size
-
-    def step(net: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        loss = heatmap_loss(net(batch.images_B3HW), batch.landmarks_BL2, size, task.sigma)
-        return {"loss": task.weight * loss, "mse": loss}
-
-    return step
-
-
-def finetune(net: GraphNet, work: Work, faces: Faces) -> None:
-    """Train factors and weights of one network together, as the recipe's section `finetune` says."""
-    plan = work.recipe.finetune
-    phase = Phase("weights", tuple(net.parameters()), plan.optimizer, task_step(work.recipe))
-    _fit(net, [phase], "finetune", plan.epochs, work, faces)
-
-
-def finish(work: Work, found: Sequence[Evaluation]) -> None:
-    """Write the final figures and the error of every test face."""
-    rows = [{"network": e.network, **row} for e in found for row in e.faces]
-    if rows:
-        rundir.write_rows(work.run.errors, rows)
-    work.finish({e.network: e.as_dict() for e in found})
-
-
-def _fit(net: GraphNet, phases: Sequence[Phase], title: str, epochs: int, work: Work, faces: Faces) -> None:
-    validate = partial(held_out_nme, recipe=work.recipe, faces=faces)
-    work.fit(net, phases, title, epochs, faces.train, faces.prepared["train"].key, validate)

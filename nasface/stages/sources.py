@@ -80,7 +80,9 @@ def read_source(path: Path) -> Source:
 def required(path: Path, what: str) -> Path:
     """`path`, or a RunError when there is no such file."""
     if not path.exists():
-        raise RunError(f"{path} does not exist; expected {what} made by `nasface search`, `train` or `prune`")
+        raise RunError(
+            f"{path} does not exist; expected {what} made by `nasface search`, `train`, `prune` or another command"
+        )
     return path
 
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import nn
 
 from nasface import __version__, engine, rundir
 from nasface import recipe as recipes
 from nasface.data.augment import DeviceFaces
 from nasface.engine import Progress, Row, Settings
-from nasface.errors import NasfaceError, RunError
+from nasface.errors import NasfaceError, RunBusyError, RunError
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.step import Phase
@@ -124,7 +125,9 @@ class Work:
 
 
 @contextmanager
-def working_in(run: RunDir, recipe: Recipe, machine: Machine, job: Mapping[str, str]) -> Iterator[Work]:
+def working_in(
+    run: RunDir, recipe: Recipe, machine: Machine, job: Mapping[str, str], shared: bool = False
+) -> Iterator[Work]:
     """Claim the run folder for a job, and log into it while the stage works.
 
     Args:
@@ -132,23 +135,41 @@ def working_in(run: RunDir, recipe: Recipe, machine: Machine, job: Mapping[str, 
         recipe: of the run.
         machine: what it runs on.
         job: which command works here and on what; with the recipe, it decides whether a run goes on.
+        shared: whether several processes may work in the folder at a time.
 
     Raises:
         RunError: when the folder holds another run.
+        RunBusyError: when another process works in it.
     """
     device = engine.pick_device(machine.device)
-    claim(run, recipe, job)
-    use_threads(recipe)
-    with _logging_to(run), _events(run, machine) as writer:
-        log.info(
-            "nasface %s, torch %s, %s with %d threads, recipe %s, seed %d",
-            __version__, torch.__version__, device, torch.get_num_threads(), recipe.digest, recipe.seed,
-        )  # fmt: skip
-        try:
-            yield Work(recipe, run, machine, device, writer=writer)
-        except NasfaceError as err:
-            log.error("%s", err)
-            raise
+    with nullcontext() if shared else _alone_in(run):
+        claim(run, recipe, job)
+        use_threads(recipe)
+        with _logging_to(run), _events(run, machine) as writer:
+            log.info(
+                "nasface %s, torch %s, %s with %d threads, recipe %s, seed %d",
+                __version__, torch.__version__, device, torch.get_num_threads(), recipe.digest, recipe.seed,
+            )  # fmt: skip
+            try:
+                yield Work(recipe, run, machine, device, writer=writer)
+            except NasfaceError as err:
+                log.error("%s", err)
+                raise
+
+
+@contextmanager
+def _alone_in(run: RunDir) -> Iterator[None]:
+    """Keep other processes out of a run folder; the system lets go of the lock when this one dies."""
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+        with FileLock(run.path / ".lock", timeout=0):
+            yield
+    except Timeout as err:
+        raise RunBusyError(
+            f"another process works in {run.path}; wait for it, or choose another folder with --out"
+        ) from err
+    except NotImplementedError:  # a file system without locks
+        yield
 
 
 def claim(run: RunDir, recipe: Recipe, job: Mapping[str, str]) -> None:

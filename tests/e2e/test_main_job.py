@@ -83,9 +83,9 @@ def test_the_slim_weights_are_physically_smaller_and_fit_the_arch(searched: Path
     assert sum(v.size for v in slim.values()) < sum(v.size for v in supernet.values())
     counted = json.loads(nasface("count", "--arch", searched / "arch.json", "--json"))
     assert counted["params"] == json.loads((searched / "metrics.json").read_text())["networks"]["slim"]["params"]
-    again = json.loads(nasface("evaluate", searched, "--json", "--workers", 1, env=cache))
+    (again,) = json.loads(nasface("evaluate", searched, "--json", "--workers", 1, env=cache))["runs"]
     before = json.loads((searched / "metrics.json").read_text())["networks"]
-    assert again["slim"]["held_out_nme"] == pytest.approx(before["slim"]["held_out_nme"], rel=1e-6)
+    assert again["networks"]["slim"]["held_out_nme"] == pytest.approx(before["slim"]["held_out_nme"], rel=1e-6)
 
 
 def test_the_same_search_again_gives_the_same_factors(searched: Path, tmp_path: Path, cache: dict[str, str]):

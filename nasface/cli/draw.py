@@ -1,0 +1,41 @@
+"""draw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from nasface.cli.group import main
+from nasface.cli.options import FILE
+
+
+@main.command(short_help="Draw the network of an arch.json.")
+@click.argument("arch", type=FILE)
+@click.option("--out", type=FILE, help="File to write: .svg, .png or .pdf; by default an .svg beside the arch.json.")
+@click.option("--heatmap", is_flag=True, help="The factors as heat maps, instead of the graph.")
+@click.option("--title", default="", help="Title of the figure.")
+def draw(arch: Path, out: Path | None, heatmap: bool, title: str) -> None:
+    """Draw the network of an arch.json inside its search space.
+
+    Edges are as wide as their factors |alpha|, which are read from the factors.json of the run, or else from the
+    weights beside the arch.json.
+
+    \b
+    Examples:
+      nasface draw runs/mini/arch.json
+      nasface draw runs/mini/arch.json --heatmap --out factors.png
+    """
+    from nasface import plugins, stages
+    from nasface.report import drawing, write
+
+    source = stages.read_source(arch)
+    full = plugins.space(source.arch.space, source.arch.options).graph
+    kept = source.arch.subgraph(full)
+    values, whence = drawing.read_alphas(source, full, kept)
+    if heatmap:
+        figure = drawing.alpha_heatmap(full, kept, values or {}, title)
+    else:
+        figure = drawing.architecture(full, kept, values, title)
+    click.echo(f"factors: {whence or 'none found, all edges are drawn alike'}", err=True)
+    click.echo(str(write(figure, out or arch.with_suffix(".svg"))))

@@ -1,0 +1,61 @@
+"""experiment."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from nasface.cli.group import main
+from nasface.cli.options import FOLDER, Place, json_option, machine_options
+
+
+@main.command(short_help="Several runs over seeds, to one table: Figure 6, Table 6.")
+@click.argument("name")
+@click.option("--data-root", type=FOLDER, help="Folder of the data set.")
+@click.option("--seed", "seeds", type=click.IntRange(0), multiple=True, help="Instead of the experiment's seeds.")
+@click.option("--only", multiple=True, metavar="RUN", help="Work on these runs; the others wait.")
+@click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change a value of every run's recipe.")
+@click.option("--out", type=FOLDER, help="Folder of the experiment; by default runs/NAME.")
+@machine_options
+@json_option
+def experiment(
+    name: str,
+    data_root: Path | None,
+    seeds: tuple[int, ...],
+    only: tuple[str, ...],
+    overrides: tuple[str, ...],
+    out: Path | None,
+    place: Place,
+    as_json: bool,
+) -> None:
+    """Do all runs of an experiment (a recipe with a section `experiment`, by NAME or as a YAML file).
+
+    Given again, it goes on where it stopped. Several processes may share one --out: what one works on, the others leave
+    alone. results.csv has a row for each network.
+
+    \b
+    Examples:
+      nasface experiment figure6-mini --data-root data/300w
+      nasface experiment table6-mini --data-root data/300w --seed 0 --set training.threads=2
+    """
+    from nasface import stages, terminal
+    from nasface.report.experiment import experiment_figures
+
+    folder = out or Path("runs") / Path(name).stem
+    planned = stages.read_experiment(name, data_root, overrides, seeds)
+    with place.machine(as_json) as machine:
+        table = stages.run_experiment(planned, folder, machine, only)
+    drawn = experiment_figures(planned, folder)
+    if as_json:
+        click.echo(json.dumps(json.loads(table.to_json(orient="records")), indent=1))
+        return
+    if len(table):
+        terminal.show(terminal.frame(stages.summary(table), f"{name}: mean and deviation over seeds"))
+        for part in planned.plan.sweeps:
+            if (table["part"] == part).any():
+                title = f"{name}, sweep {part}: best held-out NME within a budget of MACs"
+                terminal.show(terminal.frame(stages.at_equal_macs(table, part), title))
+    for path in (folder / "results.csv", *drawn):
+        click.echo(f"written: {path}")

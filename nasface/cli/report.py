@@ -1,0 +1,49 @@
+"""report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from nasface.cli.group import main
+from nasface.cli.options import FILE, FOLDER, Place, json_option, machine_options
+
+
+@main.command(short_help="One HTML page about a run.")
+@click.argument("run", type=FOLDER)
+@click.option("--out", type=FILE, help="The page; by default RUN/report.html. Figures go to figures/ beside it.")
+@click.option("--data-root", type=FOLDER, help="Folder of the data set, where it is not the run's.")
+@click.option("--no-faces", is_flag=True, help="Leave face images out, so that the page can be shared.")
+@machine_options
+@json_option
+def report(run: Path, out: Path | None, data_root: Path | None, no_faces: bool, place: Place, as_json: bool) -> None:
+    """Write a self-contained HTML page about a RUN of search, train, prune, distill, select or sweep-thresholds.
+
+    It shows what there is: headline figures, the sweep of the run as an interactive plot of cost against error,
+    errors by test subset, drawings, training curves, example faces, recipe and origin. No network is needed to read
+    it. The figures are written as SVG and PNG too.
+
+    \b
+    Examples:
+      nasface report runs/mini
+      nasface report runs/mini --no-faces --out mini.html
+    """
+    from nasface.report.html import write_report
+
+    with place.machine(as_json) as machine:
+        written = write_report(run, out, machine=machine, data_root=data_root, faces=not no_faces)
+    if as_json:
+        content = {
+            "page": str(written.page),
+            "bytes": written.page.stat().st_size,
+            "figures": [str(path) for path in written.figures],
+            "missing": dict(written.missing),
+        }
+        click.echo(json.dumps(content, indent=1))
+        return
+    for part, why in written.missing.items():
+        click.echo(f"without {part}: {why}")
+    click.echo(f"{len(written.figures)} figures: {written.page.parent / 'figures'}" if written.figures else "no figure")
+    click.echo(f"report: {written.page} ({written.page.stat().st_size / 1e6:.1f} MB)")

@@ -1,0 +1,195 @@
+"""What a run folder holds, read as far as it is there; of each part that is not, why and the command that makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from nasface import plugins, rundir
+from nasface import recipe as recipes
+from nasface.arch import Architecture, Factors
+from nasface.cost import Costs, count_space
+from nasface.errors import NasfaceError, RunError
+from nasface.recipe import Recipe
+from nasface.rundir import RunDir
+from nasface.stages.networks import check_size, read_arch, read_factors
+from nasface.stages.selection import read_table
+
+T = TypeVar("T")
+Networks = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep: its table as `selection.read_table` gives it, and the architectures of its networks by id."""
+
+    table: pd.DataFrame
+    archs: Mapping[str, Architecture]
+
+
+@dataclass(frozen=True)
+class Content:
+    """A run folder as read. A part that is missing is None or empty.
+
+    Attributes:
+        run: the folder.
+        job: the command that made it, such as 'search'; empty where it does not say.
+        recipe, recipe_text: resolved, and as it stands in the file.
+        metrics: metrics.json.
+        epochs: metrics.csv.
+        errors: errors.csv: a row for each network and test face, NMEs as shares.
+        arch: the chosen network.
+        factors: of the run, or of the one that its networks were pruned from.
+        sweep: of the folder itself, or below it.
+        costs: of all parts of the search space.
+        missing: by part, one sentence.
+    """
+
+    run: RunDir
+    job: str
+    recipe: Recipe | None
+    recipe_text: str
+    metrics: Mapping[str, Any]
+    epochs: pd.DataFrame | None
+    errors: pd.DataFrame | None
+    arch: Architecture | None
+    factors: Factors | None
+    sweep: Sweep | None
+    costs: Costs | None
+    missing: Mapping[str, str]
+
+    @property
+    def networks(self) -> Networks:
+        """Figures of metrics.json by network."""
+        found: Networks = self.metrics.get("networks", {})
+        return found
+
+    @property
+    def subject(self) -> str:
+        """The network that the report is about: the slim one, else the last that was evaluated."""
+        names = list(self.networks)
+        return "slim" if "slim" in names or not names else names[-1]
+
+
+def read(folder: Path) -> Content:
+    """Read a folder that search, train, prune, distill, select or sweep-thresholds has filled.
+
+    Raises:
+        RunError: when there is nothing in it to report on.
+    """
+    run = RunDir(folder)
+    missing: dict[str, str] = {}
+
+    def part(name: str, make: Callable[[], T | None]) -> T | None:
+        try:
+            return make()
+        except NasfaceError as err:
+            missing[name] = str(err)
+            return None
+
+    job = str((part("job", lambda: _object(run.job)) or {}).get("job", ""))
+    recipe_text = part("recipe", lambda: rundir.read_text(run.recipe, "a recipe")) or ""
+    recipe = part("recipe", lambda: recipes.load(str(run.recipe)) if recipe_text else None)
+    sweep = part("sweep", lambda: _sweep(run))
+    arch = part("architecture", lambda: _arch(run, sweep))
+    example = arch or next(iter(sweep.archs.values()), None) if sweep else arch
+    factors = part("factors", lambda: _factors(run, example))
+    metrics = part("figures", lambda: _metrics(run, job, sweep))
+    epochs = part("training", lambda: _rows(run.metrics_csv, "epoch"))
+    errors = part("errors", lambda: _rows(run.errors, "network", "face", "nme_inter_ocular"))
+    if all(found is None for found in (sweep, arch, factors, metrics, epochs, errors)):
+        faults = [text for name, text in missing.items() if name not in ("recipe", "job")]
+        if any(path.is_file() for path in (run.metrics, run.metrics_csv, run.errors, run.factors, run.arch)):
+            raise RunError(f"{folder} holds nothing that can be read: {faults[0]}")
+        raise RunError(
+            f"{folder} holds nothing to report on; give a run folder that `nasface search`, `train`, `prune`, "
+            "`distill` or `sweep-thresholds` has filled"
+        )
+    return Content(
+        run=run,
+        job=job,
+        recipe=recipe,
+        recipe_text=recipe_text,
+        metrics=metrics or {},
+        epochs=epochs,
+        errors=errors,
+        arch=arch,
+        factors=factors,
+        sweep=sweep,
+        costs=part("costs", lambda: _costs(run, recipe, example, factors)),
+        missing=missing,
+    )
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """A JSON object; an empty one where there is no file."""
+    content = rundir.read_json(path, "a JSON object") if path.is_file() else {}
+    if not isinstance(content, dict):
+        raise RunError(f"{path} holds a {type(content).__name__}; expected an object as nasface writes it")
+    return content
+
+
+def _rows(path: Path, *columns: str) -> pd.DataFrame | None:
+    """A csv with these columns at least; None where there is no file."""
+    if not path.is_file():
+        return None
+    try:
+        rows = pd.read_csv(path, dtype=dict.fromkeys(("network", "face", "subsets", "stage", "phase"), str))
+    except (OSError, ValueError) as err:  # pandas' parser errors and what is no UTF-8 are ValueErrors
+        raise RunError(f"cannot read {path} ({' '.join(str(err).split())}); let its run write it again") from err
+    if absent := [name for name in columns if name not in rows]:
+        raise RunError(f"{path} has no column '{absent[0]}'; let its run write it again")
+    return rows
+
+
+def _metrics(run: RunDir, job: str, sweep: Sweep | None) -> dict[str, Any] | None:
+    metrics = _object(run.metrics)
+    if not metrics and sweep is None:
+        if run.arch.is_file() and job not in ("search", "train", "distill"):
+            raise RunError(
+                f"the network has not been evaluated; `nasface train --arch {run.arch}` tunes and evaluates it"
+            )
+        raise RunError(f"the run has not finished; give its command again with --out {run.path} to go on")
+    return metrics or None
+
+
+def _sweep(run: RunDir) -> Sweep | None:
+    folder = next((place for place in (run.path, run.path / "sweep") if (place / "pareto.csv").is_file()), None)
+    if folder is None:
+        if run.factors.is_file():
+            raise RunError(f"no sweep yet; `nasface sweep-thresholds {run.path}` makes many networks of this search")
+        return None
+    table = read_table(folder)
+    paths = {row.network: folder / row.arch for row in table.itertuples() if isinstance(row.arch, str)}
+    return Sweep(table, {name: read_arch(path) for name, path in paths.items() if path.is_file()})
+
+
+def _arch(run: RunDir, sweep: Sweep | None) -> Architecture | None:
+    if run.arch.is_file():
+        return read_arch(run.arch)
+    if sweep is None and run.factors.is_file():
+        raise RunError(f"no network was chosen; `nasface prune {run.path} --share 0.5 --out DIR` chooses one")
+    return None
+
+
+def _factors(run: RunDir, arch: Architecture | None) -> Factors | None:
+    origin = RunDir(Path(str(arch.provenance.get("run", run.path)))) if arch else run
+    path = next((place.factors for place in (run, origin) if place.factors.is_file()), None)
+    return None if path is None else read_factors(path)
+
+
+def _costs(run: RunDir, recipe: Recipe | None, arch: Architecture | None, factors: Factors | None) -> Costs:
+    if known := arch or factors:
+        space, landmarks = plugins.space(known.space, known.options), known.num_landmarks
+    elif recipe is not None:
+        space = plugins.space(recipe.space.name, recipe.space.options)
+        landmarks = int(rundir.read_tensors(run.supernet)[1].get("num_landmarks", 0))
+    else:
+        raise RunError("no file says which search space this is; `nasface search` and `prune` write one")
+    size = arch.input_size if arch else recipe.data.input_size if recipe else 256
+    check_size(size, space)
+    return count_space(space, landmarks, size)

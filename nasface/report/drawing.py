@@ -1,0 +1,320 @@
+"""Drawings of graphs: a sub-network inside its search space, and the factors of its edges as heat maps.
+
+Columns are stages, rows are resolutions, the finest on top. Where a stage holds several nodes of one resolution, its
+column is split: a node stands right of its parents of the same stage.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import FancyBboxPatch, Patch, PathPatch, Rectangle
+from matplotlib.path import Path as Curve
+
+from nasface import rundir
+from nasface.arch import check_digest
+from nasface.errors import GraphError, RunError
+from nasface.graph import Edge, Graph, Node
+from nasface.report import PAGE, Colour, styled
+from nasface.rundir import RunDir
+from nasface.stages import Source
+from nasface.stages.networks import read_factors
+
+__all__ = ["Layout", "alpha_heatmap", "architecture", "layout", "read_alphas"]
+
+Look = dict[str, Any]
+"""Properties of a matplotlib artist."""
+
+_WIDTH, _HEIGHT = 0.52, 0.36  # of a node's box, in columns and rows
+_INK, _FAINT, _NO_FACTOR = "#404040", "#b0b0b0", "#d4d4d4"
+_GONE: Look = {"color": _FAINT, "linewidth": 0.4, "linestyle": (0, (3, 2))}
+_FIXED: Look = {"color": Colour.orange, "linewidth": 1.2}
+_SHADES = LinearSegmentedColormap.from_list("factors", ["#e3eef7", "#6baed6", "#1f6db0", "#08244f"])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where nodes stand.
+
+    Attributes:
+        place: (column, row) by node, no two alike.
+        stages: (stage, first column, last column), from left to right.
+        strides: by row.
+    """
+
+    place: Mapping[str, tuple[int, int]]
+    stages: tuple[tuple[int, int, int], ...]
+    strides: tuple[int, ...]
+
+    @property
+    def columns(self) -> int:
+        """Number of columns."""
+        return self.stages[-1][2] + 1
+
+    def name(self, column: int) -> str:
+        """The stage of a column, with a letter where the stage has several."""
+        stage, first, last = next(entry for entry in self.stages if entry[1] <= column <= entry[2])
+        return f"{stage}{chr(ord('a') + column - first)}" if last > first else str(stage)
+
+
+def layout(graph: Graph) -> Layout:
+    """Columns and rows of a graph's nodes."""
+    strides = tuple(sorted({node.stride for node in graph.nodes}))
+    place: dict[str, tuple[int, int]] = {}
+    stages = []
+    start = 0
+    for stage in sorted({node.stage for node in graph.nodes}):
+        for node in (n for n in graph.nodes if n.stage == stage):
+            before = [place[name][0] for name in graph.parents[node.id] if graph.node[name].stage == stage]
+            column, row = max(before, default=start - 1) + 1, strides.index(node.stride)
+            while (column, row) in place.values():
+                column += 1
+            place[node.id] = (column, row)
+        end = max(column for column, _ in place.values())
+        stages.append((stage, start, end))
+        start = end + 1
+    return Layout(place, tuple(stages), strides)
+
+
+@styled
+def architecture(full: Graph, kept: Graph, values: Mapping[Edge, float] | None = None, title: str = "") -> Figure:
+    """A sub-network inside its search space (the paper's Figures 2 and 7).
+
+    Args:
+        full: the graph of the space.
+        kept: a sub-graph of it; `full` itself draws the whole space.
+        values: alpha by edge: width and opacity of a kept edge grow with its magnitude. None draws all alike.
+        title: of the figure; on its right stands how much is kept.
+
+    Raises:
+        GraphError: when `kept` is no sub-graph of `full`.
+    """
+    _check(full, kept)
+    grid = layout(full)
+    rows = len(grid.strides)
+    figure = Figure(figsize=(max(PAGE, 0.42 * (grid.columns + 2.6)), 0.52 * rows + 1.0), layout="constrained")
+    axes = figure.subplots()
+    axes.set_axis_off()
+    axes.set(xlim=(-1.95, grid.columns + 0.4), ylim=(rows - 0.5, -0.85))
+    for i, (stage, first, last) in enumerate(grid.stages):
+        if i % 2:
+            axes.axvspan(first - 0.5, last + 0.5, color="#f5f5f5", linewidth=0, zorder=0)
+        axes.text((first + last) / 2, -0.68, str(stage), ha="center", va="center", color=_INK)
+    axes.text(-0.62, -0.68, "stage", ha="right", va="center", color=_INK)
+    for row, stride in enumerate(grid.strides):
+        axes.text(-1.62, row, f"1/{stride}", ha="right", va="center", color=_INK)
+    shown = _edges(axes, full, kept, values, grid)
+    for node in full.nodes:
+        _node(axes, node, grid, node.id in kept.node)
+    _ends(axes, full, kept, grid)
+    axes.set_title(title or " ", loc="left", fontweight="bold")
+    counts = f"{len(kept.edges)} of {len(full.edges)} edges, {len(kept.blocks)} of {len(full.blocks)} prunable blocks"
+    axes.set_title(counts, loc="right")
+    figure.legend(handles=_legend(full, kept, shown), loc="outside lower center", ncols=4, columnspacing=1.5)
+    return figure
+
+
+def _edges(
+    axes: Axes, full: Graph, kept: Graph, values: Mapping[Edge, float] | None, grid: Layout
+) -> dict[Edge, float]:
+    """Draw all edges, the strongest on top; gives the magnitudes that widths stand for."""
+    chosen = set(kept.edges)
+    shown = {edge: abs(values[edge]) for edge in kept.prunable if edge in values} if values else {}
+    largest = max(shown.values(), default=0) or 1
+    for edge in sorted(full.edges, key=lambda edge: shown.get(edge, 0)):
+        if edge not in chosen:
+            state, look = "pruned", {**_GONE, "alpha": 0.6}
+        elif edge in full.fixed:
+            state, look = "fixed", _FIXED
+        else:
+            state, look = "kept", _strong(shown.get(edge, 0.5 * largest) / largest)
+        curve = PathPatch(_curve(*(grid.place[end] for end in edge)), fill=False, capstyle="butt", **look)
+        curve.set(gid=f"{state}:{edge[0]}->{edge[1]}", zorder=1 if state == "pruned" else 2)
+        axes.add_patch(curve)
+    return shown
+
+
+def _strong(share: float) -> Look:
+    """Of an edge with so much of the largest factor."""
+    return {"color": Colour.blue, "linewidth": 0.3 + 2.2 * share, "alpha": 0.3 + 0.65 * share}
+
+
+def _curve(src: tuple[int, int], dst: tuple[int, int]) -> Curve:
+    """From the right side of a box to the left side of another; over the boxes between two of the same row."""
+    (x0, y0), (x1, y1) = src, dst
+    lean = 0.09 * np.clip(y1 - y0, -1.5, 1.5)  # edges of a node start and end apart
+    start, end = (x0 + _WIDTH / 2, y0 + lean), (x1 - _WIDTH / 2, y1 - lean)
+    reach = 0.55 * (end[0] - start[0])
+    bow = -0.75 if y0 == y1 and x1 - x0 > 1 else 0.0
+    return Curve(
+        [start, (start[0] + reach, start[1] + bow), (end[0] - reach, end[1] + bow), end],
+        [Curve.MOVETO, Curve.CURVE4, Curve.CURVE4, Curve.CURVE4],
+    )
+
+
+def _node(axes: Axes, node: Node, grid: Layout, is_kept: bool) -> None:
+    column, row = grid.place[node.id]
+    box = _box(column, row, 1, _node_look(is_kept, node.block))
+    box.set(gid=f"{'node' if is_kept else 'pruned-node'}:{node.id}", zorder=4 if is_kept else 1.5)
+    axes.add_patch(box)
+    colour = Colour.black if is_kept else _FAINT
+    axes.text(column, row, str(node.channels), ha="center", va="center", fontsize=6, color=colour, zorder=box.zorder)
+
+
+def _node_look(is_kept: bool, block: bool) -> Look:
+    if not is_kept:
+        return {"facecolor": "white", "edgecolor": _FAINT, "linewidth": 0.5, "linestyle": _GONE["linestyle"]}
+    return {"facecolor": "#cfe5f3" if block else "white", "edgecolor": Colour.blue, "linewidth": 0.8}
+
+
+def _box(column: float, row: float, rows: float, look: Look) -> FancyBboxPatch:
+    """A rounded box of so many rows around a place."""
+    height = _HEIGHT + rows - 1
+    corner = (column - _WIDTH / 2, row - height / 2)
+    return FancyBboxPatch(corner, _WIDTH, height, boxstyle="round,pad=0,rounding_size=0.12", zorder=4, **look)
+
+
+def _ends(axes: Axes, full: Graph, kept: Graph, grid: Layout) -> None:
+    """Stem and head, and what they feed and read."""
+    look = {"facecolor": Colour.light, "edgecolor": _INK, "linewidth": 0.8}
+    for word, names, used, column, side in (
+        ("stem", full.inputs, kept.inputs, -1.1, -_WIDTH / 2),
+        ("head", full.outputs, kept.outputs, grid.columns + 0.1, _WIDTH / 2),
+    ):
+        rows = [grid.place[name][1] for name in names]
+        top, bottom = min(rows), max(rows)
+        middle = (top + bottom) / 2
+        axes.add_patch(_box(column, middle, bottom - top + 1, look))
+        turn = 90 if bottom > top else 0
+        axes.text(column, middle, word, ha="center", va="center", fontsize=6, rotation=turn, zorder=5)
+        for name in names:
+            x, y = grid.place[name]
+            line: Look = {"color": _INK, "linewidth": 0.8} if name in used else _GONE
+            axes.plot([x + side, column - side], [y, y], zorder=2, gid=f"{word}:{name}", **line)
+
+
+def _legend(full: Graph, kept: Graph, shown: Mapping[Edge, float]) -> list[Patch | Line2D]:
+    """What the drawing has, the largest and the smallest factor among it."""
+    blocks = [
+        Patch(label="encoder block (channels)", **_node_look(True, True)),
+        Patch(label="fuses only", **_node_look(True, False)),
+    ]
+    lines = []
+    if len(kept.edges) < len(full.edges):
+        lines.append(Line2D([], [], label="pruned", **_GONE))
+    if kept.fixed:
+        lines.append(Line2D([], [], label="fixed edge", **_FIXED))
+    values = sorted({max(shown.values()), min(shown.values())}, reverse=True) if shown else []
+    lines += [Line2D([], [], label=f"edge, |α| = {v:.2g}", **_strong(v / (values[0] or 1))) for v in values]
+    if not values:
+        lines.append(Line2D([], [], label="edge", **_strong(0.5)))
+    return [*blocks, *lines]
+
+
+@styled
+def alpha_heatmap(full: Graph, kept: Graph, values: Mapping[Edge, float], title: str = "") -> Figure:
+    """|alpha| of every edge: a panel for each pair of columns that edges join, source by target resolution.
+
+    Args:
+        full: the graph of the space.
+        kept: a sub-graph of it; the cells of other edges are crossed out.
+        values: alpha by edge; a cell is grey where there is none, as for fixed edges.
+        title: of the figure.
+
+    Raises:
+        GraphError: when `kept` is no sub-graph of `full`, or no edge of `full` has a value.
+    """
+    _check(full, kept)
+    known = {edge: abs(values[edge]) for edge in full.edges if edge in values}
+    if not known:
+        raise GraphError("no edge of the graph has a factor, so there is no heat map to draw; give those of its search")
+    grid = layout(full)
+    panels: dict[tuple[int, int], list[Edge]] = {}
+    for src, dst in full.edges:
+        panels.setdefault((grid.place[src][0], grid.place[dst][0]), []).append((src, dst))
+    rows = math.ceil(len(panels) / 10)
+    columns = math.ceil(len(panels) / rows)
+    side = (PAGE - 1.0) / max(columns, 6)
+    figure = Figure(figsize=(side * columns + 1.0, rows * (side + 0.3) + 0.45), layout="constrained")
+    every = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)
+    shades = Normalize(0, max(known.values()) or 1)
+    names = [f"1/{stride}" for stride in grid.strides]
+    chosen = set(kept.edges)
+    for axes, ((before, after), edges) in zip(every, sorted(panels.items()), strict=False):
+        cells = {edge: (grid.place[edge[1]][1], grid.place[edge[0]][1]) for edge in edges}  # x is the target's row
+        table = np.full((len(names), len(names)), np.nan)
+        for edge, (x, y) in cells.items():
+            if edge in known:
+                table[y, x] = known[edge]
+            else:
+                axes.add_patch(Rectangle((x, y), 1, 1, color=_NO_FACTOR, linewidth=0))
+        mesh = axes.pcolormesh(table, cmap=_SHADES, norm=shades, edgecolors="white", linewidth=0.5)
+        gone = np.array([cell for edge, cell in cells.items() if edge not in chosen]).reshape(-1, 2) + 0.5
+        axes.plot(*gone.T, "x", color=Colour.red, markersize=30 * side / len(names), markeredgewidth=0.9, gid="pruned")
+        axes.set_title(f"{grid.name(before)} → {grid.name(after)}", pad=2)
+        axes.set(xlim=(0, len(names)), ylim=(len(names), 0), aspect="equal")
+        axes.set_xticks(np.arange(len(names)) + 0.5, names, rotation=90, fontsize=5.5)
+        axes.set_yticks(np.arange(len(names)) + 0.5, names, fontsize=5.5)
+        axes.tick_params(length=0, pad=1)
+        axes.spines[:].set_visible(False)
+    for axes in every[len(panels) :]:
+        axes.set_axis_off()
+    figure.colorbar(mesh, ax=every, label="|α|", fraction=0.05, pad=0.01).outline.set_visible(False)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=7.5, fontweight="bold")
+    figure.supxlabel("target resolution", fontsize=7)
+    figure.supylabel("source resolution", fontsize=7)
+    keys: list[Patch | Line2D] = []
+    if len(kept.edges) < len(full.edges):
+        keys.append(Line2D([], [], linestyle="none", marker="x", color=Colour.red, markersize=4, label="pruned"))
+    if len(known) < len(full.edges):
+        keys.append(Patch(color=_NO_FACTOR, label="no factor"))
+    if keys:
+        figure.legend(handles=keys, loc="outside upper right", ncols=2)
+    return figure
+
+
+def read_alphas(source: Source, full: Graph, kept: Graph) -> tuple[dict[Edge, float] | None, str]:
+    """The factors that an architecture was chosen by, or else those it has now.
+
+    Looked for in factors.json beside the arch.json and in the run that it was pruned from, then in the network's own
+    weights, then in the supernet's.
+
+    Returns:
+        alpha by edge and the file it comes from; None and an empty string where none is left.
+
+    Raises:
+        RunError, GraphError: when a file is there but cannot be used.
+    """
+    run = Path(str(source.arch.provenance.get("run", source.path.parent)))
+    for folder in (source.path.parent, run):
+        if (path := RunDir(folder).factors).exists():
+            factors = read_factors(path)
+            check_digest(str(path), factors.graph_digest, full)
+            return dict(factors.alpha), str(path)
+    own = source.trained_weights()
+    graph = kept if own else full
+    try:
+        weights = own or source.weights()
+    except RunError:
+        return None, ""
+    alpha = rundir.read_tensors(weights)[0].get("alpha")
+    if alpha is None or alpha.shape != (len(graph.prunable),):
+        raise RunError(f"{weights} does not hold one factor for each of {len(graph.prunable)} edges; move it away")
+    return dict(zip(graph.prunable, alpha.tolist(), strict=True)), str(weights)
+
+
+def _check(full: Graph, kept: Graph) -> None:
+    if strange := set(kept.edges) - set(full.edges):
+        raise GraphError(
+            f"edge {' -> '.join(min(strange))} of the sub-network is no edge of the space; draw a network in its own"
+        )

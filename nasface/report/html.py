@@ -1,0 +1,243 @@
+"""The report of a run: one HTML page that needs nothing else to be read, and its figures as files beside it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+
+from nasface import __version__, engine, rundir, stages
+from nasface.data.augment import on_device
+from nasface.errors import DataError, NasfaceError
+from nasface.graph import Graph
+from nasface.report import drawing, figures, overview
+from nasface.report.content import Content, read
+from nasface.report.tradeoff import measured, tradeoff
+from nasface.stages import Machine, evaluation
+from nasface.stages.networks import arch_graph, build_net, load_net
+
+HERE = Path(__file__).parent
+EXAMPLES = 6  # faces of a kind: a row of the figure
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written.
+
+    Attributes:
+        page: the HTML file.
+        figures: the files beside it.
+        missing: by part that the page lacks, one sentence.
+    """
+
+    page: Path
+    figures: tuple[Path, ...]
+    missing: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure: its name, what it shows in words, and what draws it. A photo goes onto the page as pixels."""
+
+    name: str
+    caption: str
+    draw: Callable[[], Figure]
+    photo: bool = False
+
+
+def write_report(
+    folder: Path,
+    out: Path | None = None,
+    *,
+    machine: Machine | None = None,
+    data_root: Path | None = None,
+    faces: bool = True,
+) -> Report:
+    """Write the report of a run or sweep folder: the page, and each figure as SVG and PNG in `figures/` beside it.
+
+    Args:
+        folder: filled by search, train, prune, distill, select or sweep-thresholds.
+        out: the page; by default report.html in the folder.
+        machine: on which example faces are prepared and predicted.
+        data_root: where the data set lies, if not where the recipe says.
+        faces: show example faces; without, neither page nor figures hold the image of a person.
+
+    Raises:
+        RunError: when the folder holds nothing to report on, or the page cannot be written.
+    """
+    content = read(folder)
+    page = out or folder / "report.html"
+    missing = dict(content.missing)
+    graph = content.costs.space.graph if content.costs else None
+    trade = None if content.sweep is None else tradeoff(content.sweep, graph)
+    pictures = list(_pictures(content, trade))
+    if not faces:
+        missing["faces"] = "left out by --no-faces"
+    elif content.errors is not None and content.networks:
+        caption = (
+            f"Test faces with the lowest, middle and greatest inter-ocular NME of the network ‘{content.subject}’."
+        )
+        draw = partial(_faces, content, machine or Machine(), data_root)
+        pictures.append(Picture("faces", caption, draw, photo=True))
+    shown: dict[str, dict[str, Any]] = {}
+    files: list[Path] = []
+    for picture in pictures:
+        try:
+            figure = picture.draw()
+        except NasfaceError as err:
+            missing[picture.name] = str(err)
+            continue
+        files += figures.save(figure, page.parent / "figures" / picture.name)
+        image = _photo(figure, picture.caption) if picture.photo else Markup(figures.svg(figure, picture.name))
+        shown[picture.name] = {"name": picture.name, "caption": picture.caption, "image": image}
+    try:
+        costs = overview.costs(content)
+    except NasfaceError as err:
+        costs, missing["costs"] = None, str(err)
+    rundir.write_text(page, _render(content, trade=trade, pictures=shown, costs=costs, missing=missing))
+    return Report(page, tuple(files), missing)
+
+
+def _render(content: Content, **parts: Any) -> str:
+    """The page. Every text is escaped, and the browser is told to run the one script and to load nothing."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["code"] = _code
+    script = (HERE / "page.js").read_text(encoding="utf-8")
+    return environment.get_template("page.html.j2").render(
+        title=content.run.path.resolve().name,
+        content=content,
+        tiles=overview.tiles(content),
+        facts=overview.facts(content),
+        accuracy=overview.accuracy(content),
+        provenance=overview.provenance(content),
+        version=__version__,
+        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        **parts,
+    )
+
+
+def _code(text: str) -> Markup:
+    """Text with `commands` set as code."""
+    parts = str(escape(text)).split("`")
+    return Markup("".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts)))
+
+
+def _pictures(content: Content, trade: Mapping[str, Any] | None) -> Iterator[Picture]:
+    """What there is to draw, the faces apart."""
+    if content.sweep is not None and trade and trade["axes"]["y"]:
+        yield from _paretos(content, trade["axes"]["y"])
+    if content.costs is not None and (content.arch is not None or content.factors is not None):
+        full = content.costs.space.graph
+        values = content.factors.alpha if content.factors else None
+        kept = partial(_kept, content)
+        if content.arch is not None:
+            caption = f"The {len(content.arch.kept)} of {len(full.edges)} edges that were kept."
+            yield Picture("architecture", caption, lambda: drawing.architecture(full, kept(), values, ""))
+        if values:
+            caption = "The factor alpha of every edge after the search; what was not kept is crossed out."
+            yield Picture("alpha", caption, lambda: drawing.alpha_heatmap(full, kept(), values))
+    if content.errors is not None:
+        caption = "Share of test images at or below each inter-ocular NME; AUC and failure rate (FR) in the legend."
+        yield Picture("ced", caption, partial(_ced, content.errors))
+    if content.epochs is not None:
+        caption = "Loss and held-out NME by epoch, over all stages of the run."
+        yield Picture("training", caption, partial(figures.training, content.epochs))
+
+
+def _kept(content: Content) -> Graph:
+    """The chosen network's graph, or the full one where none was chosen."""
+    assert content.costs is not None
+    full = content.costs.space.graph
+    return full if content.arch is None else content.arch.subgraph(full)
+
+
+def _paretos(content: Content, scores: list[dict[str, Any]]) -> Iterator[Picture]:
+    """NME against MACs by what choices go by, and beside published figures where a test subset is whole."""
+    assert content.sweep is not None
+    size = content.costs.input_size if content.costs else 0
+    draw = partial(figures.pareto, measured(content.sweep.table), cost="macs", input_size=size)
+    caption = f"{scores[0]['label']} (%) against MACs of the networks of the sweep."
+    yield Picture("pareto", caption, partial(draw, score=scores[0]["key"], published=False))
+    if content.recipe is not None and content.recipe.data.name == "300w":
+        whole = tuple(f"nme_{subset}_" for subset in overview.whole_subsets(content))
+        if fitting := [axis for axis in scores if axis["key"].startswith(whole)]:
+            caption = (
+                "The sweep beside what is published (hollow circles): other input sizes, training data and recipes."
+            )
+            yield Picture("pareto-published", caption, partial(draw, score=fitting[0]["key"], published=True))
+
+
+def _ced(errors: pd.DataFrame) -> Figure:
+    """One curve a network. A dollar would begin a formula in matplotlib."""
+    groups = errors.groupby("network", sort=False)["nme_inter_ocular"]
+    return figures.ced({str(name).replace("$", r"\$"): nme_N.to_numpy(float) for name, nme_N in groups})
+
+
+def _faces(content: Content, machine: Machine, data_root: Path | None) -> Figure:
+    """The test faces with the lowest, middle and greatest errors of the network that the report is about."""
+    recipe, errors, name = content.recipe, content.errors, content.subject
+    assert errors is not None
+    if recipe is None:
+        raise DataError("no recipe that can be read says which data set the faces are of")
+    networks = stages.run_networks(content.run.path)
+    if name not in networks:
+        raise DataError(f"the weights of '{name}' are not here")
+    if data_root is not None:
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": data_root})})
+    test = stages.load_prepared(recipe, machine)["test"]
+    own = errors[(errors["network"] == name) & errors["face"].isin(test.names)]
+    own = own.dropna(subset="nme_inter_ocular").sort_values("nme_inter_ocular", kind="stable")
+    if own.empty:
+        raise DataError(f"none of the test faces in {content.run.errors} is in the data set here; give --data-root")
+    words = examples(len(own))
+    own = own.iloc[list(words)]
+    index = [test.names.index(face) for face in own["face"]]
+    device = engine.pick_device(machine.device)
+    chosen = on_device(test, device, index)
+    arch, weights = networks[name]
+    full = build_net(recipe, test.scheme.num_landmarks, device)
+    net = load_net(full, full.graph if arch is None else arch_graph(arch, full), weights)
+    window = slice(test.pad, test.pad + test.input_size)
+    return figures.faces(
+        test.images_NHWC[index][:, window, window],
+        evaluation.predict(net, recipe, chosen),
+        chosen.input_landmarks().cpu().numpy(),
+        own["nme_inter_ocular"].to_numpy(),
+        list(words.values()),
+    )
+
+
+def examples(count: int) -> dict[int, str]:
+    """Which of `count` faces in the order of their errors to show, and as what: EXAMPLES of each kind at most."""
+    each = max(1, min(EXAMPLES, count // 3))
+    chosen: dict[int, str] = {}
+    for word, start in (("best", 0), ("median", (count - each) // 2), ("worst", count - each)):
+        for place in range(start, start + each):
+            chosen.setdefault(place, word)
+    return chosen
+
+
+def _photo(figure: Figure, words: str) -> Markup:
+    """A figure as a JPEG in the page: small whatever the size of the images in it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="jpeg", dpi=180, pil_kwargs={"quality": 85, "optimize": True})
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return Markup('<img src="data:image/jpeg;base64,{}" alt="{}">').format(data, words)

@@ -1,0 +1,88 @@
+"""Refine a slim network by distillation (section 3.2 and Algorithm 1 of the paper)."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+
+from nasface import engine, rundir
+from nasface.arch import Architecture
+from nasface.cost import count_space
+from nasface.distill import Students, distill_step
+from nasface.net import GraphNet
+from nasface.recipe import Recipe
+from nasface.rundir import RunDir
+from nasface.stages.evaluation import Evaluation, evaluate_net, held_out_nme, load_faces
+from nasface.stages.networks import arch_graph, build_net, load_net, net_costs, save_net
+from nasface.stages.teachers import Teacher, load_teacher
+from nasface.stages.training import finish
+from nasface.stages.work import Machine, working_in
+from nasface.step import Phase
+
+log = logging.getLogger(__name__)
+
+
+def distill(
+    recipe: Recipe, run: RunDir, machine: Machine, arch: Architecture, weights: Path, teacher: str | None = None
+) -> list[Evaluation]:
+    """Train two peers of a slim network with a teacher and masks, as the recipe's section `distill` says.
+
+    The better student on held-out faces becomes slim.safetensors; both are saved and evaluated.
+
+    Args:
+        recipe: each of teacher, peers and masks can be switched off in it.
+        run: where everything goes.
+        machine: device and progress.
+        arch: the slim network.
+        weights: its own, or the supernet's, from which it inherits; then its BN statistics are measured afresh.
+        teacher: see `load_teacher`; None takes the recipe's, else the run of `weights`.
+    """
+    how = recipe.distill
+    device = engine.pick_device(machine.device)
+    tutor: Teacher | None = None
+    if how.teacher:
+        name = teacher or how.teacher_from or str(weights.parent)
+        tutor = load_teacher(name, arch.num_landmarks, recipe, device)
+    job = {
+        "job": "distill",
+        "edges": hashlib.sha256(repr(arch.kept).encode()).hexdigest(),
+        "weights": rundir.file_digest(weights),
+        "teacher": tutor.digest if tutor else "none",
+        "how": hashlib.sha256(repr(how).encode()).hexdigest(),
+    }
+    with working_in(run, recipe, machine, job) as work:
+        if tutor:
+            log.info("teacher: %s%s", tutor.name, "" if teacher or how.teacher_from else ", as none was named")
+        faces = load_faces(recipe, work.device, machine)
+        full = build_net(recipe, faces.train.scheme.num_landmarks, work.device)
+        costs = net_costs(full, recipe)
+        slim = load_net(full, arch_graph(arch, full), weights)
+        engine.recalibrate(slim, faces.train, work.settings())
+        students = Students(slim, how, recipe.seed)
+        task = recipe.task
+        step = distill_step(how, task.sigma, task.weight, tutor)
+        phase = Phase("students", tuple(students.parameters()), how.optimizer, step)
+
+        def validate(net: Students) -> float:
+            return min(held_out_nme(peer, recipe, faces) for peer in net.peers)
+
+        work.fit(students, [phase], "distill", how.epochs, faces.train, faces.prepared["train"].key, validate)
+        found = [
+            evaluate_net(f"student {i}", peer, recipe, faces, costs) for i, peer in enumerate(students.peers, start=1)
+        ]
+        best = min(range(len(found)), key=lambda i: found[i].held_out_nme)
+        for i, peer in enumerate(students.peers, start=1):
+            save_net(run.student(i), peer)
+        save_net(run.slim, students.peers[best])
+        rundir.write_text(run.arch, arch.to_json())
+        log.info("student %d is the better one on held-out faces", best + 1)
+        if tutor is not None and isinstance(tutor.net, GraphNet) and tutor.input_size == recipe.data.input_size:
+            own = count_space(tutor.net.space, tutor.net.num_landmarks, tutor.input_size)
+            found.insert(0, evaluate_net("teacher", tutor.net, recipe, faces, own))
+        finish(work, [*found, _renamed(found[best - len(students.peers)], "slim")])
+        return found
+
+
+def _renamed(found: Evaluation, name: str) -> Evaluation:
+    return Evaluation(**{**vars(found), "network": name})
