@@ -6,8 +6,10 @@ so that is what every box here means or comes near to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,10 +17,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nasface.errors import DataError, RunError
+from nasface.errors import DataError, NasfaceError, RecipeError, RunError, did_you_mean
 
 # The box of 68 landmarks in units of the Haar box's side: how far its centre lies below that of the Haar box, its
-# width and its height. Medians over the detected ones of 300W's 2,014 training faces at hand (AFW, HELEN, LFPW).
+# width and its height. Medians over the faces that were found of 300W's training faces at hand (AFW, HELEN, LFPW).
 HAAR_DOWN, HAAR_WIDTH, HAAR_HEIGHT = 0.155, 0.86, 0.84
 # Larger images are shrunk to this many pixels, and faces below this share of the shorter side are not looked for.
 HAAR_PIXELS, HAAR_SMALLEST = 1024, 0.05
@@ -26,8 +28,8 @@ HAAR_PIXELS, HAAR_SMALLEST = 1024, 0.05
 WHOLE_MARGIN = 0.1
 # Boxes that share this much of the smaller one are of the same face.
 SAME_FACE = 0.5
-# A face of the frame before is lost when its score falls below this share of what it was at its detection, or its box
-# changes its size by more than this factor.
+# A tracked face is lost when its score falls below this share of what it was at its detection, or when its box grows
+# or shrinks by more than this factor from one frame to the next.
 LOST_SCORE, LOST_SIZE = 0.8, 1.5
 
 Boxes = NDArray[np.float64]
@@ -40,48 +42,9 @@ class Detector(Protocol):
     def __call__(self, image_HW3: Pixels, /) -> NDArray[Any]:
         """Boxes (K, 4) of the faces in an RGB image of 0 to 255: x0, y0, x1, y1 in its pixels, K = 0 where none is.
 
-        They should come near the box of the landmarks; `refine` removes what is left of a detector's own habit.
+        They should come near the box of the landmarks; refinement removes what is left of a detector's own habit.
         """
         ...
-
-
-@dataclass(frozen=True, eq=False)
-class FoundFaces:
-    """Faces of one image, in its pixels.
-
-    Attributes:
-        boxes_K4: float64, in which the network looked last.
-        landmarks_KL2: float64 (K, L, 2), x and y.
-        scores_K: float64, the mean over landmarks of the heatmap's peak: 1 for a face like those of training, lower for
-            others and for what is no face.
-        numbers_K: of the face in its image, or in its video, where a face keeps its number.
-    """
-
-    boxes_K4: Boxes
-    landmarks_KL2: NDArray[np.float64]
-    scores_K: NDArray[np.float64]
-    numbers_K: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.boxes_K4)
-
-    def take(self, index: NDArray[Any]) -> FoundFaces:
-        """Some of the faces, by a mask or by their places."""
-        return FoundFaces(*(values[index] for values in vars(self).values()))
-
-    def distinct(self) -> FoundFaces:
-        """Without the worse of two sets of landmarks that lie on the same face."""
-        boxes_K4 = landmark_boxes(self.landmarks_KL2)
-        same = overlap(boxes_K4, boxes_K4) > SAME_FACE
-        kept: list[int] = []
-        for i in np.argsort(-self.scores_K, kind="stable").tolist():
-            if not same[i, kept].any():
-                kept.append(i)
-        return self.take(np.array(sorted(kept), dtype=np.intp))
-
-
-Look = Callable[[Pixels, Boxes, int], FoundFaces]
-"""What the network finds in boxes of an image, refined so many times."""
 
 
 def haar(image_HW3: Pixels, /) -> Boxes:
@@ -101,23 +64,66 @@ def haar(image_HW3: Pixels, /) -> Boxes:
         grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
     least = max(20, round(HAAR_SMALLEST * min(grey.shape)))
     found = _cascade().detectMultiScale(grey, scaleFactor=1.1, minNeighbors=2, minSize=(least, least))
-    if not len(found):
-        return np.empty((0, 4))
-    x, y, side, _ = np.asarray(found, dtype=np.float64).T / shrink
-    centre_x, centre_y = x + side / 2 - 0.5, y + side / 2 - 0.5 + HAAR_DOWN * side
-    half_w, half_h = HAAR_WIDTH * side / 2, HAAR_HEIGHT * side / 2
-    return np.stack([centre_x - half_w, centre_y - half_h, centre_x + half_w, centre_y + half_h], axis=1)
+    x, y, side, _ = np.asarray(found, dtype=np.float64).reshape(-1, 4).T / shrink
+    half = side[:, None] / 2 * np.array([HAAR_WIDTH, HAAR_HEIGHT])
+    centre = np.stack([x + side / 2, y + side / 2 + HAAR_DOWN * side], axis=1) - 0.5  # from edges to pixel centres
+    return np.concatenate([centre - half, centre + half], axis=1)
 
 
 def whole(image_HW3: Pixels, /) -> Boxes:
     """One face that fills the image, for pictures that are faces cut out already."""
-    height, width = image_HW3.shape[:2]
-    margin_x, margin_y = WHOLE_MARGIN * width, WHOLE_MARGIN * height
-    return np.array([[margin_x - 0.5, margin_y - 0.5, width - margin_x - 0.5, height - margin_y - 0.5]])
+    size = np.array(image_HW3.shape[1::-1])
+    return np.concatenate([WHOLE_MARGIN * size, (1 - WHOLE_MARGIN) * size])[None] - 0.5
+
+
+DETECTORS: dict[str, Detector] = {"haar": haar, "whole": whole}
+
+
+def find_detector(name: str) -> Detector:
+    """A detector whose answers are checked: they are float64 (K, 4).
+
+    Args:
+        name: of `DETECTORS`, or 'module:attr'; modules of the working directory are found.
+
+    Raises:
+        RecipeError: there is none of this name, or it cannot be imported.
+        RunError: OpenCV is not installed.
+    """
+    if name == "haar":
+        opencv()
+    elif name not in DETECTORS and ":" not in name:
+        raise RecipeError(f"there is no detector '{name}'; {did_you_mean(name, DETECTORS)} (or name one 'module:attr')")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
+    try:
+        found = DETECTORS[name] if name in DETECTORS else pkgutil.resolve_name(name)
+    except Exception as err:  # a module may raise anything
+        raise RecipeError(
+            f"the detector '{name}' cannot be imported ({_said(err)}); install its package or mend the name"
+        ) from err
+    if not callable(found):
+        raise RecipeError(f"the detector '{name}' is a {type(found).__name__}; expected something that can be called")
+
+    def checked(image_HW3: Pixels, /) -> Boxes:
+        try:
+            boxes = np.asarray(found(image_HW3), dtype=np.float64)
+            if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4):
+                raise ValueError(f"it gave an array of shape {boxes.shape}")
+        except NasfaceError:
+            raise
+        except Exception as err:  # a detector may raise anything
+            raise DataError(f"the detector '{name}' fails ({_said(err)}); expected boxes (K, 4): x0, y0, x1, y1") from err
+        return boxes.reshape(-1, 4)
+
+    return checked
+
+
+def _said(err: Exception) -> str:
+    return f"{type(err).__name__}: {' '.join(str(err).split())}"
 
 
 def opencv() -> Any:
-    """The module cv2 with its Haar cascades; a RunError says which extra has it."""
+    """The module cv2, of a version with Haar cascades; a RunError says which extra has it."""
     try:
         import cv2
 
@@ -136,6 +142,37 @@ def _cascade() -> Any:
     return cv2.CascadeClassifier(str(Path(cv2.data.haarcascades) / "haarcascade_frontalface_alt.xml"))
 
 
+def frame_count(path: Path) -> int:
+    """How many frames a video says that it has; 1 where it does not say.
+
+    Raises:
+        DataError: not even the first can be read.
+        RunError: OpenCV is not installed.
+    """
+    cv2 = opencv()
+    video = cv2.VideoCapture(str(path))
+    try:
+        if not video.grab():
+            raise DataError(f"{path}: cannot be read as a video; convert it to another format, such as H.264 in mp4")
+        return max(1, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
+    finally:
+        video.release()
+
+
+def frames(path: Path) -> Iterator[Pixels]:
+    """The frames of a video, RGB and upright, up to its end or to the first that is damaged."""
+    cv2 = opencv()
+    video = cv2.VideoCapture(str(path))
+    try:
+        while True:
+            there, frame_HW3 = video.read()
+            if not there:
+                return
+            yield cv2.cvtColor(frame_HW3, cv2.COLOR_BGR2RGB)
+    finally:
+        video.release()
+
+
 def read_boxes(path: Path) -> dict[str, Boxes]:
     """Face boxes by image, in the order of the file.
 
@@ -147,24 +184,22 @@ def read_boxes(path: Path) -> dict[str, Boxes]:
     """
     import pandas as pd
 
-    columns = ["x0", "y0", "x1", "y1"]
+    columns = ["image", "x0", "y0", "x1", "y1"]
+    expected = f"expected a csv with the columns {', '.join(columns)}"
     try:
-        table = pd.read_csv(path, dtype={"image": str}, skipinitialspace=True)
+        table = pd.read_csv(path, dtype={"image": str}, skipinitialspace=True, encoding="utf-8-sig")
     except (OSError, ValueError) as err:  # pandas' own errors are ValueErrors
-        raise DataError(
-            f"cannot read the boxes {path} ({' '.join(str(err).split())}); expected a csv with the columns image, x0, "
-            "y0, x1, y1"
-        ) from err
-    if missing := [name for name in ("image", *columns) if name not in table]:
-        raise DataError(f"{path} has no column {', '.join(missing)}; expected a csv with image, x0, y0, x1, y1")
-    boxes_N4 = table[columns].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+        raise DataError(f"{path}: cannot be read as csv ({' '.join(str(err).split())}); {expected}") from err
+    if missing := [name for name in columns if name not in table]:
+        raise DataError(f"{path} has no column {', '.join(missing)}; {expected}")
+    boxes_N4 = table[columns[1:]].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     sound = np.isfinite(boxes_N4).all(axis=1) & (boxes_N4[:, 2:] > boxes_N4[:, :2]).all(axis=1)
     sound &= table["image"].notna().to_numpy()
     if not sound.all():
         row = int(np.argmin(sound))
+        given = ", ".join(str(value) for value in table.loc[row, columns])
         raise DataError(
-            f"{path}, line {row + 2}: {table.loc[row, ['image', *columns]].tolist()} is no face box; expected an "
-            "image and four numbers with x0 < x1 and y0 < y1"
+            f"{path}, row {row + 1}: {given} is no face box; expected an image and four numbers with x0 < x1 and y0 < y1"
         )
     return {str(name): boxes_N4[rows] for name, rows in table.groupby("image", sort=False).indices.items()}
 
@@ -204,14 +239,53 @@ def overlap(a_K4: Boxes, b_M4: Boxes) -> NDArray[np.float64]:
     return result
 
 
+@dataclass(frozen=True, eq=False)
+class FoundFaces:
+    """Faces of one image, in its pixels.
+
+    Attributes:
+        boxes_K4: float64, in which the network looked last.
+        landmarks_KL2: float64 (K, L, 2), x and y.
+        scores_K: float64, the mean over landmarks of the heatmap's peak: near 1 for a face like those of training,
+            lower for others and for what is no face.
+        numbers_K: of the face in its image, or in its video, where a face keeps its number.
+    """
+
+    boxes_K4: Boxes
+    landmarks_KL2: NDArray[np.float64]
+    scores_K: NDArray[np.float64]
+    numbers_K: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.boxes_K4)
+
+    def take(self, index: NDArray[Any]) -> FoundFaces:
+        """Some of the faces, by a mask or by their places."""
+        return FoundFaces(*(values[index] for values in vars(self).values()))
+
+    def plausible(self, min_score: float) -> FoundFaces:
+        """Those of this score, without the worse of two that lie on the same face."""
+        boxes_K4 = landmark_boxes(self.landmarks_KL2)
+        same = overlap(boxes_K4, boxes_K4) > SAME_FACE
+        kept: list[int] = []
+        for i in np.argsort(-self.scores_K, kind="stable").tolist():
+            if self.scores_K[i] >= min_score and not same[i, kept].any():
+                kept.append(i)
+        return self.take(np.array(sorted(kept), dtype=np.intp))
+
+
+Look = Callable[[Pixels, Boxes, int], FoundFaces]
+"""What the network finds in boxes of an image when it is refined so many times."""
+
+
 def track(
-    frames: Iterable[Pixels], detector: Detector, look: Look, *, every: int, refine: int, min_score: float
+    images: Iterable[Pixels], detector: Detector, look: Look, *, every: int, refine: int, min_score: float
 ) -> Iterator[tuple[Pixels, FoundFaces]]:
     """Follow the faces of a video: each is looked for in the box that its landmarks had in the frame before.
 
     Args:
-        frames: one after another.
-        detector: called on every `every`-th frame, on a frame in which a face was lost, and while there is none.
+        images: the frames.
+        detector: called on every `every`-th frame, where a face was lost, and while there is none.
         look: the network.
         every: 1 detects in each frame.
         refine: of detected faces.
@@ -220,33 +294,27 @@ def track(
     Yields:
         Each frame with its faces.
     """
-    before: FoundFaces | None = None
-    first: dict[int, float] = {}  # score by number at its detection
-    for i, image in enumerate(frames):
-        here = look(image, np.empty((0, 4)), 0) if before is None else _follow(before, first, image, look)
-        if i % every == 0 or before is None or not len(before) or len(here) < len(before):
+    here: FoundFaces | None = None
+    first: dict[int, float] = {}  # score by number, at detection
+    for i, image in enumerate(images):
+        before = 0 if here is None else len(here)
+        here = look(image, np.empty((0, 4)), 0) if here is None else _follow(here, first, image, look)
+        if i % every == 0 or not before or len(here) < before:
             boxes_K4 = detector(image)
             known = (overlap(boxes_K4, landmark_boxes(here.landmarks_KL2)) > SAME_FACE).any(axis=1)
-            new = look(image, boxes_K4[~known], refine)
-            new = new.take(new.scores_K >= min_score).distinct()
-            new.numbers_K[:] = np.arange(len(new)) + len(first)
+            new = look(image, boxes_K4[~known], refine).plausible(min_score)
+            new = replace(new, numbers_K=np.arange(len(new)) + len(first))
             first |= dict(zip(new.numbers_K.tolist(), new.scores_K.tolist(), strict=True))
-            here = _together([here, new])
-        before = here.distinct()
-        yield image, before
+            pairs = zip(vars(here).values(), vars(new).values(), strict=True)
+            here = FoundFaces(*(np.concatenate(pair) for pair in pairs)).plausible(-np.inf)
+        yield image, here
 
 
 def _follow(before: FoundFaces, first: dict[int, float], image: Pixels, look: Look) -> FoundFaces:
     """The faces of the frame before that are still there."""
+    before = before.take(fits(landmark_boxes(before.landmarks_KL2), np.array(image.shape[1::-1])))
     old_K4 = landmark_boxes(before.landmarks_KL2)
-    inside = fits(old_K4, np.array(image.shape[1::-1]))
-    old_K4, numbers_K = old_K4[inside], before.numbers_K[inside]
-    here = look(image, old_K4, 0)
-    here.numbers_K[:] = numbers_K
+    here = replace(look(image, old_K4, 0), numbers_K=before.numbers_K)
     growth = (sides(landmark_boxes(here.landmarks_KL2)) + 1) / (sides(old_K4) + 1)
-    steady = np.abs(np.log(growth)) <= np.log(LOST_SIZE)
-    return here.take(steady & (here.scores_K >= LOST_SCORE * np.array([first[n] for n in numbers_K.tolist()])))
-
-
-def _together(parts: Sequence[FoundFaces]) -> FoundFaces:
-    return FoundFaces(*(np.concatenate(values) for values in zip(*(vars(p).values() for p in parts), strict=True)))
+    least = LOST_SCORE * np.array([first[number] for number in before.numbers_K.tolist()])
+    return here.take((np.abs(np.log(growth)) <= np.log(LOST_SIZE)) & (here.scores_K >= least)).plausible(-np.inf)

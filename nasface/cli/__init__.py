@@ -3,6 +3,7 @@
 from nasface.cli import (
     data,
     distil,
+    draw,
     evaluation,
     experiment,
     jobs,
@@ -12,4 +13,4 @@ from nasface.cli import (
 )  # each adds its commands to the group
 from nasface.cli.group import main
 
-__all__ = ["data", "distil", "evaluation", "experiment", "jobs", "main", "report", "select", "sweep"]
+__all__ = ["data", "distil", "draw", "evaluation", "experiment", "jobs", "main", "report", "select", "sweep"]

@@ -45,5 +45,6 @@ def report(run: Path, out: Path | None, data_root: Path | None, no_faces: bool, 
         return
     for part, why in written.missing.items():
         click.echo(f"without {part}: {why}")
-    click.echo(f"{len(written.figures)} figures: {written.page.parent / 'figures'}" if written.figures else "no figure")
+    if written.figures:
+        click.echo(f"figures: {written.figures[0].parent} ({len(written.figures)} files)")
     click.echo(f"report: {written.page} ({written.page.stat().st_size / 1e6:.1f} MB)")

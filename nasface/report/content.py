@@ -63,6 +63,12 @@ class Content:
     missing: Mapping[str, str]
 
     @property
+    def title(self) -> str:
+        """The folder's name, of a sweep below its run both names."""
+        path = self.run.path.resolve()
+        return f"{path.parent.name}/{path.name}" if self.run.pareto.is_file() else path.name
+
+    @property
     def networks(self) -> Networks:
         """Figures of metrics.json by network."""
         found: Networks = self.metrics.get("networks", {})
@@ -154,11 +160,18 @@ def _metrics(run: RunDir, job: str, sweep: Sweep | None) -> dict[str, Any] | Non
                 f"the network has not been evaluated; `nasface train --arch {run.arch}` tunes and evaluates it"
             )
         raise RunError(f"the run has not finished; give its command again with --out {run.path} to go on")
+    try:
+        tables = [table for figures in metrics.get("networks", {}).values() for table in figures["subsets"].values()]
+        fits = all({"images", "expected", "nme"} <= summary.keys() for table in tables for summary in table.values())
+    except (AttributeError, KeyError, TypeError):
+        fits = False
+    if not fits:
+        raise RunError(f"{run.metrics} does not hold the figures of networks; let its run write it again")
     return metrics or None
 
 
 def _sweep(run: RunDir) -> Sweep | None:
-    folder = next((place for place in (run.path, run.path / "sweep") if (place / "pareto.csv").is_file()), None)
+    folder = next((place for place in (run.path, run.path / "sweep") if RunDir(place).pareto.is_file()), None)
     if folder is None:
         if run.factors.is_file():
             raise RunError(f"no sweep yet; `nasface sweep-thresholds {run.path}` makes many networks of this search")

@@ -21,6 +21,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.legend_handler import HandlerPathCollection
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike, NDArray
 
 from nasface import metrics
@@ -37,6 +38,7 @@ Look = dict[str, Any]
 _STAGES = {"inherited": "as pruned", "recalibrated": "BN recalibrated", "finetuned": "fine-tuned"}
 _TOPOLOGIES = {"hrnet": ("HRNet", Colour.orange, "s"), "hrsupernet": ("HRSuperNet", Colour.blue, "o")}
 _PANELS = {"residual": "a   residual units", "mbconv": "b   stacked MBConvs"}
+_NAME = "#5a5a5a"
 _FRAME = 2.5  # times the lowest NME of a sweep
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)))
 
@@ -75,7 +77,9 @@ def pareto(
     unit, cost_words = _cost_axis(own, cost, rows[cost].max(), input_size)
     per_param = min(90 / own["params"].max(), 900 / rows["params"].max())  # areas in square points
     rows = rows.assign(x=rows[cost] / unit, y=100 * rows[score], area=(per_param * rows["params"]).fillna(12))
-    own, others = rows[: len(own)], rows[len(own) :]
+    frame = _FRAME * rows["y"][: len(own)].min()
+    own, others = rows[: len(own)], rows[len(own) :].query("y <= @frame")
+    far, shown = own[own["y"] > frame], rows[rows["y"] <= frame]
     supernet, slim = own[own["network"] == "supernet"], own[own["network"] != "supernet"]
     front = slim[fronts.front(slim[["x", "y"]])].sort_values("x")
 
@@ -97,13 +101,13 @@ def pareto(
             supernet["x"], supernet["y"], s=60, marker="*", color=Colour.red, linewidths=0, label="supernet", zorder=4
         )
     axes.set(xlabel=cost_words, ylabel=label or score_label(own, score))
+    if len(far):
+        note = f"{len(far)} more above, up to {far['y'].max():.0f} %"
+        axes.set_title(note, loc="right", fontsize=6, color=_NAME)
+    _log_if_wide(axes, shown["x"])
+    axes.dataLim = Bbox.null()
+    axes.update_datalim(shown[["x", "y"]])
     axes.margins(0.08)
-    _log_if_wide(axes, rows["x"])
-    if far := int((own["y"] > _FRAME * own["y"].min()).sum()):
-        shown = rows["y"][rows["y"] <= _FRAME * own["y"].min()]
-        axes.set_ylim(shown.min() - 0.08 * np.ptp(shown), shown.max() + 0.08 * np.ptp(shown))
-        note = f"{far} more above, up to {own['y'].max():.0f} %"
-        axes.set_title(note, loc="right", fontsize=6, color="#5a5a5a")
     handles = [*axes.get_legend_handles_labels()[0], *_sizes(rows["params"], per_param)]
     dots = {PathCollection: HandlerPathCollection(sizes=[25])}  # instead of the mean size of all
     figure.legend(handles=handles, handler_map=dots, loc="outside lower center", ncols=2, labelspacing=0.8)
@@ -112,10 +116,10 @@ def pareto(
     corners_N2 = np.column_stack([steps_N2[1:, 0], steps_N2[:-1, 1]])
     line_N2 = np.concatenate([np.linspace(start, end, 12) for start, end in pairwise(corners_N2)] or [corners_N2])
     short = front.assign(network=front["network"].astype(str).str.partition("-")[0])  # 'e068' of 'e068-fa33d5'
-    short = short[short["y"] <= axes.get_ylim()[1]]
+    short = short[short.index.isin(shown.index)]
     place_labels(
         axes,
-        _names(others, "#5a5a5a") + _names(short, Colour.blue, optional=True),
+        _names(others, _NAME) + _names(short, Colour.blue, optional=True),
         np.vstack([own[["x", "y"]], line_N2]),
     )
     return figure

@@ -120,7 +120,6 @@ def _render(content: Content, **parts: Any) -> str:
     environment.filters["code"] = _code
     script = (HERE / "page.js").read_text(encoding="utf-8")
     return environment.get_template("page.html.j2").render(
-        title=content.run.path.resolve().name,
         content=content,
         tiles=overview.tiles(content),
         facts=overview.facts(content),

@@ -82,7 +82,7 @@
   function describe(network) {
     const [x, y] = [axis("x"), axis("y")];
     const lines = network.asked ? [network.asked] : [];
-    lines.push(edgesOf(network));
+    if (has(network, "edges")) lines.push(edgesOf(network));
     for (const cost of axes.x) {
       if (has(network, cost.key)) lines.push(`${show(cost, network[cost.key])} ${cost.short}`.trim());
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -30,6 +31,7 @@ class Axis:
         scale: from the table's value to the unit.
         digits: behind the point.
         images: faces behind an NME; 0 for a cost, or where it is not known.
+        group: of an NME, the state of the weights in words.
     """
 
     key: str
@@ -39,15 +41,7 @@ class Axis:
     scale: float
     digits: int
     images: int = 0
-
-    @property
-    def heading(self) -> str:
-        """The label with its unit."""
-        return f"{self.label} ({self.unit})" if self.unit else self.label
-
-    def text(self, value: float | None) -> str:
-        """A value in the unit, without it; a dash for none."""
-        return "–" if value is None else f"{value * self.scale:,.{self.digits}f}"
+    group: str = ""
 
 
 def tradeoff(sweep: Sweep, graph: Graph | None) -> dict[str, Any]:
@@ -72,7 +66,7 @@ def tradeoff(sweep: Sweep, graph: Graph | None) -> dict[str, Any]:
         arch = sweep.archs.get(row["network"])
         networks.append(
             {
-                "id": row["network"],
+                "id": _text(row["network"]),
                 "star": star,
                 "asked": "the searched supernet, nothing pruned" if star else _text(row.get("asked")),
                 "series": -1 if star else pruners.index(_text(row.get("pruner"))),
@@ -139,8 +133,8 @@ def _costs(done: pd.DataFrame) -> Iterator[Axis]:
     for key, word in _COSTS.items():
         if key in done and done[key].notna().any():
             if key == "latency_ms":
-                images = done["latency_batch"].max() if "latency_batch" in done else float("nan")
-                label = f"{word}, batch of {images:.0f}" if images == images else word
+                batch = done["latency_batch"].max() if "latency_batch" in done else math.nan
+                label = f"{word}, batch of {batch:.0f}" if math.isfinite(batch) else word
                 yield Axis(key, label, "", "ms", 1.0, _digits(done[key].max()))
             else:
                 unit, scale = ("G", 1e-9) if done[key].max() >= 1e9 else ("M", 1e-6)
@@ -153,9 +147,10 @@ def _scores(done: pd.DataFrame) -> Iterator[Axis]:
         for column in sorted(done.columns, key=lambda name: not name.startswith("held_out")):
             if (found := re.fullmatch(rf"(?:held_out_nme|nme_(.+))_{stage}", column)) and done[column].notna().any():
                 subset = found[1] or "held-out"
-                counts = done.get(f"images_{subset}", pd.Series(dtype=float)).max()
-                images = int(counts) if counts == counts else 0
-                yield Axis(column, f"NME {subset}, {STAGE_WORDS[stage]}", "", "%", 100.0, 2, images)
+                counts = pd.to_numeric(done.get(f"images_{subset}", pd.Series(dtype=float)), errors="coerce").max()
+                images = int(counts) if math.isfinite(counts) else 0
+                words = STAGE_WORDS[stage]
+                yield Axis(column, f"NME {subset}, {words}", "", "%", 100.0, 2, images, words)
 
 
 def _kept(graph: Graph, arch: Architecture | None) -> str | None:
@@ -171,8 +166,8 @@ def _digits(greatest: float) -> int:
 
 
 def _number(value: Any) -> float | int | None:
-    """A plain number; None for what is none."""
-    if value is None or pd.isna(value):
+    """A plain number; None for what is none, since JSON knows neither NaN nor infinity."""
+    if value is None or not math.isfinite(value):
         return None
     return int(value) if float(value).is_integer() else float(value)
 

@@ -8,7 +8,7 @@ from nasface.stages.experiments import at_equal_macs, read_experiment, run_exper
 from nasface.stages.jobs import prune, search, train
 from nasface.stages.networks import build_net, load_net
 from nasface.stages.sources import Networks, Source, cost_report, count, read_source, required, run_networks
-from nasface.stages.sweep import Measure, sweep
+from nasface.stages.sweeping import Measure, sweep
 from nasface.stages.work import Machine
 
 __all__ = [

@@ -30,7 +30,7 @@ from nasface.stages.jobs import search, train
 from nasface.stages.networks import read_arch
 from nasface.stages.selection import read_table
 from nasface.stages.sources import Networks
-from nasface.stages.sweep import Measure, sweep
+from nasface.stages.sweeping import Measure, sweep
 from nasface.stages.work import Machine
 
 log = logging.getLogger(__name__)

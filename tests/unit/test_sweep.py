@@ -1,0 +1,191 @@
+"""Sweeps: what a row says, that finished networks are not done again, and that several processes share the work."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from filelock import FileLock
+
+from nasface import engine, stages
+from nasface import recipe as recipes
+from nasface.errors import RunError
+from nasface.pareto import front
+from nasface.rundir import RunDir
+from nasface.stages import Measure, Wanted, sweeping
+from nasface.stages.networks import read_arch
+from tests.searched import MACHINE, caching_in, recipe, searched_run
+
+QUICK = Measure(latency_repeats=1)
+SCORES = ["held_out_nme_inherited", "held_out_nme_recalibrated", "nme_full_inherited", "nme_full_recalibrated"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sweeps")
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> RunDir:
+    return searched_run(folder)
+
+
+@pytest.fixture(autouse=True)
+def cached(folder: Path, own_cache: Path):
+    with caching_in(folder):
+        yield
+
+
+def sweep(run: RunDir, out: Path, wanted: Wanted, measure: Measure = QUICK, *overrides: str) -> pd.DataFrame:
+    return pd.read_csv(stages.sweep(recipe(*overrides), run, RunDir(out), wanted, measure, MACHINE))
+
+
+@pytest.fixture(scope="module")
+def swept(run: RunDir, folder: Path) -> tuple[Path, pd.DataFrame]:
+    with caching_in(folder):
+        return folder / "swept", sweep(run, folder / "swept", Wanted(count=4, thresholds=(9.0,), shares=(0.7,)))
+
+
+def test_every_network_has_a_row_with_cost_latency_and_error(swept):
+    out, table = swept
+    done = table[(table.state == "done") & (table.network != "supernet")]
+    assert 4 <= len(done) <= 5
+    assert done[[*SCORES, "latency_ms", "supernet_latency_ms", "params", "macs_no_head"]].notna().all(axis=None)
+    assert (done.latency_batch == 1).all()
+    assert (done.threads == 1).all()
+    assert (done.seed == 0).all()
+    for row in done.itertuples():
+        counted = stages.count(None, {}, 0, None, out / row.arch, None)
+        assert (row.params, row.macs, row.macs_no_head, row.edges, row.blocks) == tuple(
+            counted[name] for name in ("params", "macs", "macs_no_head", "edges", "blocks")
+        )
+        assert read_arch(out / row.arch).kept
+
+
+def test_the_supernet_stands_beside_and_is_what_nothing_pruned_is(swept):
+    _, table = swept
+    supernet = table[table.network == "supernet"].iloc[0]
+    whole = table[(table.macs == supernet.macs) & (table.network != "supernet")].iloc[0]
+    assert whole.held_out_nme_inherited == pytest.approx(supernet.held_out_nme_inherited)
+    assert pd.isna(supernet.on_front)
+
+
+def test_a_disconnected_threshold_is_a_marked_row(swept):
+    _, table = swept
+    (lost,) = table[table.state == "disconnected"].itertuples()
+    assert "disconnected" in lost.error
+    assert lost.asked == "threshold 9"
+    assert pd.isna(lost.macs)
+
+
+def test_the_front_is_marked_by_held_out_faces(swept):
+    _, table = swept
+    done = table[(table.state == "done") & (table.network != "supernet")]
+    wanted = front(done[["macs", "held_out_nme_recalibrated"]].to_numpy())
+    assert (done.on_front.astype(bool) == wanted).all()
+
+
+def test_finished_networks_are_not_done_again_and_new_ones_are_added(run, swept, tmp_path, monkeypatch):
+    out, table = swept
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    monkeypatch.setattr(sweeping, "load_faces", lambda *_: pytest.fail("there is nothing to do"))
+    again = sweep(run, copy, Wanted(count=4, thresholds=(9.0,), shares=(0.7,)))
+    pd.testing.assert_frame_equal(again, table)
+    monkeypatch.undo()
+    calls = Counter()
+    real = sweeping._Bench.measure
+
+    def counted(self, network, position):
+        calls[network.path.name] += 1
+        return real(self, network, position)
+
+    monkeypatch.setattr(sweeping._Bench, "measure", counted)
+    more = sweep(run, copy, Wanted(count=6))
+    assert set(table.network) < set(more.network)
+    assert set(calls) == set(more.network) - set(table.network)
+    assert set(calls.values()) == {1}
+
+
+def test_equal_networks_are_one_row_that_names_all_wishes(run, tmp_path):
+    table = sweep(run, tmp_path / "out", Wanted(thresholds=(0.0,), shares=(1.0,)), Measure(latency_batch=0))
+    (row,) = table[table.network != "supernet"].itertuples()
+    assert row.asked == "threshold 0; prunable macs <= 1"
+    assert "latency_ms" not in table or pd.isna(row.latency_ms)
+
+
+def test_what_is_not_asked_is_not_measured(run, tmp_path):
+    measure = Measure(inherited=False, recalibrated=True, latency_batch=0)
+    table = sweep(run, tmp_path / "out", Wanted(thresholds=(0.0,)), measure)
+    row = table[table.network != "supernet"].iloc[0]
+    assert pd.isna(row.get("held_out_nme_inherited"))
+    assert row.held_out_nme_recalibrated > 0
+
+
+def test_a_failure_half_way_leaves_a_network_for_the_next_process(run, tmp_path, monkeypatch):
+    out, wanted = tmp_path / "out", Wanted(count=3)
+    real = sweeping._Bench.measure
+    done: list[str] = []
+
+    def break_at_the_second(self, network, position):
+        if done:
+            raise KeyboardInterrupt
+        done.append(network.path.name)
+        return real(self, network, position)
+
+    monkeypatch.setattr(sweeping._Bench, "measure", break_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(run, out, wanted)
+    monkeypatch.undo()
+    assert len(pd.read_csv(out / "pareto.csv")) == 2  # the supernet and one more
+    table = sweep(run, out, wanted)
+    fresh = sweep(run, tmp_path / "fresh", wanted)
+    columns = ["network", "asked", "macs", "on_front", *SCORES]
+    pd.testing.assert_frame_equal(table[columns], fresh[columns])
+
+
+def test_a_network_that_another_process_works_on_is_left_to_it(run, tmp_path, monkeypatch, caplog):
+    out = tmp_path / "out"
+    monkeypatch.setattr(sweeping._Bench, "measure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        sweep(run, out, Wanted(count=2))
+    monkeypatch.undo()
+    begun = next(path for path in (out / "networks").iterdir() if (path / ".lock").exists())
+    with FileLock(begun / ".lock"):
+        table = sweep(run, out, Wanted(count=2))
+        assert begun.name not in set(table.network)
+        assert "1 networks are being worked on by other processes" in caplog.text
+    assert begun.name in set(sweep(run, out, Wanted(count=2)).network)
+
+
+def test_fine_tuned_networks_are_runs_that_other_commands_read(run, tmp_path):
+    out = tmp_path / "out"
+    table = sweep(run, out, Wanted(shares=(0.7,)), Measure(epochs=1, latency_batch=0))
+    row = table[table.network != "supernet"].iloc[0]
+    home = RunDir((out / row.arch).parent)
+    found = json.loads(home.metrics.read_text())["networks"]["slim"]
+    assert found["held_out_nme"] == pytest.approx(row.held_out_nme_finetuned)
+    assert not (home.path / "checkpoints").exists()
+    (again,) = stages.evaluate(recipe(), MACHINE, stages.run_networks(home.path))
+    assert again.held_out_nme == pytest.approx(row.held_out_nme_finetuned, rel=1e-6)
+    assert recipes.load(str(home.recipe)).finetune == recipe().finetune  # as the run would train it, not the sweep
+
+
+def test_a_folder_holds_one_sweep(run, swept):
+    out, _ = swept
+    with pytest.raises(RunError, match="another"):
+        sweep(run, out, Wanted(count=2), Measure(epochs=3))
+    with pytest.raises(RunError, match="another"):
+        sweep(run, out, Wanted(count=2), QUICK, "seed=5")
+
+
+def test_bn_is_measured_on_training_faces(run, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(engine, "recalibrate", lambda net, faces, settings: seen.append(len(faces)))
+    sweep(run, tmp_path / "out", Wanted(thresholds=(0.0,)), QUICK)
+    assert seen
+    assert all(count <= 48 for count in seen)
