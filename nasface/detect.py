@@ -1,7 +1,7 @@
 """Face boxes: from a detector, from a file, from the frame before. No torch.
 
-A box is (x0, y0, x1, y1), 0-based, integers at pixel centres. Networks are trained on boxes of landmarks (brows to chin),
-so that is what every box here means or comes near to.
+A box is (x0, y0, x1, y1), 0-based, integers at pixel centres. Networks are trained on boxes of landmarks (brows to
+chin), so that is what every box here means or comes near to.
 """
 
 from __future__ import annotations
@@ -112,7 +112,9 @@ def find_detector(name: str) -> Detector:
         except NasfaceError:
             raise
         except Exception as err:  # a detector may raise anything
-            raise DataError(f"the detector '{name}' fails ({_said(err)}); expected boxes (K, 4): x0, y0, x1, y1") from err
+            raise DataError(
+                f"the detector '{name}' fails ({_said(err)}); expected boxes (K, 4): x0, y0, x1, y1"
+            ) from err
         return boxes.reshape(-1, 4)
 
     return checked
@@ -142,35 +144,36 @@ def _cascade() -> Any:
     return cv2.CascadeClassifier(str(Path(cv2.data.haarcascades) / "haarcascade_frontalface_alt.xml"))
 
 
-def frame_count(path: Path) -> int:
-    """How many frames a video says that it has; 1 where it does not say.
+def probe(video: Path) -> tuple[int, float]:
+    """How many frames a video says that it has, and how many a second; 1 and 25 where it does not say.
 
     Raises:
-        DataError: not even the first can be read.
+        DataError: not even its first frame can be read.
         RunError: OpenCV is not installed.
     """
     cv2 = opencv()
-    video = cv2.VideoCapture(str(path))
+    capture = cv2.VideoCapture(str(video))
     try:
-        if not video.grab():
-            raise DataError(f"{path}: cannot be read as a video; convert it to another format, such as H.264 in mp4")
-        return max(1, int(video.get(cv2.CAP_PROP_FRAME_COUNT)))
+        if not capture.grab():
+            raise DataError(f"{video}: cannot be read as a video; convert it to another format, such as H.264 in mp4")
+        rate = float(capture.get(cv2.CAP_PROP_FPS))
+        return max(1, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))), rate if 0 < rate < 1000 else 25.0
     finally:
-        video.release()
+        capture.release()
 
 
-def frames(path: Path) -> Iterator[Pixels]:
+def frames(video: Path) -> Iterator[Pixels]:
     """The frames of a video, RGB and upright, up to its end or to the first that is damaged."""
     cv2 = opencv()
-    video = cv2.VideoCapture(str(path))
+    capture = cv2.VideoCapture(str(video))
     try:
         while True:
-            there, frame_HW3 = video.read()
+            there, frame_HW3 = capture.read()
             if not there:
                 return
             yield cv2.cvtColor(frame_HW3, cv2.COLOR_BGR2RGB)
     finally:
-        video.release()
+        capture.release()
 
 
 def read_boxes(path: Path) -> dict[str, Boxes]:
@@ -199,7 +202,7 @@ def read_boxes(path: Path) -> dict[str, Boxes]:
         row = int(np.argmin(sound))
         given = ", ".join(str(value) for value in table.loc[row, columns])
         raise DataError(
-            f"{path}, row {row + 1}: {given} is no face box; expected an image and four numbers with x0 < x1 and y0 < y1"
+            f"{path}, row {row + 1}: {given} is no face box; expected an image and four numbers, x0 < x1 and y0 < y1"
         )
     return {str(name): boxes_N4[rows] for name, rows in table.groupby("image", sort=False).indices.items()}
 

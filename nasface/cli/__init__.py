@@ -7,10 +7,11 @@ from nasface.cli import (
     evaluation,
     experiment,
     jobs,
+    predict,
     report,
     select,
     sweep,
 )  # each adds its commands to the group
 from nasface.cli.group import main
 
-__all__ = ["data", "distil", "draw", "evaluation", "experiment", "jobs", "main", "report", "select", "sweep"]
+__all__ = ["data", "distil", "draw", "evaluation", "experiment", "jobs", "main", "predict", "report", "select", "sweep"]

@@ -37,5 +37,5 @@ def draw(arch: Path, out: Path | None, heatmap: bool, title: str) -> None:
         figure = drawing.alpha_heatmap(full, kept, values or {}, title)
     else:
         figure = drawing.architecture(full, kept, values, title)
-    click.echo(f"factors: {whence or 'none found, all edges are drawn alike'}", err=True)
-    click.echo(str(write(figure, out or arch.with_suffix(".svg"))))
+    path = write(figure, out or arch.with_suffix(".svg"))
+    click.echo(f"{path} (factors: {whence or 'none found, all edges are drawn alike'})")

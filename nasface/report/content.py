@@ -108,8 +108,14 @@ def read(folder: Path) -> Content:
     epochs = part("training", lambda: _rows(run.metrics_csv, "epoch"))
     errors = part("errors", lambda: _rows(run.errors, "network", "face", "nme_inter_ocular"))
     if all(found is None for found in (sweep, arch, factors, metrics, epochs, errors)):
-        faults = [text for name, text in missing.items() if name not in ("recipe", "job")]
-        if any(path.is_file() for path in (run.metrics, run.metrics_csv, run.errors, run.factors, run.arch)):
+        if any(
+            path.is_file() for path in (run.metrics, run.metrics_csv, run.errors, run.factors, run.arch, run.pareto)
+        ):
+            faults = [
+                missing[name]
+                for name in ("factors", "training", "errors", "architecture", "sweep", "figures")
+                if name in missing
+            ]
             raise RunError(f"{folder} holds nothing that can be read: {faults[0]}")
         raise RunError(
             f"{folder} holds nothing to report on; give a run folder that `nasface search`, `train`, `prune`, "

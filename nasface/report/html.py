@@ -98,7 +98,7 @@ def write_report(
             missing[picture.name] = str(err)
             continue
         files += figures.save(figure, page.parent / "figures" / picture.name)
-        image = _photo(figure, picture.caption) if picture.photo else Markup(figures.svg(figure, picture.name))
+        image = _photo(figure, picture.caption) if picture.photo else Markup(figures.svg(figure, f"svg-{picture.name}"))
         shown[picture.name] = {"name": picture.name, "caption": picture.caption, "image": image}
     try:
         costs = overview.costs(content)

@@ -1,4 +1,4 @@
-"""Landmarks of faces in images and videos: cropped as for training, run in batches, mapped back to the image's pixels."""
+"""Landmarks of faces in images and videos: cropped as for training, run in batches, mapped back."""
 
 from __future__ import annotations
 
@@ -186,9 +186,9 @@ def _in_boxes(
         flip = torch.tensor(scheme.flip, device=device)
 
     def cut(i: int) -> Crop:
-        corners_22 = boxes_N4[i].reshape(2, 2)
-        x, y, width, height = (*corners_22[0].tolist(), *(corners_22[1] - corners_22[0]).tolist())
-        return crop_face(images_N[i], Face(str(i), "test", (), corners_22, None, (x, y, width, height)), 2, options)
+        x0, y0, x1, y1 = boxes_N4[i].tolist()
+        face = Face(str(i), "test", (), boxes_N4[i].reshape(2, 2), None, (x0, y0, x1 - x0, y1 - y0))
+        return crop_face(images_N[i], face, 2, options)
 
     landmarks, scores = [np.empty((0, net.num_landmarks, 2))], [np.empty(0)]
     net.eval()
@@ -285,7 +285,7 @@ class Viewer:
 
 
 def predict_files(
-    viewer: Viewer, pictures: Sequence[Picture], out: Path, show: Callable[[Seen], None] = lambda seen: None
+    viewer: Viewer, pictures: Sequence[Picture], out: Path, show: Callable[[Seen], None] | None = None
 ) -> dict[str, Any]:
     """Find the faces of images and videos; landmarks.csv and landmarks.json go to the folder `out`.
 
@@ -312,7 +312,8 @@ def predict_files(
     for seen in chain(viewer.images(images), *(viewer.video(video) for video, length in lengths.items() if length)):
         entries.append(seen.as_dict())
         readable.add(seen.picture)
-        show(seen)
+        if show is not None:
+            show(seen)
     seconds = time.perf_counter() - started
     if not entries:
         raise DataError(f"none of the {len(pictures)} images and videos can be read; name others")
@@ -356,7 +357,9 @@ def find_pictures(inputs: Sequence[Path], but: Path | None = None) -> list[Pictu
         if not given.exists():
             raise DataError(f"{given} does not exist; name image files, videos or folders")
         folder = given if given.is_dir() else given.parent
-        inside = [p for p in sorted(given.rglob("*")) if _is_picture(p.relative_to(given))] if given.is_dir() else [given]
+        inside = (
+            [p for p in sorted(given.rglob("*")) if _is_picture(p.relative_to(given))] if given.is_dir() else [given]
+        )
         if not inside:
             log.warning("%s holds no image or video", given)
         for path in inside:
@@ -375,7 +378,7 @@ def by_detector(name: str) -> Find:
     return lambda picture, image_HW3: detector(image_HW3)
 
 
-def by_file(file: Path, inputs: Sequence[Path], pictures: Sequence[Picture]) -> tuple[Sequence[Picture], Find]:
+def by_file(file: Path, inputs: Sequence[Path], pictures: list[Picture]) -> tuple[list[Picture], Find]:
     """Boxes by a csv (`detect.read_boxes`), and the images: those that it names where there are no inputs.
 
     An image in it is a path as it stands, or relative to the csv, to a folder given, or to that of an image given.
@@ -411,7 +414,7 @@ def _is_picture(path: Path) -> bool:
 def _length(video: Path) -> int:
     """Frames of a video; 0 with a warning where it cannot be read."""
     try:
-        return detect.frame_count(video)
+        return detect.probe(video)[0]
     except DataError as err:
         log.warning("%s", err)
         return 0
@@ -429,7 +432,9 @@ def _read(picture: Picture) -> Pixels | DataError:
 def _rows(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Rows of landmarks.csv, a face each."""
     for face in entry["faces"]:
-        points = {f"lm{i}_{axis}": p for i, xy in enumerate(face["landmarks"]) for axis, p in zip("xy", xy, strict=True)}
+        points = {
+            f"lm{i}_{axis}": p for i, xy in enumerate(face["landmarks"]) for axis, p in zip("xy", xy, strict=True)
+        }
         box = dict(zip(("x0", "y0", "x1", "y1"), face["box"], strict=True))
         place = {"image": entry["image"], "frame": entry.get("frame", ""), "face": face["face"]}
         yield {**place, **box, "score": face["score"], **points}

@@ -1,0 +1,84 @@
+"""Landmarks drawn on images and videos, written beside the predictions."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from nasface import detect
+from nasface.detect import FoundFaces, Pixels
+from nasface.errors import RunError
+from nasface.rundir import atomic
+from nasface.stages.prediction import Seen
+
+BOX, POINT, RIM = (240, 228, 66), (0, 200, 140), (0, 0, 0)
+
+
+def draw(image_HW3: Pixels, faces: FoundFaces) -> Pixels:
+    """A copy of an image with the box and the points of every face."""
+    picture = Image.fromarray(image_HW3)
+    pen = ImageDraw.Draw(picture)
+    sides_K = detect.sides(faces.boxes_K4).tolist()
+    for box, points, side in zip(faces.boxes_K4.tolist(), faces.landmarks_KL2.tolist(), sides_K, strict=True):
+        pen.rectangle(box, outline=BOX, width=max(1, round(side / 150)))
+        radius = max(1.0, side / 110)
+        for x, y in points:
+            pen.ellipse(
+                (x - radius, y - radius, x + radius, y + radius), fill=POINT, outline=RIM if radius > 2 else None
+            )
+    return np.asarray(picture)
+
+
+@contextmanager
+def overlays(folder: Path) -> Iterator[Callable[[Seen], None]]:
+    """What draws every image and frame that it is called with into `folder`.
+
+    An image keeps its name, as .png if it was one and else as .jpg; a video is .mp4, whole when the next picture comes
+    or the block ends, and not there at all when the block fails.
+
+    Raises:
+        RunError: when a file cannot be written.
+    """
+    with ExitStack() as open_video:
+        writers: dict[Path, Callable[[Pixels], None]] = {}
+
+        def show(seen: Seen) -> None:
+            drawn = draw(seen.image_HW3, seen.faces)
+            kind = (
+                ".mp4" if seen.frame is not None else ".png" if seen.picture.path.suffix.lower() == ".png" else ".jpg"
+            )
+            path = folder / (seen.picture.name + kind)
+            if seen.frame is None:
+                with atomic(path) as temporary:
+                    Image.fromarray(drawn).save(temporary, "PNG" if kind == ".png" else "JPEG", quality=92)
+                return
+            if path not in writers:
+                open_video.close()
+                writers.clear()
+                rate = detect.probe(seen.picture.path)[1]
+                writers[path] = open_video.enter_context(_video(path, rate, drawn.shape[1], drawn.shape[0]))
+            writers[path](drawn)
+
+        yield show
+
+
+@contextmanager
+def _video(path: Path, rate: float, width: int, height: int) -> Iterator[Callable[[Pixels], None]]:
+    """A function that appends a frame to an MPEG-4 file, which takes its place when the block ends well."""
+    cv2 = detect.opencv()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        part = Path(folder) / path.name  # OpenCV tells the format by the extension
+        writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*"mp4v"), rate, (width, height))
+        if not writer.isOpened():
+            raise RunError(f"cannot write the video {path}; leave --overlay out, or give another folder with --out")
+        try:
+            yield lambda frame_HW3: writer.write(cv2.cvtColor(frame_HW3, cv2.COLOR_RGB2BGR))
+        finally:
+            writer.release()
+        part.replace(path)

@@ -1,0 +1,202 @@
+"""Distillation as a job: who teaches, what is saved, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from nasface import stages
+from nasface.errors import GraphError, NasfaceError, RunError
+from nasface.rundir import RunDir
+from nasface.stages.networks import read_arch
+from nasface.stages.teachers import load_teacher
+from tests.searched import MACHINE, caching_in, recipe, searched_run
+
+SHORT = ("distill.epochs=2", "distill.optimizer.lr=1e-3")
+
+
+class Wise(nn.Module):
+    """A teacher from elsewhere, of another stride."""
+
+    def __init__(self, num_landmarks: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, num_landmarks, 3, stride=2, padding=1)
+
+    def forward(self, images_B3HW: Tensor) -> Tensor:
+        heatmaps: Tensor = self.conv(images_B3HW)
+        return heatmaps
+
+
+class Choosy(Wise):
+    """One that wants larger images."""
+
+    input_size = 64
+
+    def forward(self, images_B3HW: Tensor) -> Tensor:
+        assert images_B3HW.shape[-1] == 64
+        return super().forward(images_B3HW)
+
+
+def five(num_landmarks: int) -> nn.Module:
+    return Wise(5)
+
+
+def broken(num_landmarks: int) -> nn.Module:
+    return nn.Linear(3, num_landmarks)
+
+
+def no_module(num_landmarks: int) -> str:
+    return "wise"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("distilled")
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> RunDir:
+    return searched_run(folder)
+
+
+@pytest.fixture(autouse=True)
+def cached(folder: Path, own_cache: Path):
+    with caching_in(folder):
+        yield
+
+
+def distill(run: RunDir, out: Path, *overrides: str, teacher: str | None = None) -> RunDir:
+    arch = read_arch(run.arch)
+    stages.distill(recipe(*SHORT, *overrides), RunDir(out), MACHINE, arch, run.supernet, teacher)
+    return RunDir(out)
+
+
+@pytest.fixture(scope="module")
+def distilled(run: RunDir, folder: Path) -> RunDir:
+    with caching_in(folder):
+        return distill(run, folder / "full")
+
+
+def same(one: Path, other: Path) -> bool:
+    a, b = load_file(one), load_file(other)
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_both_students_are_saved_and_the_better_is_the_network(distilled):
+    networks = json.loads(distilled.metrics.read_text())["networks"]
+    assert list(networks) == ["teacher", "student 1", "student 2", "slim"]
+    scores = [networks[f"student {i}"]["held_out_nme"] for i in (1, 2)]
+    assert networks["slim"]["held_out_nme"] == min(scores)
+    best = scores.index(min(scores)) + 1
+    assert same(distilled.slim, distilled.student(best))
+    assert not same(distilled.slim, distilled.student(3 - best))
+
+
+def test_the_supernet_teaches_where_none_is_named(run, distilled):
+    supernet = json.loads(run.metrics.read_text())["networks"]["supernet"]
+    teacher = json.loads(distilled.metrics.read_text())["networks"]["teacher"]
+    assert teacher["held_out_nme"] == pytest.approx(supernet["held_out_nme"], rel=1e-6)
+    assert "as none was named" in distilled.log.read_text()
+
+
+def test_the_result_is_a_run_that_evaluate_reads(distilled):
+    (found,) = stages.evaluate(recipe(), MACHINE, stages.run_networks(distilled.path))
+    before = json.loads(distilled.metrics.read_text())["networks"]["slim"]
+    assert found.held_out_nme == pytest.approx(before["held_out_nme"], rel=1e-6)
+
+
+def test_every_part_can_be_switched_off(run, tmp_path):
+    alone = distill(run, tmp_path / "a", "distill.teacher=false", "distill.peer=false", "distill.masked=false")
+    networks = json.loads(alone.metrics.read_text())["networks"]
+    assert list(networks) == ["student 1", "slim"]
+    assert not alone.student(2).exists()
+    header = alone.metrics_csv.read_text().splitlines()[0]
+    assert "ensemble" not in header
+    assert "teacher" not in header
+
+
+def test_a_distillation_goes_on_where_it_stopped(run, distilled, tmp_path, monkeypatch):
+    out = tmp_path / "killed"
+    from nasface import engine
+
+    real, epochs = engine._epoch, []
+
+    def stop_after_one(*args):
+        if epochs:
+            raise KeyboardInterrupt
+        epochs.append(1)
+        return real(*args)
+
+    monkeypatch.setattr(engine, "_epoch", stop_after_one)
+    with pytest.raises(KeyboardInterrupt):
+        distill(run, out)
+    monkeypatch.undo()
+    distill(run, out)
+    assert "resumed after epoch 1" in RunDir(out).log.read_text()
+    assert same(RunDir(out).student(1), distilled.student(1))
+    assert same(RunDir(out).student(2), distilled.student(2))
+
+
+def test_other_settings_do_not_go_into_the_same_folder(run, distilled):
+    with pytest.raises(RunError, match="another command"):
+        distill(run, distilled.path, "distill.teacher_weight=2")
+
+
+def test_a_network_by_name_can_teach(run, tmp_path):
+    out = distill(run, tmp_path / "out", teacher="tests.unit.test_distilling:Wise")
+    assert "teacher" in out.metrics_csv.read_text()
+    assert "teacher" not in json.loads(out.metrics.read_text())["networks"]  # it is no network of ours to count
+
+
+def test_a_teacher_of_another_size_is_resized_with_a_warning(run, caplog):
+    teacher = load_teacher("tests.unit.test_distilling:Choosy", 68, recipe(), torch.device("cpu"))
+    assert "trained at 64 pixels, the students see 32" in caplog.text
+    images = torch.randn(2, 3, 32, 32)
+    assert teacher(images, (8, 8)).shape == (2, 68, 8, 8)
+    assert not teacher(images, (8, 8)).requires_grad
+
+
+def test_a_trained_run_of_another_space_can_teach(run, folder, tmp_path):
+    hrnet = (
+        "space.name=hrnet", "space.options={width: 4, depth: 1, modules: [1, 1, 1], stem_channels: 4}",
+    )  # fmt: skip
+    school = RunDir(tmp_path / "hrnet")
+    stages.train(recipe(*hrnet), school, MACHINE)
+    out = distill(run, tmp_path / "out", teacher=str(school.path))
+    trained = json.loads(school.metrics.read_text())["networks"]["supernet"]
+    teacher = json.loads(out.metrics.read_text())["networks"]["teacher"]
+    assert (teacher["params"], teacher["macs"]) == (trained["params"], trained["macs"])
+    assert teacher["held_out_nme"] == pytest.approx(trained["held_out_nme"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "error", "says"),
+    [
+        ("nowhere", RunError, "there is no teacher 'nowhere'.*--teacher"),
+        ("tests.unit.test_distilling:five", GraphError, "gives 5 landmarks, the students have 68"),
+        ("tests.unit.test_distilling:broken", RunError, "fails on an image of 32 pixels"),
+        ("tests.unit.test_distilling:no_module", RunError, "made a str; expected a torch module"),
+        ("tests.unit.test_distilling:missing", NasfaceError, "cannot be imported"),
+        (str(Path(__file__).parent), RunError, "holds neither supernet.safetensors nor slim.safetensors"),
+    ],
+)
+def test_a_teacher_that_cannot_teach_is_refused_in_a_sentence(teacher, error, says):
+    with pytest.raises(error, match=says):
+        load_teacher(teacher, 68, recipe(), torch.device("cpu"))
+
+
+def test_an_arch_of_another_space_is_refused(run, tmp_path):
+    other = recipe(*SHORT, "space.options.width=6")
+    with pytest.raises(GraphError, match="the space now has the graph"):
+        stages.distill(other, RunDir(tmp_path / "out"), MACHINE, read_arch(run.arch), run.supernet, str(run.path))
+
+
+def test_weights_that_do_not_fit_are_refused(run, tmp_path):
+    deeper = recipe(*SHORT, "space.options.depth=2")
+    with pytest.raises(RunError, match="do not fit the network: .* tensors are missing"):
+        stages.distill(deeper, RunDir(tmp_path / "out"), MACHINE, read_arch(run.arch), run.supernet, str(run.path))

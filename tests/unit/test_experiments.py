@@ -1,0 +1,170 @@
+"""Experiments: every part once, in its own run folder, resumable, and one table over seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from filelock import FileLock
+
+from nasface import recipe as recipes
+from nasface import stages
+from nasface.errors import RecipeError
+from nasface.stages import experiments
+from tests.searched import MACHINE, SETTINGS, caching_in
+
+PLAN = {
+    "seeds": [0, 1],
+    "runs": {"small": {}, "wide": {"space": {"options": {"width": 6}}}},
+    "sweeps": {"by-threshold": {"shares": [0.8, 0.5]}, "by-chance": {"shares": [0.5], "pruner": "random", "draws": 2}},
+    "teacher": {"finetune": {"epochs": 2}},
+    "distill": {"none": {"teacher": False, "peer": False, "masked": False}, "all": {}},
+}
+
+
+def written(folder: Path, **plan: object) -> Path:
+    content: dict[str, object] = {"extends": "demo", "description": "a test"}
+    recipes.override(content, (*SETTINGS, "distill.epochs=1", "finetune.epochs=0"))
+    path = folder / "experiment.yaml"
+    path.write_text(yaml.safe_dump({**content, "experiment": {**PLAN, **plan}}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("experiments")
+
+
+@pytest.fixture(autouse=True)
+def cached(folder: Path, own_cache: Path):
+    with caching_in(folder):
+        yield
+
+
+@pytest.fixture(scope="module")
+def done(folder: Path) -> tuple[Path, pd.DataFrame]:
+    with caching_in(folder):
+        plan = stages.read_experiment(str(written(folder)), None)
+        return folder / "out", stages.run_experiment(plan, folder / "out", MACHINE)
+
+
+def test_every_part_of_every_run_and_seed_is_in_the_table(done):
+    out, table = done
+    counted = table.groupby(["run", "seed"]).part.unique().map(sorted)
+    assert len(counted) == 4
+    for parts in counted:
+        assert parts == ["all", "by-chance", "by-threshold", "none", "search"]
+    assert set(table[table.part == "all"].network) == {"teacher", "student 1", "student 2", "slim"}
+    assert (table.groupby(["run", "seed", "part"]).network.nunique() == table.groupby(["run", "seed", "part"]).size()).all()
+    slim = table[(table.network == "slim") & table.part.isin(["none", "all"])]
+    assert slim[["nme_full", "nme_full_masked_half", "nme_full_masked_hard", "held_out_nme"]].notna().all(axis=None)
+    pd.testing.assert_frame_equal(
+        pd.read_csv(out / "results.csv")[["run", "seed", "part", "network", "macs"]],
+        table[["run", "seed", "part", "network", "macs"]],
+    )
+
+
+def test_variants_and_seeds_are_runs_of_their_own(done):
+    out, table = done
+    for seed in (0, 1):
+        none, everything = (recipes.load(str(out / f"wide-{seed}" / name / "recipe.yaml")) for name in ("none", "all"))
+        assert (none.seed, none.distill.teacher, everything.distill.teacher) == (seed, False, True)
+        assert none.space.options["width"] == 6
+    held_out = table[(table.network == "supernet") & (table.part == "search")].held_out_nme
+    assert held_out.nunique() == 4
+
+
+def test_what_is_finished_is_not_done_again(done, folder, monkeypatch):
+    out, table = done
+    for name in ("search", "train", "distill", "evaluate"):
+        monkeypatch.setattr(experiments, name, lambda *_, name=name: pytest.fail(f"{name} was called"))
+    again = stages.run_experiment(stages.read_experiment(str(written(folder)), None), out, MACHINE)
+    pd.testing.assert_frame_equal(again, table)
+
+
+def test_only_some_runs_and_seeds_can_be_worked_on(folder, tmp_path):
+    plan = stages.read_experiment(str(written(tmp_path, sweeps={}, distill={})), None, seeds=(3,))
+    table = stages.run_experiment(plan, tmp_path / "out", MACHINE, only=("small",))
+    assert set(table.run) == {"small"}
+    assert set(table.seed) == {3}
+    with pytest.raises(RecipeError, match="no run 'wid'; it has small, wide"):
+        stages.run_experiment(plan, tmp_path / "out", MACHINE, only=("wid",))
+
+
+def test_what_another_process_is_at_is_left_alone(done, folder, tmp_path, caplog):
+    plan = stages.read_experiment(str(written(tmp_path, sweeps={}, distill={}, seeds=[0])), None)
+    (tmp_path / "out" / "small-0").mkdir(parents=True)
+    with FileLock(tmp_path / "out" / "small-0" / ".lock"):
+        table = stages.run_experiment(plan, tmp_path / "out", MACHINE)
+    assert set(table.run) == {"wide"}
+    assert "another process works in" in caplog.text
+
+
+def test_the_summary_is_mean_and_deviation_over_seeds(done):
+    _, table = done
+    summary = stages.summary(table).set_index(["run", "part", "network"])
+    row = summary.loc[("wide", "all", "slim")]
+    values = table[(table.run == "wide") & (table.part == "all") & (table.network == "slim")].nme_full
+    assert row.seeds == 2
+    assert row.nme_full_mean == pytest.approx(values.mean())
+    assert row.nme_full_std == pytest.approx(values.std(ddof=1))
+    assert "by-threshold" not in summary.index.get_level_values("part")
+
+
+def test_runs_are_compared_at_equal_macs():
+    table = pd.DataFrame(
+        [
+            {"run": run, "seed": seed, "part": "t", "macs": macs, "held_out_nme": nme + 0.01 * seed}
+            for run, points in {"a": [(10, 0.5), (20, 0.3)], "b": [(5, 0.6), (15, 0.2)]}.items()
+            for seed in (0, 1)
+            for macs, nme in points
+        ]
+    )
+    compared = stages.at_equal_macs(table, "t", points=3)
+    assert compared.macs.tolist() == [10, 15, 20]
+    np.testing.assert_allclose(compared.a_mean, [0.505, 0.505, 0.305])
+    np.testing.assert_allclose(compared.b_mean, [0.605, 0.205, 0.205])
+    np.testing.assert_allclose(compared.a_std, np.std([0, 0.01], ddof=1))
+
+
+@pytest.mark.parametrize(
+    ("plan", "says"),
+    [
+        ({"runs": {"a": {"spacee": {}}}}, "did you mean 'space'"),
+        ({"distill": {"a": {"teachr": True}}}, "unknown key"),
+        ({"seeds": [-1]}, "seeds"),
+        ({"sweep": {}}, "sweep"),
+        ({"sweeps": {"a": {"shares": [2]}}}, "shares"),
+    ],
+)
+def test_a_mistake_in_the_plan_shows_at_once(tmp_path, plan, says):
+    with pytest.raises(RecipeError, match=says):
+        stages.read_experiment(str(written(tmp_path, **plan)), None)
+
+
+def test_a_recipe_is_no_experiment_and_the_other_way_round():
+    with pytest.raises(RecipeError, match="nasface search --recipe demo"):
+        stages.read_experiment("demo", None)
+    with pytest.raises(RecipeError, match="nasface experiment"):
+        recipes.load("figure6-mini")
+
+
+@pytest.mark.parametrize("name", [row["name"] for row in recipes.listing() if row["kind"] == "experiment"])
+def test_shipped_experiments_can_be_read(name):
+    experiment = stages.read_experiment(name, None)
+    assert experiment.plan.runs
+
+
+def test_both_topologies_of_figure_6_differ_in_the_graph_only():
+    for name in ("figure6", "figure6-mini"):
+        experiment = stages.read_experiment(name, None)
+        found = {run: experiment.recipe(changes, 0) for run, changes in experiment.plan.runs.items()}
+        for block in ("residual", "mbconv"):
+            one, other = found[f"hrsupernet-{block}"], found[f"hrnet-{block}"]
+            shared = set(one.space.options) & set(other.space.options)
+            assert {"encoder", "stage1", "width", "depth", "stem_channels", "alpha"} <= shared
+            assert {k: one.space.options[k] for k in shared} == {k: other.space.options[k] for k in shared}
+            assert one.model_copy(update={"space": other.space}) == other

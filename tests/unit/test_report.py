@@ -1,0 +1,337 @@
+"""The report shows what a run folder holds, loads nothing, and takes no name for mark-up."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from report_run import searched, swept
+
+from nasface import rundir
+from nasface.cli import main
+from nasface.errors import RunError
+from nasface.report.content import read
+from nasface.report.html import examples, write_report
+from nasface.report.overview import amount, tiles
+from nasface.report.tradeoff import grid, measured
+from nasface.rundir import RunDir
+from searchspaces.hrsupernet import hrsupernet
+
+EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>$_$'
+
+
+class Page(HTMLParser):
+    """The elements of a page with their attributes, and the text of its scripts and of all else."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.scripts: list[str] = []
+        self.text = ""
+        self._inside = ""
+        self.feed(self.source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        self._inside = tag
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script" and self.lasttag == "script" and data.strip():
+            self.scripts.append(data)
+        self.text += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    @property
+    def ids(self) -> set[str]:
+        return {attrs["id"] for _, attrs in self.elements if "id" in attrs}
+
+    @property
+    def sweep(self) -> dict:
+        return json.loads(self.scripts[0])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A searched and swept run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NASFACE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        run = searched(tmp_path_factory.mktemp("runs") / "small")
+        swept(run)
+    return run.path
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> RunDir:
+    """A copy of it to spoil."""
+    return RunDir(shutil.copytree(finished, tmp_path / "small"))
+
+
+@pytest.fixture(scope="module")
+def written(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """The page of the run with all there is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NASFACE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        report = write_report(finished)
+    assert not report.missing
+    assert report.page == finished / "report.html"
+    assert report.page.stat().st_size < 5e6
+    names = {path.name for path in report.figures}
+    shown = ("pareto", "architecture", "alpha", "ced", "training", "faces")
+    assert names == {f"{name}.{kind}" for name in shown for kind in ("svg", "png")}
+    assert all(path.stat().st_size > 1000 and path.parent == finished / "figures" for path in report.figures)
+    return Page(report.page)
+
+
+def test_a_searched_and_swept_run_shows_every_part(finished: Path, written: Page):
+    wanted = {"summary", "tradeoff", "errors", "architecture", "faces", "training", "origin"}
+    assert wanted <= written.ids
+    figures = json.loads((finished / "metrics.json").read_text())["networks"]
+    for network in ("supernet", "slim"):
+        assert f"{figures[network]['macs']:,}" in written.text
+        for summary in figures[network]["subsets"]["inter_ocular"].values():
+            assert f"{100 * summary['nme']:.2f}" in written.text
+            assert f"{summary['images']} of {summary['expected']}" in written.text
+    assert "synthetic, 32 × 32 pixels" in written.text
+    assert "stem_channels: 8" in written.text  # the recipe
+    assert figures_digest(finished) in written.text
+    assert "disconnected" in written.text
+    assert sum(attrs.get("src", "").startswith("data:image/jpeg") for _, attrs in written.elements) == 1
+
+
+def figures_digest(folder: Path) -> str:
+    digest = json.loads((folder / "arch.json").read_text())["provenance"]["weights_sha256"]
+    assert len(digest) == 64
+    return digest
+
+
+def test_the_page_loads_nothing_and_runs_one_script(written: Page):
+    places = [
+        value
+        for _, attrs in written.elements
+        for name, value in attrs.items()
+        if name in ("src", "href", "xlink:href", "action", "data", "poster", "srcset")
+    ]
+    assert places
+    assert all(place.startswith(("#", "data:image/")) for place in places)
+    assert not re.search(r"@import|url\(\s*['\"]?(?!#)", written.source)
+    data, script = written.scripts
+    assert data.startswith("{")
+    policy = next(attrs["content"] for tag, attrs in written.elements if tag == "meta" and "content" in attrs)
+    assert policy.startswith("default-src 'none'")
+    assert f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" in policy
+    ids = [attrs["id"] for _, attrs in written.elements if "id" in attrs]
+    assert {name for name in ids if ids.count(name) > 1} <= {"svg-alpha-pruned"}  # parts of one figure
+
+
+def test_the_embedded_networks_are_those_of_the_table(finished: Path, written: Page):
+    table = pd.read_csv(finished / "sweep" / "pareto.csv").set_index("network")
+    done = table[table["state"] == "done"]
+    networks = {network["id"]: network for network in written.sweep["networks"]}
+    assert set(networks) == set(done.index)
+    assert [axis["key"] for axis in written.sweep["axes"]["x"]] == ["macs", "params", "latency_ms"]
+    assert written.sweep["axes"]["y"][0]["key"] == "held_out_nme_recalibrated"
+    assert {"nme_full_inherited", "nme_full_recalibrated"} <= {axis["key"] for axis in written.sweep["axes"]["y"]}
+    for name, row in done.drop("supernet").iterrows():
+        network = networks[name]
+        assert network["kept"].count("1") == row["edges"] == network["edges"]
+        assert len(network["kept"]) == len(written.sweep["graph"]["edges"]) == written.sweep["edges"]
+        for key in ("macs", "params", "latency_ms", "held_out_nme_recalibrated", "nme_full_inherited"):
+            assert network[key] == pytest.approx(row[key], rel=1e-12)
+    star = networks["supernet"]
+    assert star["star"]
+    assert (
+        star["held_out_nme_recalibrated"]
+        == star["held_out_nme_inherited"]
+        == done.loc["supernet", "held_out_nme_inherited"]
+    )
+    assert [wish["asked"] for wish in written.sweep["disconnected"]] == ["threshold 1e+09"]
+
+
+def test_names_with_mark_up_stay_names(run: RunDir):
+    folder = RunDir(run.path.rename(run.path.with_name('<i>"small" $_$')))
+    table = pd.read_csv(folder.path / "sweep" / "pareto.csv", dtype={"network": str})
+    table.loc[1, ["network", "asked", "pruner"]] = EVIL
+    table.loc[table["state"] == "disconnected", "error"] = EVIL
+    table = table.rename(columns={"nme_full_inherited": f"nme_{EVIL}_inherited"})
+    table.to_csv(folder.path / "sweep" / "pareto.csv", index=False)
+    metrics = json.loads(folder.metrics.read_text())
+    subsets = metrics["networks"]["slim"]["subsets"]["inter_ocular"]
+    subsets[EVIL] = subsets["full"]
+    rundir.write_json(folder.metrics, metrics | {"device": EVIL, EVIL: EVIL})
+    errors = pd.read_csv(folder.errors)
+    errors["network"] = EVIL
+    errors.to_csv(folder.errors, index=False)
+    recipe = folder.recipe.read_text()
+    folder.recipe.write_text(re.sub(r"description: .*?\n(?=\w)", f"description: '{EVIL}'\n", recipe, flags=re.S))
+    page = Page(write_report(folder.path, faces=False).page)
+    assert len(page.scripts) == 2
+    assert not [attrs for tag, attrs in page.elements if tag in ("i", "img") or "onerror" in attrs]
+    assert page.text.count("<script>alert(1)</script>") >= 6
+    network = next(network for network in page.sweep["networks"] if network["id"] == EVIL)
+    assert network["asked"] == EVIL
+    assert any(axis["label"] == f"NME {EVIL}, as pruned" for axis in page.sweep["axes"]["y"])
+
+
+def report(*args: object) -> str:
+    result = CliRunner().invoke(main, ["report", *map(str, args)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_faces_can_be_left_out(run: RunDir, tmp_path: Path):
+    shutil.rmtree(run.path / "sweep")
+    (run.path / "report.html").unlink(missing_ok=True)
+    run.factors.unlink()
+    answer = json.loads(report(run.path, "--no-faces", "--json", "--out", tmp_path / "shared" / "page.html"))
+    assert answer["page"] == str(tmp_path / "shared" / "page.html")
+    assert answer["bytes"] == (tmp_path / "shared" / "page.html").stat().st_size
+    assert answer["missing"] == {"faces": "left out by --no-faces"}
+    assert "<img" not in (tmp_path / "shared" / "page.html").read_text()
+    assert all(Path(path).parent == tmp_path / "shared" / "figures" for path in answer["figures"])
+    assert not (tmp_path / "shared" / "figures" / "faces.png").exists()
+    assert not (run.path / "report.html").exists()
+
+
+def test_a_data_set_that_is_gone_is_said(run: RunDir):
+    shutil.rmtree(run.path / "sweep")
+    run.arch.unlink()
+    run.factors.unlink()
+    text = re.sub(r"name: synthetic\n  options:\n(    .*\n)+", "name: 300w\n", run.recipe.read_text())
+    run.recipe.write_text(text.replace("  root: null", "  root: /nowhere"))
+    assert "/nowhere" in write_report(run.path).missing["faces"]
+
+
+@pytest.mark.parametrize(
+    ("files", "missing"),
+    [
+        (("recipe.yaml", "arch.json", "slim.safetensors"), {"figures": "`nasface train --arch"}),
+        (("recipe.yaml", "job.json", "metrics.csv"), {"figures": "has not finished", "costs": "supernet.safetensors"}),
+        (("recipe.yaml", "factors.json"), {"sweep": "`nasface sweep-thresholds", "architecture": "`nasface prune"}),
+        (("metrics.json",), {"recipe": "recipe.yaml"}),
+        (("sweep",), {"recipe": "recipe.yaml"}),
+    ],
+)
+def test_of_an_incomplete_folder_is_shown_what_there_is(
+    finished: Path, tmp_path: Path, files: tuple[str, ...], missing: dict[str, str]
+):
+    part = tmp_path / "part"
+    part.mkdir()
+    for name in files:
+        copy = shutil.copytree if (finished / name).is_dir() else shutil.copyfile
+        copy(finished / name, part / name)
+    text = report(part, "--no-faces")
+    page = (part / "report.html").read_text()
+    for name, words in missing.items():
+        line = next(line for line in text.splitlines() if line.startswith(f"without {name}: "))
+        assert words in line
+        assert f"<li>{name}: " in page
+    assert ('id="tradeoff"' in page) == ("sweep" in files)
+    assert ('id="training"' in page) == ("metrics.csv" in files)
+
+
+@pytest.mark.parametrize("make", [lambda folder: None, Path.mkdir, lambda f: (f.mkdir(), (f / "recipe.yaml").touch())])
+def test_a_folder_with_nothing_to_report_is_refused_in_one_sentence(tmp_path: Path, make):
+    make(tmp_path / "run")
+    result = CliRunner().invoke(main, ["report", str(tmp_path / "run")])
+    assert result.exit_code == 2
+    assert "holds nothing to report on; give a run folder" in result.output
+    assert result.output.count("\n") == 1
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "part"),
+    [
+        ("metrics.json", "{", "figures"),
+        ("metrics.json", '{"networks": {"slim": 3}}', "figures"),
+        ("metrics.json", '{"networks": {"slim": {"subsets": {"box": {"full": {"nme": 1}}}}}}', "figures"),
+        ("metrics.csv", "a,b\n1,2\n", "training"),
+        ("errors.csv", "", "errors"),
+        ("factors.json", "[]", "factors"),
+        ("arch.json", "{}", "architecture"),
+        ("sweep/pareto.csv", "a,b\n1,2\n", "sweep"),
+        ("recipe.yaml", "colour: blue\n", "recipe"),
+        ("job.json", "7", "job"),
+    ],
+)
+def test_a_damaged_file_is_named_and_the_rest_is_read(run: RunDir, name: str, text: str, part: str):
+    (run.path / name).write_text(text)
+    content = read(run.path)
+    assert Path(name).name in content.missing[part] or "recipe" in content.missing[part]
+    assert set(content.missing) - {part} <= {"costs", "factors"}
+
+
+def test_a_folder_of_damaged_files_is_refused(tmp_path: Path):
+    (tmp_path / "metrics.csv").write_text("a\n1\n")
+    with pytest.raises(RunError, match=r"nothing that can be read: .*metrics.csv has no column 'epoch'"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 18, 500])
+def test_example_faces_are_the_ends_and_the_middle(count: int):
+    words = examples(count)
+    places = list(words)
+    assert len(places) == min(count, 3 * max(1, min(6, count // 3)))
+    assert places == sorted(places)
+    assert words[0] == "best"
+    if count > 1:
+        assert words[count - 1] == "worst"
+    median = [place for place, word in words.items() if word == "median"]
+    assert all(abs(place - (count - 1) / 2) <= 3 for place in median)
+    assert list(words.values()).count("best") == list(words.values()).count("worst") or count == 1
+
+
+def test_the_headline_compares_with_the_supernet(finished: Path):
+    content = read(finished)
+    slim, supernet = (content.networks[name] for name in ("slim", "supernet"))
+    found = {tile.label: tile for tile in tiles(content)}
+    assert found["MACs"].value == amount(slim["macs"])
+    assert (
+        found["MACs"].note
+        == f"{100 * slim['macs'] / supernet['macs']:.0f} % of the supernet’s {amount(supernet['macs'])}"
+    )
+    nme, before = (figures["subsets"]["inter_ocular"]["full"]["nme"] for figures in (slim, supernet))
+    tile = found["NME full"]
+    assert tile.value == f"{100 * nme:.2f} %"
+    assert f"supernet {100 * before:.2f} %" in tile.note
+    assert tile.better == (nme < before)
+    assert amount(24_135_680) == "24.1 M"
+    assert amount(1_307_140_096) == "1.31 G"
+
+
+def test_the_supernet_stands_beside_every_stage():
+    table = pd.DataFrame(
+        {
+            "network": ["supernet", "a", "b"],
+            "state": ["done", "done", "disconnected"],
+            "nme_full_inherited": [0.03, 0.2, None],
+            "nme_full_finetuned": [None, 0.04, None],
+            "latency_ms": [None, 2.0, None],
+            "supernet_latency_ms": [None, 5.0, None],
+        }
+    )
+    found = measured(table).set_index("network")
+    assert list(found.index) == ["supernet", "a"]
+    assert found["nme_full_finetuned"].tolist() == [0.03, 0.04]
+    assert found["latency_ms"].tolist() == [5.0, 2.0]
+
+
+def test_the_grid_has_every_node_and_edge():
+    graph = hrsupernet(width=4, stages=4, resolutions=3).graph
+    found = grid(graph)
+    assert len({(node["x"], node["y"]) for node in found["nodes"]}) == len(graph.nodes)
+    ids = [node.id for node in graph.nodes]
+    assert [(ids[a], ids[b]) for a, b in found["edges"]] == list(graph.edges)
+    assert found["rows"] == ["1/4", "1/8", "1/16"]
+    assert found["columns"] == ["1", "2", "3", "4"]
