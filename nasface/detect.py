@@ -22,6 +22,8 @@ from nasface.errors import DataError, NasfaceError, RecipeError, RunError, did_y
 # The box of 68 landmarks in units of the Haar box's side: how far its centre lies below that of the Haar box, its
 # width and its height. Medians over the faces that were found of 300W's training faces at hand (AFW, HELEN, LFPW).
 HAAR_DOWN, HAAR_WIDTH, HAAR_HEIGHT = 0.155, 0.86, 0.84
+# The first is seldom wrong; the second, which finds more faces and more that are none, is asked where it finds nothing.
+HAAR_CASCADES = ("alt", "default")
 # Larger images are shrunk to this many pixels, and faces below this share of the shorter side are not looked for.
 HAAR_PIXELS, HAAR_SMALLEST = 1024, 0.05
 # A whole image leaves this share of itself on each side of the face's box; box_scale 1.25 adds it again.
@@ -48,9 +50,9 @@ class Detector(Protocol):
 
 
 def haar(image_HW3: Pixels, /) -> Boxes:
-    """OpenCV's Haar cascade for frontal faces (Viola and Jones 2001), its boxes moved to where landmarks lie.
+    """OpenCV's Haar cascades for frontal faces (Viola and Jones 2001), their boxes moved to where landmarks lie.
 
-    The cascade comes with OpenCV, nothing is downloaded. Not for several threads at once.
+    They come with OpenCV, nothing is downloaded. Not for several threads at once.
 
     Raises:
         RunError: OpenCV is not installed.
@@ -63,7 +65,10 @@ def haar(image_HW3: Pixels, /) -> Boxes:
         size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
         grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
     least = max(20, round(HAAR_SMALLEST * min(grey.shape)))
-    found = _cascade().detectMultiScale(grey, scaleFactor=1.1, minNeighbors=2, minSize=(least, least))
+    found: Any = ()
+    for cascade in HAAR_CASCADES:
+        if not len(found):
+            found = _cascade(cascade).detectMultiScale(grey, scaleFactor=1.1, minNeighbors=2, minSize=(least, least))
     x, y, side, _ = np.asarray(found, dtype=np.float64).reshape(-1, 4).T / shrink
     half = side[:, None] / 2 * np.array([HAAR_WIDTH, HAAR_HEIGHT])
     centre = np.stack([x + side / 2, y + side / 2 + HAAR_DOWN * side], axis=1) - 0.5  # from edges to pixel centres
@@ -138,10 +143,10 @@ def opencv() -> Any:
     return cv2
 
 
-@lru_cache(maxsize=1)
-def _cascade() -> Any:
+@lru_cache
+def _cascade(name: str) -> Any:
     cv2 = opencv()
-    return cv2.CascadeClassifier(str(Path(cv2.data.haarcascades) / "haarcascade_frontalface_alt.xml"))
+    return cv2.CascadeClassifier(str(Path(cv2.data.haarcascades) / f"haarcascade_frontalface_{name}.xml"))
 
 
 def probe(video: Path) -> tuple[int, float]:

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, cast, get_type_hints
@@ -29,6 +29,7 @@ GROUPS = {
 SUPPLIED = {"pruners": 3, "datasets": 1, "teachers": 1}  # leading arguments that nasface gives, not recipes
 
 
+@cache  # looking through all that is installed takes 50 ms
 def names(group: str) -> dict[str, EntryPoint]:
     """Installed plug-ins of a group ('searchspaces', 'datasets', 'searchers', 'pruners', 'teachers') by name."""
     return {point.name: point for point in sorted(entry_points(group=f"nasface.{group}"), key=lambda p: p.name)}

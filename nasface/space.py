@@ -19,7 +19,7 @@ class SearchSpace(Protocol):
 
     An entry point in the group `nasface.searchspaces` (or 'module:attr') names a callable that takes the
     options of the recipe as keyword arguments and returns an object with these members. `nasface.testing`
-    has `check_space` to try one.
+    has `check_space` to try one. A space may also be a `TakesBackbone`.
 
     Attributes:
         name: the name under which recipes and arch.json refer to it.
@@ -51,6 +51,26 @@ class SearchSpace(Protocol):
 
     def head(self, outputs: Sequence[Node], num_landmarks: int) -> Head:
         """From the maps of the output nodes to heatmaps (B, num_landmarks, h, w)."""
+        ...
+
+
+@runtime_checkable
+class TakesBackbone(Protocol):
+    """What a space may offer besides: its full network can start from a public checkpoint (`--backbone`)."""
+
+    def backbone_name(self, name: str) -> str | None:
+        """The name in GraphNet's state dict of a tensor of the checkpoint.
+
+        None for what is no part of the backbone, such as a classifier. A part for which this network has no place
+        gets any name that the network lacks: the checkpoint is then refused.
+        """
+        ...
+
+    def backbone_options(self, shapes: Mapping[str, Sequence[int]]) -> Mapping[str, Any]:
+        """Options of the space with which it would fit tensors of these public names and shapes.
+
+        Asked where a checkpoint does not fit, to say how it would; an empty mapping where nothing can be told.
+        """
         ...
 
 

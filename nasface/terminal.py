@@ -196,11 +196,11 @@ def frame(rows: DataFrame, title: str) -> Table:
     """Any table of ours: NMEs in percent, a column X_mean with its X_std as one, counts with separators."""
 
     def cell(value: Any, column: str) -> str:
-        if isinstance(value, str):
-            return value
+        if isinstance(value, str | bool):
+            return str(value)
         if value is None or isnan(value):
             return "–"
-        return f"{100 * value:.2f}" if "nme" in column or column.endswith("_mean") else f"{value:,.0f}"
+        return f"{100 * value:.2f}" if "nme" in column.lower() else f"{value:,.0f}"
 
     lines = []
     columns = [column for column in rows if not column.endswith("_std")]
@@ -214,7 +214,7 @@ def frame(rows: DataFrame, title: str) -> Table:
         column.removesuffix("_mean").replace("_", " ").replace("nme", "NME").replace("macs", "MACs")
         for column in columns
     ]
-    texts = sum(isinstance(value, str) for value in rows.iloc[0]) if len(rows) else 1
+    texts = sum(isinstance(value, str | bool) for value in rows.iloc[0]) if len(rows) else 1
     return table(title, heads, lines, "NME inter-ocular (%)", text_columns=texts)
 
 

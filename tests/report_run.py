@@ -1,30 +1,31 @@
-"""A real run that reports are made of: a search of a small space on few faces, and a sweep below it."""
+"""A real run that reports are made of: a search on a small scale, and a sweep below it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from searched import MACHINE, caching_in, searched_run
+
 from nasface import recipe as recipes
-from nasface import stages
+from nasface import rundir, stages
 from nasface.rundir import RunDir
-
-SMALL = (
-    "data.options.train=32", "data.options.test=12", "data.input_size=32", "training.batch=8", "training.threads=1",
-    "search.epochs=1", "search.options.warmup_epochs=0", "finetune.epochs=1", "space.options.width=4",
-    "space.options.stages=4", "space.options.resolutions=3", "space.options.stem_channels=8",
-)  # fmt: skip
+from nasface.stages.networks import read_factors
 
 
-def searched(folder: Path) -> RunDir:
-    """Search into a folder."""
-    run = RunDir(folder)
-    stages.search(recipes.load("demo", SMALL), run, stages.Machine("cpu", workers=1))
-    return run
+def swept_run(folder: Path, name: str = "run") -> RunDir:
+    """A searched run in `folder`, and the sweep of it: three networks with latency, and a disconnected one.
 
-
-def swept(run: RunDir) -> None:
-    """Sweep a searched run: three networks with latency, and a disconnected one."""
+    A short search leaves all factors much alike. They are spread, so that thresholds give networks that differ.
+    """
+    run = RunDir(searched_run(folder).path.rename(folder / name))
+    factors = read_factors(run.factors)
+    values = np.random.default_rng(4).random(len(factors.importance)).tolist()
+    spread = replace(factors, importance=dict(zip(factors.importance, values, strict=True)))
+    rundir.write_text(run.factors, spread.to_json())
     wanted = stages.Wanted(thresholds=(1e9,), count=3)
     measure = stages.Measure(latency_repeats=2)
-    machine = stages.Machine("cpu", workers=1)
-    stages.sweep(recipes.load(str(run.recipe)), run, RunDir(run.path / "sweep"), wanted, measure, machine)
+    with caching_in(folder):
+        stages.sweep(recipes.load(str(run.recipe)), run, RunDir(run.path / "sweep"), wanted, measure, MACHINE)
+    return run

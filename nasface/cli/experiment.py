@@ -41,21 +41,25 @@ def experiment(
       nasface experiment table6-mini --data-root data/300w --seed 0 --set training.threads=2
     """
     from nasface import stages, terminal
-    from nasface.report.experiment import experiment_figures
+    from nasface.report.experiment import ablation, experiment_figures, write_ablation
 
     folder = out or Path("runs") / Path(name).stem
     planned = stages.read_experiment(name, data_root, overrides, seeds)
     with place.machine(as_json) as machine:
         table = stages.run_experiment(planned, folder, machine, only)
-    drawn = experiment_figures(planned, folder)
+    written = experiment_figures(planned, folder)
+    variants = ablation(planned, table) if len(table) else table
+    if len(variants):
+        written += write_ablation(variants, folder)
     if as_json:
         click.echo(json.dumps(json.loads(table.to_json(orient="records")), indent=1))
         return
     if len(table):
-        terminal.show(terminal.frame(stages.summary(table), f"{name}: mean and deviation over seeds"))
+        shown = variants if len(variants) else stages.summary(table)
+        terminal.show(terminal.frame(shown, f"{name}: mean and deviation over seeds"))
         for part in planned.plan.sweeps:
             if (table["part"] == part).any():
                 title = f"{name}, sweep {part}: best held-out NME within a budget of MACs"
                 terminal.show(terminal.frame(stages.at_equal_macs(table, part), title))
-    for path in (folder / "results.csv", *drawn):
+    for path in (folder / "results.csv", *written):
         click.echo(f"written: {path}")

@@ -55,6 +55,7 @@ def search(wanted: Wanted, place: Place, out: Path | None, tensorboard: bool, as
 @recipe_options
 @click.option("--arch", type=FILE, help="arch.json of a pruned network; its recipe and weights are found by it.")
 @click.option("--weights", type=FILE, help="Weights to start from, of the network itself or of its supernet.")
+@click.option("--backbone", type=FILE, help="Public checkpoint (safetensors) to start the full graph of a space from.")
 @click.option("--scratch", is_flag=True, help="Start from random weights.")
 @out_option
 @tensorboard_option
@@ -65,6 +66,7 @@ def train(
     place: Place,
     arch: Path | None,
     weights: Path | None,
+    backbone: Path | None,
     scratch: bool,
     out: Path | None,
     tensorboard: bool,
@@ -76,12 +78,15 @@ def train(
     Examples:
       nasface train --arch runs/half/arch.json --out runs/half-tuned
       nasface train --space hrnet --dataset 300w --data-root data/300w
+      nasface train --space hrnet --backbone hrnetv2_w18.safetensors --data-root data/300w --out runs/teacher
     """
     from nasface import stages
     from nasface.rundir import RunDir
 
     if scratch and weights:
         raise click.UsageError("--scratch and --weights exclude each other")
+    if backbone and (arch or weights or scratch):
+        raise click.UsageError("--backbone starts the full graph of a space: it excludes --arch, --weights, --scratch")
     source = stages.read_source(arch) if arch else None
     if source is not None:
         wanted = of_source(wanted, source)
@@ -93,7 +98,7 @@ def train(
         name = f"{resolved.space.name}-{resolved.data.name}-train-seed{resolved.seed}"
     run = RunDir(out or Path("runs") / name)
     with place.machine(as_json, tensorboard) as machine:
-        stages.train(resolved, run, machine, source.arch if source else None, weights)
+        stages.train(resolved, run, machine, source.arch if source else None, weights, backbone)
     show_run(run, as_json)
 
 

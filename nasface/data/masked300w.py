@@ -54,7 +54,7 @@ class Masked300W:
         """
         root = _SOURCE.folder(self.root)
         # a folder of several data sets may hold 300W beside the masked images
-        for base in sorted(candidates(root), key=lambda path: "mask" not in path.name.lower()):
+        for base in sorted(candidates(root), key=lambda path: path == root or "mask" not in path.name.lower()):
             folders = _folders(base)
             if any(find_images(folder) for folder in folders.values()):
                 points = _beside(folders) if self.annotations is None else _points(self.annotations)

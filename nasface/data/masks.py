@@ -288,15 +288,16 @@ def _dress(p: Tensor, hull_NP2: Tensor, level: Level, draws: Tensor) -> _Masks:
     mask = _mask(p, level) + _jitter(own, unit)
     layers = [_cloth(mask, own, surgical=True)]
     if level == "hard":
-        extra = torch.where(kind < 0.5, _cap(p), torch.where(kind < 0.75, _scarf(p), _scarf(p[:, _MIRROR])))
+        cap = _cap(p)
+        extra = torch.where(kind < 0.5, cap, torch.where(kind < 0.75, _scarf(p), _scarf(p[:, _MIRROR])))
         layers.append(_cloth(extra + _jitter(other, unit), other, surgical=False))
-        for _ in range(8):  # nearly no face needs it
+        for growth in 1.25 ** torch.arange(9):  # until the last, which hides all; faces that need the first are rare
             short = _share(hull_NP2, layers) < _HALF
             if not short.any():
                 break
-            outline = layers[1].outline_NV2
-            grown = torch.lerp(outline.mean(1, keepdim=True), outline, 1.25)
-            layers[1] = layers[1]._replace(outline_NV2=torch.where(short[:, None, None], grown, outline))
+            larger = _outline(torch.lerp(cap.mean(1, keepdim=True), cap, growth.double()))
+            outline_NV2 = torch.where(short[:, None, None], larger, layers[1].outline_NV2)
+            layers[1] = layers[1]._replace(outline_NV2=outline_NV2)
     return _Masks(p[:, _BASE], across, down / unit.square(), _straps(p, mask), tuple(layers))
 
 
@@ -362,7 +363,7 @@ def _cloth(controls_NC2: Tensor, draws: Tensor, surgical: bool) -> _Cloth:
     ground, second = chosen(0, cloths if surgical else dyed), chosen(1, dyed)
     pleated = ground[:, 3:]
     return _Cloth(
-        outline_NV2=_rounded(_smoothing() @ controls_NC2),
+        outline_NV2=_outline(controls_NC2),
         colours_N23=torch.stack((ground, second), dim=1)[..., :3],
         pattern_N3=chosen(2, torch.tensor(_PATTERNS, dtype=torch.float64)) * (1 - pleated),
         wave_N2=torch.stack((draws[:, 3] * math.pi, 4 + 6 * draws[:, 4]), dim=1),
@@ -370,6 +371,10 @@ def _cloth(controls_NC2: Tensor, draws: Tensor, surgical: bool) -> _Cloth:
         pleated_N1=pleated,
         lit_N2=torch.stack((draws[:, 8] - 0.5, 0.85 + 0.25 * draws[:, 9]), dim=1),
     )
+
+
+def _outline(controls_NC2: Tensor) -> Tensor:
+    return _rounded(_smoothing() @ controls_NC2)
 
 
 @cache
@@ -404,8 +409,8 @@ def _paint(images_NHWC: Tensor, masks: _Masks) -> None:
     unit_N1 = 1 / masks.down_N2.norm(dim=1, keepdim=True)
     face = torch.arange(len(images_NHWC), device=images_NHWC.device)[:, None, None]
     for layer in masks.layers:
-        outer = layer is masks.layers[0]
-        ends_NP2 = torch.cat((layer.outline_NV2, masks.straps_NS22.flatten(1, 2)), 1) if outer else layer.outline_NV2
+        tied = layer is masks.layers[0]
+        ends_NP2 = torch.cat((layer.outline_NV2, masks.straps_NS22.flatten(1, 2)), 1) if tied else layer.outline_NV2
         x_NW, y_NH = _window(ends_NP2, _SHADOW * unit_N1 + 2 * _CELL, size)
         shown = (rows_NH.gather(1, y_NH)[:, :, None] & columns_NW.gather(1, x_NW)[:, None]).float()
         dx, dy = x_NW - masks.base_N2[:, :1], y_NH - masks.base_N2[:, 1:]
@@ -419,7 +424,7 @@ def _paint(images_NHWC: Tensor, masks: _Masks) -> None:
 
         place = (face, y_NH[:, :, None], x_NW[:, None])
         pixels = images_NHWC[place].permute(0, 3, 1, 2).float()
-        if outer:
+        if tied:
             colour = torch.where(layer.pleated_N1 > 0, 215.0, layer.colours_N23[:, 0])[..., None, None]
             strap = shown * _straps_at(masks.straps_NS22, x_NW, y_NH, 0.012 * unit_N1)
             pixels = torch.lerp(pixels, _lit(colour, light, tint_N1), strap[:, None])

@@ -106,7 +106,7 @@ def read(folder: Path) -> Content:
     factors = part("factors", lambda: _factors(run, example))
     metrics = part("figures", lambda: _metrics(run, job, sweep))
     epochs = part("training", lambda: _rows(run.metrics_csv, "epoch"))
-    errors = part("errors", lambda: _rows(run.errors, "network", "face", "nme_inter_ocular"))
+    errors = part("errors", lambda: _errors(run))
     if all(found is None for found in (sweep, arch, factors, metrics, epochs, errors)):
         if any(
             path.is_file() for path in (run.metrics, run.metrics_csv, run.errors, run.factors, run.arch, run.pareto)
@@ -174,6 +174,13 @@ def _metrics(run: RunDir, job: str, sweep: Sweep | None) -> dict[str, Any] | Non
     if not fits:
         raise RunError(f"{run.metrics} does not hold the figures of networks; let its run write it again")
     return metrics or None
+
+
+def _errors(run: RunDir) -> pd.DataFrame | None:
+    errors = _rows(run.errors, "network", "face", "nme_inter_ocular")
+    if errors is None and run.metrics.is_file():
+        raise RunError("no test face was on disk when the run was evaluated; `nasface data check` says what is there")
+    return errors
 
 
 def _sweep(run: RunDir) -> Sweep | None:

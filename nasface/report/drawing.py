@@ -63,7 +63,8 @@ class Layout:
     def name(self, column: int) -> str:
         """The stage of a column, with a letter where the stage has several."""
         stage, first, last = next(entry for entry in self.stages if entry[1] <= column <= entry[2])
-        return f"{stage}{chr(ord('a') + column - first)}" if last > first else str(stage)
+        round_, letter = divmod(column - first, 26)
+        return f"{stage}{chr(ord('a') + letter)}{round_ or ''}" if last > first else str(stage)
 
 
 def layout(graph: Graph) -> Layout:
@@ -204,10 +205,9 @@ def _ends(axes: Axes, full: Graph, kept: Graph, grid: Layout) -> None:
 
 def _legend(full: Graph, kept: Graph, shown: Mapping[Edge, float]) -> list[Patch | Line2D]:
     """What the drawing has, the largest and the smallest factor among it."""
-    blocks = [
-        Patch(label="encoder block (channels)", **_node_look(True, True)),
-        Patch(label="fuses only", **_node_look(True, False)),
-    ]
+    blocks = [Patch(label="encoder block (channels)", **_node_look(True, True))]
+    if not all(node.block for node in full.nodes):
+        blocks.append(Patch(label="fuses only", **_node_look(True, False)))
     lines = []
     if len(kept.edges) < len(full.edges):
         lines.append(Line2D([], [], label="pruned", **_GONE))

@@ -1,13 +1,18 @@
-"""The figures of an experiment."""
+"""The figures and tables of an experiment, beside what is published."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
+from nasface import rundir
 from nasface.report import figures, save
+from nasface.report.published import published
 from nasface.stages.experiments import Experiment
 from nasface.stages.selection import read_table
 
+SWITCHES = ("teacher", "peer", "masked")
 FIGURE6 = ("hrnet-residual", "hrsupernet-residual", "hrnet-mbconv", "hrsupernet-mbconv")
 
 
@@ -29,3 +34,49 @@ def experiment_figures(experiment: Experiment, folder: Path) -> list[Path]:
         for score in [*tests[:1], "held_out_nme_finetuned"]:
             written += save(figures.figure6(curves, score=score), folder / f"figure6-{title}-{score}")
     return written
+
+
+def ablation(experiment: Experiment, table: pd.DataFrame) -> pd.DataFrame:
+    """Table 6: one row for each run and variant of a distillation, mean and deviation over seeds, beside the paper's.
+
+    Args:
+        experiment: whose `distill` names the variants.
+        table: of `run_experiment`.
+
+    Returns:
+        Columns run, variant, teacher, peer, masked (True or False), seeds, every NME of the slim networks as X_mean and
+        X_std, and `paper: full NME at 256 px` where the paper has that row. Empty where no variant is finished.
+    """
+    rows = []
+    paper = {tuple(row[switch] for switch in SWITCHES): row["nme"] for row in published()["ablation"]}
+    scores = [column for column in table if "nme" in column]
+    for run, changes in experiment.plan.runs.items():
+        for variant, how in experiment.plan.distill.items():
+            found = table[(table["run"] == run) & (table["part"] == variant) & (table["network"] == "slim")]
+            if not len(found):
+                continue
+            recipe = experiment.recipe({**changes, "distill": how}, 0)
+            switches = {switch: getattr(recipe.distill, switch) for switch in SWITCHES}
+            row = {"run": run, "variant": variant, **switches, "seeds": len(found)}
+            for score in scores:
+                row |= {f"{score}_mean": found[score].mean(), f"{score}_std": found[score].std(ddof=1)}
+            rows.append(row | {"paper: full NME at 256 px": paper.get(tuple(switches.values()), float("nan"))})
+    return pd.DataFrame(rows)
+
+
+def write_ablation(rows: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write `ablation`'s rows as ablation.csv (shares) and ablation.md (percent)."""
+    rundir.write_rows(folder / "ablation.csv", rows.to_dict("records"))
+    shown = pd.DataFrame(index=rows.index)
+    for column in rows:
+        if column.endswith("_mean"):
+            cells = zip(rows[column], rows[f"{column.removesuffix('_mean')}_std"], strict=True)
+            shown[f"{column.removesuffix('_mean')} (%)"] = [
+                f"{100 * mean:.2f} ± {100 * std:.2f}" for mean, std in cells
+            ]
+        elif "NME" in column:
+            shown[f"{column} (%)"] = [f"{100 * value:.2f}" for value in rows[column]]
+        elif not column.endswith("_std"):
+            shown[column] = rows[column]
+    rundir.write_text(folder / "ablation.md", shown.to_markdown(index=False, disable_numparse=True) + "\n")
+    return [folder / "ablation.csv", folder / "ablation.md"]

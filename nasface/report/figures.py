@@ -38,7 +38,6 @@ Look = dict[str, Any]
 _STAGES = {"inherited": "as pruned", "recalibrated": "BN recalibrated", "finetuned": "fine-tuned"}
 _TOPOLOGIES = {"hrnet": ("HRNet", Colour.orange, "s"), "hrsupernet": ("HRSuperNet", Colour.blue, "o")}
 _PANELS = {"residual": "a   residual units", "mbconv": "b   stacked MBConvs"}
-_NAME = "#5a5a5a"
 _FRAME = 2.5  # times the lowest NME of a sweep
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)))
 
@@ -103,7 +102,7 @@ def pareto(
     axes.set(xlabel=cost_words, ylabel=label or score_label(own, score))
     if len(far):
         note = f"{len(far)} more above, up to {far['y'].max():.0f} %"
-        axes.set_title(note, loc="right", fontsize=6, color=_NAME)
+        axes.set_title(note, loc="right", fontsize=6, color="#5a5a5a")
     _log_if_wide(axes, shown["x"])
     axes.dataLim = Bbox.null()
     axes.update_datalim(shown[["x", "y"]])
@@ -112,17 +111,25 @@ def pareto(
     dots = {PathCollection: HandlerPathCollection(sizes=[25])}  # instead of the mean size of all
     figure.legend(handles=handles, handler_map=dots, loc="outside lower center", ncols=2, labelspacing=0.8)
     settle(figure)  # labels find their places on what is final
+    _write_names(axes, own, others, front.drop(index=far.index, errors="ignore"))
+    return figure
+
+
+def _write_names(axes: Axes, own: pd.DataFrame, others: pd.DataFrame, front: pd.DataFrame) -> None:
+    """Names of all published methods, and of networks of the front where there is room (columns `x`, `y`, `area`)."""
     steps_N2 = np.repeat(front[["x", "y"]].to_numpy(), 2, axis=0)
     corners_N2 = np.column_stack([steps_N2[1:, 0], steps_N2[:-1, 1]])
     line_N2 = np.concatenate([np.linspace(start, end, 12) for start, end in pairwise(corners_N2)] or [corners_N2])
-    short = front.assign(network=front["network"].astype(str).str.partition("-")[0])  # 'e068' of 'e068-fa33d5'
-    short = short[short.index.isin(shown.index)]
-    place_labels(
-        axes,
-        _names(others, _NAME) + _names(short, Colour.blue, optional=True),
-        np.vstack([own[["x", "y"]], line_N2]),
-    )
-    return figure
+    short = front["network"].astype(str).str.partition("-")[0]  # 'e068' of 'e068-fa33d5'
+    labels = [
+        Label(name, (x, y), math.sqrt(area) / 2, colour, optional)
+        for rows, names, colour, optional in (
+            (others, others["network"], "#5a5a5a", False),
+            (front, short, Colour.blue, True),
+        )
+        for name, x, y, area in zip(names, rows["x"], rows["y"], rows["area"], strict=True)
+    ]
+    place_labels(axes, labels, np.vstack([own[["x", "y"]], line_N2]))
 
 
 @styled
@@ -158,13 +165,15 @@ def figure6(curves: Mapping[str, Sequence[pd.DataFrame]], *, cost: str = "macs",
 
     figure = Figure(figsize=(PAGE if len(panels) > 1 else COLUMN, 2.7), layout="constrained")
     for axes, encoder in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
+        drawn = []
         for topology, (words, colour, marker) in _TOPOLOGIES.items():
             if tables := measured[f"{topology}-{encoder}"]:
+                drawn += tables
                 scaled = [table.assign(x=table[cost] / unit, y=100 * table[score]) for table in tables]
                 _curve(axes, scaled, words, colour, marker)
         axes.set_title(_PANELS[encoder], loc="left", fontweight="bold")
         axes.set_xlabel(cost_words)
-        _log_if_wide(axes, every[cost], every[score])
+        _log_if_wide(axes, pd.concat(drawn)[cost], every[score])
         axes.legend()
     figure.axes[0].set_ylabel(score_label(every, score))
     return figure
@@ -398,10 +407,3 @@ def _sizes(params: pd.Series, per_param: float) -> list[Line2D]:
         Line2D([], [], markersize=math.sqrt(per_param * size), color="black", label=f"{size / 1e6:g} M params", **look)
         for size in (powers[-2:] if len(powers) > 1 else sorted({*digits[:1], *digits[-1:]}))
     ]
-
-
-def _names(rows: pd.DataFrame, colour: str, optional: bool = False) -> list[Label]:
-    """Labels of points (columns `x`, `y`, `area`, `network`)."""
-    radii = np.sqrt(rows["area"]) / 2
-    places = zip(rows["network"].astype(str), rows["x"], rows["y"], radii, strict=True)
-    return [Label(text, (x, y), radius, colour, optional) for text, x, y, radius in places]

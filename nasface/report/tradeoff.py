@@ -137,8 +137,9 @@ def _costs(done: pd.DataFrame) -> Iterator[Axis]:
                 label = f"{word}, batch of {batch:.0f}" if math.isfinite(batch) else word
                 yield Axis(key, label, "", "ms", 1.0, _digits(done[key].max()))
             else:
-                unit, scale = ("G", 1e-9) if done[key].max() >= 1e9 else ("M", 1e-6)
-                yield Axis(key, word, word, unit, scale, _digits(done[key].max() * scale))
+                greatest = done[key].max()
+                unit, scale = ("G", 1e-9) if greatest >= 1e9 else ("M", 1e-6) if greatest >= 1e6 else ("k", 1e-3)
+                yield Axis(key, word, word, unit, scale, _digits(greatest * scale))
 
 
 def _scores(done: pd.DataFrame) -> Iterator[Axis]:

@@ -24,6 +24,7 @@ from nasface.stages.networks import (
     arch_graph,
     build_net,
     choose,
+    load_backbone,
     load_net,
     load_weights,
     net_costs,
@@ -106,6 +107,7 @@ def train(
     machine: Machine,
     arch: Architecture | None = None,
     weights: Path | None = None,
+    backbone: Path | None = None,
 ) -> list[Evaluation]:
     """Train one network: the recipe's full graph, or the sub-network of `arch`.
 
@@ -115,14 +117,23 @@ def train(
         machine: device and progress.
         arch: of the recipe's space.
         weights: to start from, of the same network or of its supernet; None starts from random ones.
+        backbone: instead of both, a public checkpoint for the full graph (see `load_backbone`).
     """
-    start = "random" if weights is None else rundir.file_digest(weights)
-    kept = "all" if arch is None else hashlib.sha256(repr(arch.kept).encode()).hexdigest()
-    with working_in(run, recipe, machine, {"job": "train", "edges": kept, "weights": start}) as work:
+    job = {
+        "job": "train",
+        "edges": "all" if arch is None else hashlib.sha256(repr(arch.kept).encode()).hexdigest(),
+        "weights": "random" if weights is None else rundir.file_digest(weights),
+    }
+    if backbone is not None:
+        load_backbone(build_net(recipe, 1, torch.device("cpu")), backbone)  # one that does not fit costs no time
+        job["backbone"] = rundir.file_digest(backbone)
+    with working_in(run, recipe, machine, job) as work:
         faces = load_faces(recipe, work.device, machine)
         full = build_net(recipe, faces.train.scheme.num_landmarks, work.device)
         costs = net_costs(full, recipe)
         net = load_net(full, full.graph if arch is None else arch_graph(arch, full), weights)
+        if backbone is not None:
+            log.info("backbone %s: %s", backbone, load_backbone(net, backbone))
         finetune(net, work, faces)
         save_net(run.supernet if arch is None else run.slim, net)
         if arch is not None:

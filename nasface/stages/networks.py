@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,11 +16,18 @@ from nasface.arch import Architecture, Factors
 from nasface.cost import Costs, count_space
 from nasface.errors import GraphError, RunError
 from nasface.graph import Graph
-from nasface.net import GraphNet, place, slim_net
+from nasface.net import GraphNet, Inherited, place, slim_net
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
-from nasface.space import SearchSpace
+from nasface.space import SearchSpace, TakesBackbone
 from nasface.stages.work import provenance
+
+_PICKLES = (".pth", ".pt", ".pkl", ".bin", ".ckpt", ".tar")
+_WRAPPERS = re.compile(r"^(module\.|backbone\.)+")
+_COUNTER = ".num_batches_tracked"  # of BN, which has a momentum: any value does
+
+
+_counted: dict[str, Costs] = {}
 
 
 def build_net(recipe: Recipe, num_landmarks: int, device: torch.device) -> GraphNet:
@@ -33,7 +43,10 @@ def net_costs(net: GraphNet, recipe: Recipe) -> Costs:
         GraphError: when the input size is no multiple of the space's largest stride.
     """
     check_size(recipe.data.input_size, net.space)
-    return count_space(net.space, net.num_landmarks, recipe.data.input_size)
+    key = repr((recipe.space, net.graph.digest, net.num_landmarks, recipe.data.input_size))
+    if key not in _counted:  # an experiment asks again and again
+        _counted[key] = count_space(net.space, net.num_landmarks, recipe.data.input_size)
+    return _counted[key]
 
 
 def check_size(input_size: int, space: SearchSpace) -> None:
@@ -95,6 +108,53 @@ def load_net(supernet: GraphNet, graph: Graph, weights: Path | None) -> GraphNet
     return net
 
 
+def load_backbone(net: GraphNet, path: Path) -> Inherited:
+    """Start a full network from a public checkpoint of its backbone; alpha and head stay as they are.
+
+    Args:
+        net: of a space that is a `TakesBackbone`, on its full graph.
+        path: safetensors, named as the space knows them; a leading 'module.' or 'backbone.' does not matter.
+
+    Returns:
+        Which of the network's tensors were copied, and which were left: alpha, the head, and counters of BN that old
+        checkpoints lack.
+
+    Raises:
+        RunError: when the space knows no public names, or the checkpoint does not fill all but alpha and head.
+    """
+    space = net.space
+    if path.suffix in _PICKLES:
+        raise RunError(
+            f"{path} is a pickle, which could run anything, and nasface reads safetensors only; convert it once with "
+            "torch.load(..., weights_only=True) and safetensors.torch.save_file, as docs/recipes.md shows"
+        )
+    if not isinstance(space, TakesBackbone):
+        raise RunError(
+            f"the search space '{space.name}' takes no public backbone; choose one that does, such as hrnet, or start "
+            "from weights of its own with --weights"
+        )
+    tensors = {_WRAPPERS.sub("", name): value for name, value in rundir.read_tensors(path)[0].items()}
+    public = {ours: name for name in tensors if (ours := space.backbone_name(name)) is not None}
+    if not public:
+        raise RunError(
+            f"{path} holds no tensor that the search space '{space.name}' knows from public backbones, but "
+            f"{len(tensors)} others such as {min(tensors, default='none')}; weights made by nasface go with --weights"
+        )
+    left = {
+        name: value
+        for name, value in net.state_dict().items()
+        if name not in public and (name == "alpha" or name.startswith("head.") or name.endswith(_COUNTER))
+    }
+    content = left | {ours: tensors[name] for ours, name in public.items()}
+    if fault := _misfit(net, content, public):
+        options = space.backbone_options({name: tuple(tensors[name].shape) for name in public.values()})
+        changes = {name: value for name, value in options.items() if value != space.options.get(name)}
+        mend = f"give {_settings(changes)}" if changes else f"no option of '{space.name}' mends that, so take another"
+        raise RunError(f"the backbone {path} does not fit the network: {fault}; {mend}")
+    net.load_state_dict(content)
+    return Inherited(tuple(public), (), tuple(left))
+
+
 def write_arch(run: RunDir, graph: Graph, factors: Factors, recipe: Recipe, weights: Path) -> Architecture:
     """Write arch.json for a sub-graph chosen from `factors`, naming the weights to inherit from."""
     edges = set(graph.edges)
@@ -142,14 +202,27 @@ def arch_graph(arch: Architecture, net: GraphNet) -> Graph:
     return arch.subgraph(net.graph)
 
 
-def _misfit(net: GraphNet, tensors: Mapping[str, Tensor]) -> str:
-    """What keeps these tensors from being the network's weights; empty when they are."""
-    wanted = net.state_dict()
+def _settings(options: Mapping[str, object]) -> str:
+    """Space options as they are given on the command line."""
+    plain = {k: v if isinstance(v, str) else json.dumps(v, separators=(",", ":")) for k, v in options.items()}
+    return " ".join(f"--set {shlex.quote(f'space.options.{name}={value}')}" for name, value in plain.items())
+
+
+def _misfit(net: GraphNet, tensors: Mapping[str, Tensor], called: Mapping[str, str] | None = None) -> str:
+    """What keeps these tensors from being the network's weights; empty when they are.
+
+    Args:
+        net: the network.
+        tensors: by state-dict name.
+        called: what to call a tensor instead.
+    """
+    wanted, called = net.state_dict(), called or {}
     if missing := sorted(set(wanted) - set(tensors)):
         return f"{len(missing)} tensors are missing, for example {missing[0]}"
     if strange := sorted(set(tensors) - set(wanted)):
         return f"{len(strange)} tensors are not the network's, for example {strange[0]}"
-    for name, tensor in tensors.items():
+    for name, tensor in sorted(tensors.items(), key=lambda item: -item[1].ndim):  # a weight says more than its bias
         if tensor.shape != wanted[name].shape:
-            return f"{name} has shape {tuple(tensor.shape)} instead of {tuple(wanted[name].shape)}"
+            shown = called.get(name, name)
+            return f"{shown} has shape {tuple(tensor.shape)} instead of {tuple(wanted[name].shape)}"
     return ""

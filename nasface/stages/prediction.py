@@ -366,7 +366,7 @@ def find_pictures(inputs: Sequence[Path], but: Path | None = None) -> list[Pictu
             real = path.resolve()
             if real not in found and (but is None or but.resolve() not in real.parents):
                 stem = path.relative_to(folder).with_suffix("").as_posix()
-                name = next(n for n in (stem, *(f"{stem}-{i}" for i in count(2))) if n not in names)
+                name = next(n for n in chain([stem], (f"{stem}-{i}" for i in count(2))) if n not in names)
                 names.add(name)
                 found[real] = Picture(path, name)
     return list(found.values())

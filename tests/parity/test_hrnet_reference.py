@@ -1,8 +1,11 @@
-"""hrnet() with all factors at one is HRNetV2-W18 to the last bit; here is that network, written the usual way."""
+"""hrnet() with all factors at one is HRNetV2-W18 to the last bit; here is that network, written the usual way.
+
+Its tensors have the names that the authors' checkpoints and timm's have.
+"""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -11,9 +14,6 @@ from torch.nn import functional as F
 
 from nasface.net import GraphNet
 from searchspaces.hrnet import hrnet
-
-WIDTHS = (18, 36, 72, 144)
-MODULES = (1, 4, 3)
 
 
 def conv(cin: int, cout: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -32,12 +32,13 @@ class Basic(nn.Module):
 
 
 class Bottle(nn.Module):
-    def __init__(self, cin: int) -> None:
+    def __init__(self, cin: int, mid: int) -> None:
         super().__init__()
-        self.conv1, self.bn1 = conv(cin, 64, 1), nn.BatchNorm2d(64)
-        self.conv2, self.bn2 = conv(64, 64, 3), nn.BatchNorm2d(64)
-        self.conv3, self.bn3 = conv(64, 256, 1), nn.BatchNorm2d(256)
-        self.downsample = nn.Sequential(conv(cin, 256, 1), nn.BatchNorm2d(256)) if cin != 256 else None
+        cout = 4 * mid
+        self.conv1, self.bn1 = conv(cin, mid, 1), nn.BatchNorm2d(mid)
+        self.conv2, self.bn2 = conv(mid, mid, 3), nn.BatchNorm2d(mid)
+        self.conv3, self.bn3 = conv(mid, cout, 1), nn.BatchNorm2d(cout)
+        self.downsample = nn.Sequential(conv(cin, cout, 1), nn.BatchNorm2d(cout)) if cin != cout else None
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.bn1(self.conv1(x)))
@@ -49,16 +50,15 @@ class Bottle(nn.Module):
 class Module(nn.Module):
     """Parallel branches, then every branch sums the maps of all."""
 
-    def __init__(self, branches: int) -> None:
+    def __init__(self, widths: Sequence[int], depth: int) -> None:
         super().__init__()
-        widths = WIDTHS[:branches]
-        self.branches = nn.ModuleList(nn.Sequential(*(Basic(w) for _ in range(4))) for w in widths)
+        self.branches = nn.ModuleList(nn.Sequential(*(Basic(w) for _ in range(depth))) for w in widths)
         self.fuse_layers = nn.ModuleList(
-            nn.ModuleList(self.fuse(widths, i, j) for j in range(branches)) for i in range(branches)
+            nn.ModuleList(self.fuse(widths, i, j) for j in range(len(widths))) for i in range(len(widths))
         )
 
     @staticmethod
-    def fuse(widths: tuple[int, ...], i: int, j: int) -> nn.Module | None:
+    def fuse(widths: Sequence[int], i: int, j: int) -> nn.Module | None:
         if i == j:
             return None
         if j > i:
@@ -86,24 +86,28 @@ class Module(nn.Module):
 
 
 class Reference(nn.Module):
-    def __init__(self, num_landmarks: int) -> None:
+    def __init__(
+        self, num_landmarks: int, width: int = 18, modules: Sequence[int] = (1, 4, 3), depth: int = 4, stem: int = 64
+    ) -> None:
         super().__init__()
-        self.conv1, self.bn1 = conv(3, 64, 3, 2), nn.BatchNorm2d(64)
-        self.conv2, self.bn2 = conv(64, 64, 3, 2), nn.BatchNorm2d(64)
-        self.layer1 = nn.Sequential(Bottle(64), *(Bottle(256) for _ in range(3)))
+        widths = [width << r for r in range(4)]
+        self.conv1, self.bn1 = conv(3, stem, 3, 2), nn.BatchNorm2d(stem)
+        self.conv2, self.bn2 = conv(stem, stem, 3, 2), nn.BatchNorm2d(stem)
+        self.layer1 = nn.Sequential(Bottle(stem, stem), *(Bottle(4 * stem, stem) for _ in range(depth - 1)))
         self.transition1 = nn.ModuleList(
             (
-                nn.Sequential(conv(256, 18, 3), nn.BatchNorm2d(18), nn.ReLU()),
-                nn.Sequential(nn.Sequential(conv(256, 36, 3, 2), nn.BatchNorm2d(36), nn.ReLU())),
+                nn.Sequential(conv(4 * stem, widths[0], 3), nn.BatchNorm2d(widths[0]), nn.ReLU()),
+                nn.Sequential(nn.Sequential(conv(4 * stem, widths[1], 3, 2), nn.BatchNorm2d(widths[1]), nn.ReLU())),
             )
         )
-        for stage, (before, after) in ((2, WIDTHS[1:3]), (3, WIDTHS[2:4])):
+        for stage, (before, after) in ((2, widths[1:3]), (3, widths[2:4])):
             new = nn.Sequential(nn.Sequential(conv(before, after, 3, 2), nn.BatchNorm2d(after), nn.ReLU()))
             setattr(self, f"transition{stage}", nn.ModuleList([None] * stage + [new]))
-        for stage, count in enumerate(MODULES, start=2):
-            setattr(self, f"stage{stage}", nn.ModuleList(Module(stage) for _ in range(count)))
+        for stage, count in enumerate(modules, start=2):
+            setattr(self, f"stage{stage}", nn.ModuleList(Module(widths[:stage], depth) for _ in range(count)))
+        total = sum(widths)
         self.head = nn.Sequential(
-            nn.Conv2d(270, 270, 1), nn.BatchNorm2d(270), nn.ReLU(), nn.Conv2d(270, num_landmarks, 1)
+            nn.Conv2d(total, total, 1), nn.BatchNorm2d(total), nn.ReLU(), nn.Conv2d(total, num_landmarks, 1)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -123,61 +127,34 @@ class Reference(nn.Module):
         return self.head(torch.cat(scaled, dim=1))
 
 
-def renamed(name: str) -> str:
-    """The name in GraphNet of a tensor of the reference."""
-    columns = {(2, 0): 2, **{(3, m): 4 + m for m in range(4)}, **{(4, m): 9 + m for m in range(3)}}
-    places = {
-        "conv1": "body.0",
-        "bn1": "body.1",
-        "conv2": "body.3",
-        "bn2": "body.4",
-        "conv3": "body.6",
-        "bn3": "body.7",
-    }
-    head, _, tail = name.rpartition(".")
-    match re.split(r"\.", head):
-        case ["conv1" | "bn1" | "conv2" | "bn2" as part]:
-            path = f"stem.{['conv1', 'bn1', '', 'conv2', 'bn2'].index(part)}"
-        case ["layer1", block, "downsample", i]:
-            path = f"nodes.1_0.{block}.shortcut.{i}"
-        case ["layer1", block, part]:
-            path = f"nodes.1_0.{block}.{places[part]}"
-        case ["transition1", branch, *_, i]:
-            path = f"edges.1_0->2_{branch}.{i}"
-        case ["transition2" | "transition3" as part, branch, "0", i]:
-            column = {"transition2": 3, "transition3": 8}[part]
-            path = f"edges.{column}_{int(branch) - 1}->{column + 1}_{branch}.{i}"
-        case [stage, module, "branches", branch, block, part]:
-            path = f"nodes.{columns[int(stage[-1]), int(module)]}_{branch}.1.{block}.{places[part]}"
-        case [stage, module, "fuse_layers", dst, src, *index]:
-            column = columns[int(stage[-1]), int(module)]
-            # a chain is nested here (step, layer) and flat there, three layers a step
-            layer = int(index[-1]) + (3 * int(index[0]) if len(index) == 2 else 0)
-            path = f"edges.{column}_{src}->{column + 1}_{dst}.{layer}"
-        case ["head", i]:
-            path = f"head.{['hidden', 'norm', '', 'heatmaps'][int(i)]}"
-        case _:
-            raise AssertionError(f"no place for {name}")
-    return f"{path}.{tail}"
+def heads(name: str) -> str:
+    """The name in GraphNet of a tensor of the reference's head, which is no part of a backbone."""
+    _, layer, tail = name.split(".")
+    return f"head.{['hidden', 'norm', '', 'heatmaps'][int(layer)]}.{tail}"
 
 
 @pytest.fixture(scope="module")
 def reference() -> Reference:
     torch.manual_seed(1)
-    net = Reference(68).eval()
+    return scrambled(Reference(68))
+
+
+def scrambled(net: Reference) -> Reference:
+    """In evaluation mode, with BN that does something."""
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, 0, 0.2)
             nn.init.normal_(module.running_mean, 0, 0.2)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
-    return net
+    return net.eval()
 
 
 def test_equal_to_the_last_bit(reference):
-    net = GraphNet(hrnet(), 68).eval()
+    space = hrnet()
+    net = GraphNet(space, 68).eval()
     assert net.alpha.tolist() == [1.0] * 88
-    tensors = {renamed(name): value for name, value in reference.state_dict().items()}
+    tensors = {space.backbone_name(name) or heads(name): value for name, value in reference.state_dict().items()}
     assert len(tensors) == len(reference.state_dict())
     assert set(tensors) | {"alpha"} == set(net.state_dict())
     net.load_state_dict({**tensors, "alpha": net.alpha})

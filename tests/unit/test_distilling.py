@@ -198,5 +198,5 @@ def test_an_arch_of_another_space_is_refused(run, tmp_path):
 
 def test_weights_that_do_not_fit_are_refused(run, tmp_path):
     deeper = recipe(*SHORT, "space.options.depth=2")
-    with pytest.raises(RunError, match="do not fit the network: .* tensors are missing"):
+    with pytest.raises(RunError, match=r"do not fit the network: .* tensors are missing"):
         stages.distill(deeper, RunDir(tmp_path / "out"), MACHINE, read_arch(run.arch), run.supernet, str(run.path))

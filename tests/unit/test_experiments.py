@@ -13,6 +13,7 @@ from filelock import FileLock
 from nasface import recipe as recipes
 from nasface import stages
 from nasface.errors import RecipeError
+from nasface.report.experiment import ablation, experiment_figures, write_ablation
 from nasface.stages import experiments
 from tests.searched import MACHINE, SETTINGS, caching_in
 
@@ -29,7 +30,7 @@ def written(folder: Path, **plan: object) -> Path:
     content: dict[str, object] = {"extends": "demo", "description": "a test"}
     recipes.override(content, (*SETTINGS, "distill.epochs=1", "finetune.epochs=0"))
     path = folder / "experiment.yaml"
-    path.write_text(yaml.safe_dump({**content, "experiment": {**PLAN, **plan}}))
+    path.write_text(yaml.safe_dump({**content, "experiment": {**PLAN, **plan}}, sort_keys=False))
     return path
 
 
@@ -58,7 +59,9 @@ def test_every_part_of_every_run_and_seed_is_in_the_table(done):
     for parts in counted:
         assert parts == ["all", "by-chance", "by-threshold", "none", "search"]
     assert set(table[table.part == "all"].network) == {"teacher", "student 1", "student 2", "slim"}
-    assert (table.groupby(["run", "seed", "part"]).network.nunique() == table.groupby(["run", "seed", "part"]).size()).all()
+    assert (
+        table.groupby(["run", "seed", "part"]).network.nunique() == table.groupby(["run", "seed", "part"]).size()
+    ).all()
     slim = table[(table.network == "slim") & table.part.isin(["none", "all"])]
     assert slim[["nme_full", "nme_full_masked_half", "nme_full_masked_hard", "held_out_nme"]].notna().all(axis=None)
     pd.testing.assert_frame_equal(
@@ -168,3 +171,36 @@ def test_both_topologies_of_figure_6_differ_in_the_graph_only():
             assert {"encoder", "stage1", "width", "depth", "stem_channels", "alpha"} <= shared
             assert {k: one.space.options[k] for k in shared} == {k: other.space.options[k] for k in shared}
             assert one.model_copy(update={"space": other.space}) == other
+
+
+def test_the_ablation_stands_beside_the_papers_rows(done, folder, tmp_path):
+    _, table = done
+    experiment = stages.read_experiment(str(written(folder)), None)
+    rows = ablation(experiment, table).set_index(["run", "variant"])
+    assert rows.loc[("small", "none"), ["teacher", "peer", "masked"]].tolist() == [False, False, False]
+    assert rows.loc[("wide", "all"), ["teacher", "peer", "masked"]].tolist() == [True, True, True]
+    assert rows["paper: full NME at 256 px"].tolist() == pytest.approx([0.0350, 0.0339] * 2)
+    slim = table[(table.run == "wide") & (table.part == "all") & (table.network == "slim")]
+    assert rows.loc[("wide", "all")].nme_full_masked_hard_mean == pytest.approx(slim.nme_full_masked_hard.mean())
+    _, text = write_ablation(rows.reset_index(), tmp_path)
+    assert "| 3.39 " in text.read_text()
+    assert f"{100 * slim.nme_full.mean():.2f} ± {100 * slim.nme_full.std(ddof=1):.2f}" in text.read_text()
+
+
+def test_a_figure_6_is_drawn_when_all_four_are_there(tmp_path):
+    names = ("hrnet-residual", "hrsupernet-residual", "hrnet-mbconv", "hrsupernet-mbconv")
+    plan = stages.read_experiment(str(written(tmp_path, runs={name: {} for name in names}, distill={})), None)
+    table = pd.DataFrame(
+        {
+            "network": ["supernet", "a", "b"], "state": "done", "macs": [3e7, 2e7, 1e7], "params": [3e5, 2e5, 1e5],
+            "held_out_nme_finetuned": [0.04, 0.05, 0.06], "nme_common_finetuned": [0.04, 0.05, 0.07],
+            "images_common": 554, "pruner": "threshold", "seed": 0,
+        }
+    )  # fmt: skip
+    for name in names[:3]:
+        (tmp_path / f"{name}-0" / "by-threshold").mkdir(parents=True)
+        table.to_csv(tmp_path / f"{name}-0" / "by-threshold" / "pareto.csv", index=False)
+    assert experiment_figures(plan, tmp_path) == []
+    (tmp_path / f"{names[3]}-0" / "by-threshold").mkdir(parents=True)
+    table.to_csv(tmp_path / f"{names[3]}-0" / "by-threshold" / "pareto.csv", index=False)
+    assert len(experiment_figures(plan, tmp_path)) == 4  # test and held-out NME, svg and png

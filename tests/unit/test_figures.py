@@ -250,7 +250,10 @@ def test_figure6_has_a_panel_an_encoder_and_a_mean_with_its_band():
         "hrsupernet-residual": [sweep(3)],
         "hrsupernet-mbconv": [sweep(4), sweep(5)],
     }
+    curves["hrnet-residual"] = [table.assign(macs=5 * table["macs"]) for table in curves["hrnet-residual"]]
+    curves["hrsupernet-residual"] = [table.assign(macs=5 * table["macs"]) for table in curves["hrsupernet-residual"]]
     figure = figures.figure6(curves, score=FULL)
+    assert [axes.get_xscale() for axes in figure.axes] == ["linear", "linear"]  # neither panel is wide by itself
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["a   residual units", "b   stacked MBConvs"]
     assert legend(figure) == ["HRNet, mean of 3 seeds ± std", "HRSuperNet, 1 seed", "HRSuperNet, mean of 2 seeds ± std"]
     assert [len(axes.lines) for axes in figure.axes] == [3 + 1 + 1, 2 + 1]
@@ -331,7 +334,13 @@ def test_faces_join_predicted_and_true_points():
 
 def test_training_follows_the_stages():
     rows = [
-        {"stage": "search", "epoch": e, "phase": p, "loss": 5.0 / e, **({"held_out_nme": 0.1 / e} if p[0] == "w" else {})}
+        {
+            "stage": "search",
+            "epoch": e,
+            "phase": p,
+            "loss": 5.0 / e,
+            **({"held_out_nme": 0.1 / e} if p[0] == "w" else {}),
+        }
         for e in (1, 2, 3)
         for p in ("alpha", "weights")
     ]

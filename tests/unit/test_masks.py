@@ -34,13 +34,13 @@ def put(landmarks_NL2: Tensor, scheme: Scheme, size: int = 64, crop: int = 104) 
     return DeviceFaces(images, landmarks.float(), size, scheme)
 
 
-def marked(dataset: Dataset) -> DeviceFaces:
-    points = np.stack([face.landmarks_L2 for face in dataset.index().faces])
+def marked(dataset: Dataset, split: str) -> DeviceFaces:
+    points = np.stack([face.landmarks_L2 for face in dataset.index().faces if face.split == split])
     return put(torch.from_numpy(points), dataset.scheme)
 
 
 def synthetic(landmarks: int = 68, count: int = 24) -> DeviceFaces:
-    return marked(Synthetic(landmarks=landmarks, train=count, test=0))
+    return marked(Synthetic(landmarks=landmarks, train=0, test=count), "test")
 
 
 def five_points(faces: DeviceFaces) -> DeviceFaces:
@@ -68,8 +68,8 @@ def hidden(faces: DeviceFaces, level: masks.Level, seed: int = 0) -> NDArray[np.
     return covered[..., 1] > 0.08 * covered[..., [0, 2]].mean(3)
 
 
-def check_shares(faces: DeviceFaces) -> None:
-    for seed in (0, 1):
+def check_shares(faces: DeviceFaces, seeds: tuple[int, ...] = (0, 1)) -> None:
+    for seed in seeds:
         light, half, hard = (coverage(faces, level, seed) for level in LEVELS)
         assert light.shape == (len(faces),)
         assert (light < half).all()
@@ -85,17 +85,21 @@ def test_hard_masks_hide_half_of_every_synthetic_face_and_levels_are_ordered(lan
     check_shares(synthetic(landmarks, 120))
 
 
-def test_hard_masks_hide_half_of_every_real_face() -> None:
-    check_shares(marked(W300(real_data("300w"))))
+def test_hard_masks_hide_half_of_every_real_test_face() -> None:
+    faces = marked(W300(real_data("300w")), "test")
+    assert len(faces) > 500
+    assert coverage(faces, "hard").min() >= 0.5
+    check_shares(part(faces, list(range(0, len(faces), 4))), seeds=(1,))
 
 
 def test_a_mark_up_with_known_eyes_alone_is_masked_too() -> None:
     check_shares(five_points(synthetic(count=60)))
 
 
-def test_the_share_is_that_of_the_pixels_in_face_and_forehead() -> None:
+def test_the_share_is_that_of_the_pixels_in_face_and_forehead(monkeypatch: pytest.MonkeyPatch) -> None:
     cv2 = pytest.importorskip("cv2")
     faces = put(synthetic(count=12).landmarks_NL2, SCHEMES[68], crop=200)  # no forehead ends at the crop
+    monkeypatch.setattr(masks, "_straps_at", lambda *_: torch.zeros(()))  # they do not count
     for level in LEVELS:
         for p, pixels, share in zip(
             faces.landmarks_NL2.numpy(), hidden(faces, level), coverage(faces, level), strict=True
@@ -105,16 +109,18 @@ def test_the_share_is_that_of_the_pixels_in_face_and_forehead() -> None:
             forehead = brows + np.array([[0.5], [0.9], [1], [1], [0.9], [0.5]]) * up
             hull = cv2.convexHull(np.concatenate([p, forehead]).astype(np.float32))
             face = cv2.fillConvexPoly(np.zeros((200, 200), np.uint8), hull.round().astype(np.int32), 1).astype(bool)
-            assert pixels[face].mean() == pytest.approx(float(share), abs=0.04)
+            assert pixels[face].mean() == pytest.approx(float(share), abs=0.025)
 
 
-def test_what_is_left_below_the_least_share_is_covered_by_a_larger_cap_or_scarf(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.parametrize("least", [0.85, 0.99])
+def test_what_hides_too_little_becomes_a_cap_as_large_as_needed(monkeypatch: pytest.MonkeyPatch, least: float) -> None:
     faces = synthetic(count=40)
-    assert coverage(faces, "hard").min() < 0.85
-    monkeypatch.setattr(masks, "_HALF", 0.85)
-    assert coverage(faces, "hard").min() >= 0.85
+    before = coverage(faces, "hard")
+    assert (before < least).any()
+    monkeypatch.setattr(masks, "_HALF", least)
+    after = coverage(faces, "hard")
+    assert after.min() >= least
+    assert torch.equal(after[before >= least], before[before >= least])
 
 
 def test_levels_hide_the_parts_of_the_face_they_name() -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from report_run import searched, swept
+from report_run import swept_run
+from searched import MACHINE, caching_in
 
 from nasface import rundir
 from nasface.cli import main
@@ -64,11 +65,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A searched and swept run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NASFACE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        run = searched(tmp_path_factory.mktemp("runs") / "small")
-        swept(run)
-    return run.path
+    return swept_run(tmp_path_factory.mktemp("runs")).path
 
 
 @pytest.fixture
@@ -78,11 +75,10 @@ def run(finished: Path, tmp_path: Path) -> RunDir:
 
 
 @pytest.fixture(scope="module")
-def written(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Page:
+def written(finished: Path) -> Page:
     """The page of the run with all there is."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NASFACE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        report = write_report(finished)
+    with caching_in(finished.parent):
+        report = write_report(finished, machine=MACHINE)
     assert not report.missing
     assert report.page == finished / "report.html"
     assert report.page.stat().st_size < 5e6
@@ -205,8 +201,6 @@ def test_faces_can_be_left_out(run: RunDir, tmp_path: Path):
 
 def test_a_data_set_that_is_gone_is_said(run: RunDir):
     shutil.rmtree(run.path / "sweep")
-    run.arch.unlink()
-    run.factors.unlink()
     text = re.sub(r"name: synthetic\n  options:\n(    .*\n)+", "name: 300w\n", run.recipe.read_text())
     run.recipe.write_text(text.replace("  root: null", "  root: /nowhere"))
     assert "/nowhere" in write_report(run.path).missing["faces"]
