@@ -4,32 +4,43 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
 # ---
 
 # %% [markdown]
 # # What a search found
 #
-# Reads one run folder: which connections matter, which were pruned, and what that cost. Open it as a notebook with
-# jupytext, or run it as a script: `NASFACE_RUN=runs/mini python analysis/factors.py`.
+# Which connections matter, and which were pruned. Set `NASFACE_RUN` to a folder that `nasface search` made; open this
+# file as a notebook (jupytext) or run it as a script.
 
 # %%
+# %config InlineBackend.figure_formats = ["svg"]
+# %matplotlib inline
 import os
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
 
-from nasface import rundir
-from nasface.arch import Architecture, Factors
+from nasface import plugins
+from nasface.report.drawing import alpha_heatmap, architecture
 from nasface.rundir import RunDir
+from nasface.stages.networks import read_arch, read_factors
 
 run = RunDir(Path(os.environ.get("NASFACE_RUN", "runs/demo")))
-factors = Factors.from_json(run.factors.read_text(), str(run.factors))
-arch = Architecture.from_json(run.arch.read_text(), str(run.arch))
+factors, arch = read_factors(run.factors), read_arch(run.arch)
+graph = plugins.space(factors.space, factors.options).graph
+kept = arch.subgraph(graph)
+print(
+    f"{factors.space}: {len(kept.edges)} of {len(graph.edges)} edges kept, {len(kept.blocks)} of {len(graph.blocks)} blocks"
+)
 
 # %% [markdown]
 # ## Importance of every prunable edge
-# The threshold lies between the least important edge kept and the most important one dropped; closure may drop edges above it.
+# With one threshold for all edges, the least important edge kept lies above the most important one dropped, but for edges
+# that closure took because nothing fed or read them. Other pruners also look at costs.
 
 # %%
 edges = pd.DataFrame(
@@ -38,43 +49,22 @@ edges = pd.DataFrame(
         "target": [target for _, target in factors.importance],
         "importance": list(factors.importance.values()),
         "alpha": [factors.alpha[edge] for edge in factors.importance],
-        "kept": [edge in set(arch.kept) for edge in factors.importance],
+        "kept": [edge in set(kept.edges) for edge in factors.importance],
     }
 ).sort_values("importance", ascending=False, ignore_index=True)
-print(edges.head(20).to_string())
-print(f"{edges.kept.sum()} of {len(edges)} prunable edges kept")
-
-# %%
-figure, axes = plt.subplots(figsize=(8, 3.5), layout="constrained")
-for kept, colour in ((True, "tab:blue"), (False, "tab:gray")):
-    part = edges[edges.kept == kept]
-    axes.bar(part.index, part.importance, color=colour, label="kept" if kept else "pruned", width=1.0)
-axes.set(xlabel="edges by importance", ylabel="importance", title=f"{factors.space}: factors of {run.path.name}")
-axes.legend()
-plt.show()
+print(edges.head(12).to_string())
+print(edges.groupby("kept").importance.describe()[["count", "min", "50%", "max"]].to_string())
 
 # %% [markdown]
-# ## Cost and error
-# MACs are multiply-adds of one image; NME is normalised by the inter-ocular distance.
+# ## The factors by stage
+# Rows are the resolutions that are read, columns those that are written; crossed cells were pruned.
 
 # %%
-networks = rundir.read_json(run.metrics, "the figures of a finished run")["networks"]
-table = pd.DataFrame(
-    {
-        name: {
-            "params": figures["params"],
-            "MACs": figures["macs"],
-            "held-out NME (%)": 100 * figures["held_out_nme"],
-        }
-        for name, figures in networks.items()
-    }
-).T
-print(table.to_string())
+alpha_heatmap(graph, kept, factors.alpha)
+
+# %% [markdown]
+# ## The network
+# Stages from left to right, the finest resolution on top; width and opacity of an edge grow with |alpha|.
 
 # %%
-figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
-axes.scatter(table["MACs"] / 1e6, table["held-out NME (%)"], s=table["params"] / 2e3, alpha=0.6)
-for name, row in table.iterrows():
-    axes.annotate(str(name), (row["MACs"] / 1e6, row["held-out NME (%)"]), textcoords="offset points", xytext=(8, 8))
-axes.set(xlabel="MACs (millions)", ylabel="held-out NME (%)", title="circle area by params")
-plt.show()
+architecture(graph, kept, factors.alpha, title=run.path.name)

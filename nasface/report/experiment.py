@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from nasface import rundir
 from nasface.report import figures, save
 from nasface.report.published import published
+from nasface.rundir import RunDir
 from nasface.stages.experiments import Experiment
 from nasface.stages.selection import read_table
 
@@ -22,18 +25,28 @@ def experiment_figures(experiment: Experiment, folder: Path) -> list[Path]:
         return []
     written: list[Path] = []
     for title in experiment.plan.sweeps:
-        places = {name: [folder / f"{name}-{seed}" / title for seed in experiment.plan.seeds] for name in FIGURE6}
-        curves = {
-            name: [read_table(place) for place in found if (place / "pareto.csv").exists()]
-            for name, found in places.items()
-        }
-        if not all(curves.values()):
-            continue
-        scores = [column for tables in curves.values() for column in tables[0] if column.endswith("_finetuned")]
-        tests = [column for column in dict.fromkeys(scores) if column.startswith("nme_")]
-        for score in [*tests[:1], "held_out_nme_finetuned"]:
-            written += save(figures.figure6(curves, score=score), folder / f"figure6-{title}-{score}")
+        for score in ("nme_common_finetuned", "held_out_nme_finetuned"):
+            figure = figure6_of(folder, title, experiment.plan.seeds, score)
+            if figure is not None:
+                written += save(figure, folder / f"figure6-{title}-{score}")
     return written
+
+
+def figure6_of(folder: Path, sweep: str, seeds: Sequence[int], score: str) -> Figure | None:
+    """Figure 6 of an experiment's folder; None where one of the four has no network with this score yet.
+
+    Args:
+        folder: of the experiment.
+        sweep: its name in the plan.
+        seeds: as far as they are there.
+        score: a column of pareto.csv.
+    """
+    curves = {}
+    for name in FIGURE6:
+        places = [folder / f"{name}-{seed}" / sweep for seed in seeds]
+        tables = [read_table(place) for place in places if RunDir(place).pareto.exists()]
+        curves[name] = [table for table in tables if score in table and table[score].notna().any()]
+    return figures.figure6(curves, score=score) if all(curves.values()) else None
 
 
 def ablation(experiment: Experiment, table: pd.DataFrame) -> pd.DataFrame:

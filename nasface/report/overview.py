@@ -16,12 +16,13 @@ LIMITS = ("0.08", "0.1")
 
 @dataclass(frozen=True)
 class Tile:
-    """A figure of the headline: what, how much, against what, and whether that is better (None: neither)."""
+    """A figure of the headline: what, how much, against what, whether that is better (None: neither), of what."""
 
     label: str
     value: str
     note: str = ""
     better: bool | None = None
+    of: str = ""
 
 
 def tiles(content: Content) -> list[Tile]:
@@ -44,8 +45,7 @@ def tiles(content: Content) -> list[Tile]:
             "" if change is None else f"supernet {percent(earlier[name][0])} %, {change:+.2f} points".replace("-", "−")
         )
         better = None if change is None or abs(change) < 0.005 else change < 0
-        note = "; ".join(part for part in (against, images) if part)
-        found.append(Tile(f"NME {name}", f"{percent(nme)} %", note, better))
+        found.append(Tile(f"NME {name}", f"{percent(nme)} %", against, better, images))
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -59,17 +59,18 @@ def tradeoff(sweep: Sweep, graph: Graph | None) -> dict[str, Any]:
     table = sweep.table
     done = measured(table)
     costs, scores = list(_costs(done)), list(_scores(done))
-    pruners = list(dict.fromkeys(done.loc[done["network"] != "supernet", "pruner"].fillna("").astype(str)))
+    series = done["pruner"].map(_pruners)
+    pruners = list(dict.fromkeys(series[done["network"] != "supernet"]))
     networks = []
-    for row in done.to_dict("records"):
+    for row, by in zip(done.to_dict("records"), series, strict=True):
         star = row["network"] == "supernet"
         arch = sweep.archs.get(row["network"])
         networks.append(
             {
                 "id": _text(row["network"]),
                 "star": star,
-                "asked": "the searched supernet, nothing pruned" if star else _text(row.get("asked")),
-                "series": -1 if star else pruners.index(_text(row.get("pruner"))),
+                "asked": "the searched supernet, nothing pruned" if star else _wish(row),
+                "series": -1 if star else pruners.index(by),
                 "edges": _number(row.get("edges")),
                 "blocks": _number(row.get("blocks")),
                 "kept": None if graph is None else "1" * len(graph.edges) if star else _kept(graph, arch),
@@ -82,7 +83,7 @@ def tradeoff(sweep: Sweep, graph: Graph | None) -> dict[str, Any]:
         "pruners": pruners,
         "edges": None if graph is None else len(graph.edges),
         "disconnected": [
-            {"asked": _text(row.get("asked")), "error": _text(row.get("error"))}
+            {"asked": _wish(row), "error": _text(row.get("error"))}
             for row in table[table["state"] != "done"].to_dict("records")
         ],
         "graph": None if graph is None else grid(graph),
@@ -127,6 +128,17 @@ def grid(graph: Graph) -> dict[str, Any]:
         "columns": [placed.name(column) for column in range(placed.columns)],
         "rows": [f"1/{stride}" for stride in placed.strides],
     }
+
+
+def _wish(row: Mapping[str, Any]) -> str:
+    """What a network was asked for, and of whom where that does not say so."""
+    asked, pruner = _text(row.get("asked")), _text(row.get("pruner"))
+    return asked if pruner in asked else f"{asked} ({pruner})".strip()
+
+
+def _pruners(text: object) -> str:
+    """Column `pruner` without the seeds: networks of the same pruners are one series."""
+    return ", ".join(dict.fromkeys(pruner.split(" ")[0] for pruner in _text(text).split(", ")))
 
 
 def _costs(done: pd.DataFrame) -> Iterator[Axis]:

@@ -61,7 +61,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory, cache: dict[str, str]) ->
 
 
 def test_search_leaves_a_whole_run(searched: Path):
-    assert {path.name for path in searched.iterdir()} == {*FILES, "checkpoints"}
+    assert {path.name for path in searched.iterdir()} - {".lock"} == {*FILES, "checkpoints"}
     networks = json.loads((searched / "metrics.json").read_text())["networks"]
     supernet, slim = networks["supernet"], networks["slim"]
     assert slim["macs_prunable"] <= 0.5 * supernet["macs_prunable"]
@@ -190,20 +190,6 @@ def test_tensorboard_events_are_written_when_asked_for(tmp_path: Path, cache: di
     events.Reload()
     rows = pd.read_csv(run / "metrics.csv")
     assert [e.value for e in events.Scalars("finetune/weights/loss")] == pytest.approx(rows.loss.tolist(), rel=1e-5)
-
-
-def test_the_notebook_reads_a_run(searched: Path):
-    script = Path(__file__).parents[2] / "analysis" / "factors.py"
-    done = subprocess.run(
-        [sys.executable, script],
-        env={**os.environ, "NASFACE_RUN": str(searched), "MPLBACKEND": "Agg"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    kept = len(json.loads((searched / "arch.json").read_text())["edges"])
-    assert f"{kept} of " in done.stdout
 
 
 def test_a_finished_run_is_neither_overwritten_nor_changed_by_giving_it_again(

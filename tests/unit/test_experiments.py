@@ -194,7 +194,7 @@ def test_a_figure_6_is_drawn_when_all_four_are_there(tmp_path):
         {
             "network": ["supernet", "a", "b"], "state": "done", "macs": [3e7, 2e7, 1e7], "params": [3e5, 2e5, 1e5],
             "held_out_nme_finetuned": [0.04, 0.05, 0.06], "nme_common_finetuned": [0.04, 0.05, 0.07],
-            "images_common": 554, "pruner": "threshold", "seed": 0,
+            "images_common": 554, "pruner": "threshold", "seed": 0, "arch": "arch.json", "on_front": True,
         }
     )  # fmt: skip
     for name in names[:3]:

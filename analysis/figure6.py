@@ -1,0 +1,72 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Figure 6: does the topology of the HRSuperNet win at equal MACs?
+#
+# Four supernets, searched and swept with equal recipes: HRNet's topology against HRSuperNet's, with residual units and
+# with MBConvs. Set `NASFACE_EXPERIMENT` to the folder of `nasface experiment figure6-mini --data-root DIR`.
+
+# %%
+# %config InlineBackend.figure_formats = ["svg"]
+# %matplotlib inline
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from nasface.report.experiment import FIGURE6, figure6_of
+from nasface.stages import at_equal_macs
+
+folder = Path(os.environ.get("NASFACE_EXPERIMENT", "runs/figure6-mini"))
+results = pd.read_csv(folder / "results.csv")
+sweep = next(part for part in results.part.unique() if part != "search")
+print(
+    results[results.part == sweep]
+    .groupby("run")
+    .agg(networks=("network", "size"), seeds=("seed", "nunique"))
+    .to_string()
+)
+
+# %% [markdown]
+# ## The four supernets
+# Their own error, and what they cost.
+
+# %%
+supernets = results[(results.part == "search") & (results.network == "supernet")]
+means = supernets.groupby("run")[["params", "macs", "held_out_nme"]].agg(["mean", "std"])
+print(means.to_string(float_format="{:,.4g}".format))
+
+# %% [markdown]
+# ## NME against MACs
+# Thin lines: one seed each. Thick: the mean over seeds of the best NME within a budget, and one standard deviation.
+
+# %%
+seeds = sorted(results.seed.unique())
+figure6_of(folder, sweep, seeds, "held_out_nme_finetuned")
+
+# %%
+tests = [name for name in results if name.startswith("nme_") and results[name].notna().any()]
+figure6_of(folder, sweep, seeds, f"{tests[0]}_finetuned")
+
+# %% [markdown]
+# ## At equal MACs
+# The best held-out NME (%) within each budget, mean over seeds, and the difference of the two topologies. Negative: the
+# HRSuperNet is better.
+
+# %%
+for block in ("residual", "mbconv"):
+    pair = results[results.run.isin([name for name in FIGURE6 if name.endswith(block)])]
+    table = at_equal_macs(pair, sweep) * 100
+    table["macs"] /= 1e8
+    table["difference"] = table[f"hrsupernet-{block}_mean"] - table[f"hrnet-{block}_mean"]
+    print(table.rename(columns={"macs": "MACs (millions)"}).round(2).to_string(index=False), end="\n\n")

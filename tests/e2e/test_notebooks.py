@@ -1,0 +1,97 @@
+"""The notebooks of analysis/, executed as notebooks on small runs: they end, print and draw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jupytext
+import pandas as pd
+import pytest
+from nbclient import NotebookClient
+
+from nasface import stages
+from nasface.rundir import RunDir
+from tests.searched import MACHINE, caching_in, recipe, searched_run
+
+NOTEBOOKS = Path(__file__).parents[2] / "analysis"
+TOPOLOGIES = ("hrnet-residual", "hrsupernet-residual", "hrnet-mbconv", "hrsupernet-mbconv")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    """A searched run and a sweep below it."""
+    folder = tmp_path_factory.mktemp("notebooks")
+    run = searched_run(folder)
+    with caching_in(folder):
+        wanted, measure = stages.Wanted(count=4), stages.Measure(latency_repeats=1)
+        stages.sweep(recipe(), run, RunDir(run.path / "sweep"), wanted, measure, MACHINE)
+    return run
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Path:
+    """The tables that an experiment leaves, two seeds; the HRSuperNet is one point better."""
+    rows = []
+    for name in TOPOLOGIES:
+        for seed in (0, 1):
+            swept = pd.DataFrame(
+                {
+                    "network": ["a", "b", "c"], "state": "done", "arch": "arch.json", "macs": [3e7, 2e7, 1e7],
+                    "params": [3e5, 2e5, 1e5], "on_front": True, "pruner": "threshold", "seed": seed,
+                    "held_out_nme_finetuned": [0.04 - 0.01 * name.startswith("hrsuper") + 0.01 * i for i in range(3)],
+                    "images_common": 554,
+                }
+            )  # fmt: skip
+            swept["nme_common_finetuned"] = swept["held_out_nme_finetuned"]
+            place = tmp_path / f"{name}-{seed}" / "threshold"
+            place.mkdir(parents=True)
+            swept.to_csv(place / "pareto.csv", index=False)
+            nme = swept["held_out_nme_finetuned"]
+            rows.append(swept.assign(run=name, part="threshold", held_out_nme=nme, nme_common=nme))
+            rows.append(
+                swept.head(1).assign(run=name, part="search", network="supernet", held_out_nme=nme, nme_common=nme)
+            )
+    pd.concat(rows).drop(columns=["nme_common_finetuned", "held_out_nme_finetuned"]).to_csv(tmp_path / "results.csv", index=False)
+    return tmp_path
+
+
+def executed(name: str, monkeypatch: pytest.MonkeyPatch, variable: str, folder: Path) -> tuple[str, int]:
+    """What a notebook prints, and how many figures it shows."""
+    monkeypatch.setenv(variable, str(folder))
+    notebook = jupytext.read(NOTEBOOKS / name)
+    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    text = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
+    figures = sum("image/svg+xml" in output.get("data", {}) for output in outputs)
+    return text, figures
+
+
+def test_factors(run, monkeypatch):
+    text, figures = executed("factors.py", monkeypatch, "NASFACE_RUN", run.path)
+    kept = len(stages.read_source(run.arch).arch.kept)
+    assert f"hrsupernet: {kept} of " in text
+    assert figures == 2
+
+
+def test_pareto(run, monkeypatch):
+    text, figures = executed("pareto.py", monkeypatch, "NASFACE_RUN", run.path)
+    assert "4 networks, evaluated recalibrated" in text
+    assert "knee: e0" in text
+    assert figures == 2
+
+
+def test_a_run_of_ones_own(run, monkeypatch):
+    text, figures = executed("run.py", monkeypatch, "NASFACE_RUN", run.path)
+    assert "full (16 of 16)" in text
+    assert figures == 2
+
+
+def test_figure_6(experiment, monkeypatch):
+    text, figures = executed("figure6.py", monkeypatch, "NASFACE_EXPERIMENT", experiment)
+    assert text.count("difference") == 2
+    assert "-1.0" in text
+    assert figures == 2
+
+
+def test_every_notebook_is_tested_here():
+    assert {path.name for path in NOTEBOOKS.glob("*.py")} == {"factors.py", "pareto.py", "run.py", "figure6.py"}
