@@ -1,9 +1,9 @@
 """Time a step of triple distillation against what its three networks cost by themselves, both in one run.
 
-Run `python benchmarks/distillation.py`. Alone, each of the two students runs forward, backward from a given gradient and
-its optimizer on the whole batch, and the teacher runs forward without gradients: no masks, no targets, no losses. The
-joint step is the one that `nasface distill` takes, masks, targets, all three terms of both losses, backward and optimizer
-included. All four are timed in turn, round by round; the figure is the median over the rounds of joint / sum of alone.
+Run `python benchmarks/distillation.py`. Alone, each of the two students runs forward, backward from a given gradient
+and its optimizer on the whole batch, and the teacher runs forward without gradients: no masks, no targets, no losses.
+The joint step is the one that `nasface distill` takes: masks, targets, the three terms of both losses, backward and
+optimizer. All four are timed in turn, round by round; the figure is the median over the rounds of joint / sum of alone.
 
 The networks are those of the recipe 300w-mini: a slim network of half the prunable MACs from random importances, taught
 by its supernet. Images, landmarks and weights are random: how long a step takes does not depend on them.
@@ -164,7 +164,7 @@ def show(result: Mapping[str, Any]) -> None:
     for line in (
         f"joint step / sum: {result['ratio']:.3f}, {'within' if result['within'] else 'ABOVE'} the bound of "
         f"{result['bound']}.",
-        f"Batch {result['batch']} at {result['input_size']} px, {macs}; median of {result['rounds']} interleaved rounds.",
+        f"Batch {result['batch']} at {result['input_size']} px, {macs}; median of {result['rounds']} rounds.",
         f"{result['device']}, {result['threads']} threads; {result['machine']}; {versions}.",
     ):
         console.print(line, highlight=False)

@@ -194,8 +194,8 @@ def results(experiment: Experiment, out: Path) -> pd.DataFrame:
     as shares: held_out_nme, nme_SUBSET, and nme_SUBSET_masked_LEVEL for variants of a distillation.
     """
     rows: list[Row] = []
-    for seed in experiment.plan.seeds:
-        for name in experiment.plan.runs:
+    for name in experiment.plan.runs:
+        for seed in _seeds(out, name):
             home = RunDir(out / f"{name}-{seed}")
             about = {"run": name, "seed": seed}
             rows += [{**about, "part": "search", **row} for row in _networks(home)]
@@ -207,6 +207,12 @@ def results(experiment: Experiment, out: Path) -> pd.DataFrame:
     if rows:
         rundir.write_rows(out / "results.csv", rows)
     return pd.DataFrame(rows)
+
+
+def _seeds(out: Path, name: str) -> list[int]:
+    """The seeds of a run that are there, whichever process has worked on them."""
+    ends = (path.name.removeprefix(f"{name}-") for path in out.glob(f"{name}-*"))
+    return sorted(int(end) for end in ends if end.isdecimal())
 
 
 def _networks(run: RunDir) -> list[Row]:

@@ -115,6 +115,53 @@ def test_a_killed_search_goes_on_to_the_same_result(searched: Path, tmp_path: Pa
         assert all(np.array_equal(one[key], other[key]) for key in one)
 
 
+def sweep_args(run: Path, out: Path) -> list[object]:
+    return ["sweep-thresholds", run, "--count", 4, "--epochs", 2, "--latency-batch", 0, "--workers", 1, "--out", out]
+
+
+def test_a_killed_sweep_goes_on_to_the_same_table(searched: Path, tmp_path: Path, cache: dict[str, str]):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    nasface(*sweep_args(searched, whole), env=cache)
+    process = subprocess.Popen(
+        command(*sweep_args(searched, killed)),
+        env={**os.environ, **cache},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+    def half_way() -> bool:
+        """One network is finished and another has got through an epoch."""
+        rows = len((killed / "pareto.csv").read_text().splitlines()) if (killed / "pareto.csv").exists() else 0
+        return rows > 2 and any(killed.glob("networks/*/checkpoints/*.safetensors"))
+
+    deadline = time.monotonic() + 120
+    while not half_way() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = pd.read_csv(killed / "pareto.csv")
+    assert 2 <= len(before) < 5, "the sweep ended before it could be killed"
+    nasface(*sweep_args(searched, killed), env=cache)
+    pd.testing.assert_frame_equal(pd.read_csv(killed / "pareto.csv"), pd.read_csv(whole / "pareto.csv"))
+    log = (killed / "log.txt").read_text()
+    assert "was interrupted; it is taken up again" in log
+    assert "resumed after epoch" in log
+
+
+def test_from_a_sweep_to_a_distilled_network(searched: Path, tmp_path: Path, cache: dict[str, str]):
+    nasface("sweep-thresholds", searched, "--count", 3, "--workers", 1, "--out", tmp_path / "sweep", env=cache)
+    nasface("select", tmp_path / "sweep", "--knee", "--out", tmp_path / "chosen")
+    options = settings("distill.epochs=1", "distill.optimizer.lr=1e-3")
+    out = tmp_path / "distilled"
+    nasface("distill", "--arch", tmp_path / "chosen" / "arch.json", *options, "--workers", 1, "--out", out, env=cache)
+    networks = json.loads((out / "metrics.json").read_text())["networks"]
+    assert {"teacher", "student 1", "student 2", "slim"} == set(networks)
+    (again,) = json.loads(nasface("evaluate", out, "--json", "--workers", 1, env=cache))["runs"]
+    assert again["networks"]["slim"]["held_out_nme"] == pytest.approx(networks["slim"]["held_out_nme"], rel=1e-6)
+    nasface("report", out, "--no-faces", env=cache)
+    assert (out / "report.html").stat().st_size > 10_000
+
+
 def test_prune_and_train_find_their_way_by_the_arch(searched: Path, tmp_path: Path, cache: dict[str, str]):
     nasface("prune", searched, "--pruner", "greedy", "--set", "prune.options.share=0.3", "--out", tmp_path / "third")
     arch = json.loads((tmp_path / "third" / "arch.json").read_text())

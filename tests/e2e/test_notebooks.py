@@ -51,7 +51,9 @@ def experiment(tmp_path: Path) -> Path:
             rows.append(
                 swept.head(1).assign(run=name, part="search", network="supernet", held_out_nme=nme, nme_common=nme)
             )
-    pd.concat(rows).drop(columns=["nme_common_finetuned", "held_out_nme_finetuned"]).to_csv(tmp_path / "results.csv", index=False)
+    pd.concat(rows).drop(columns=["nme_common_finetuned", "held_out_nme_finetuned"]).to_csv(
+        tmp_path / "results.csv", index=False
+    )
     return tmp_path
 
 

@@ -12,12 +12,14 @@ import torch
 
 pytest.importorskip("cv2")
 
+from nasface import recipe as recipes
 from nasface.data.augment import Augmentation
 from nasface.data.prepare import PreparedFaces, PrepareOptions
 from nasface.data.w300 import W300
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 bench = importlib.import_module("data_pipeline")
+distillation = importlib.import_module("distillation")
 
 OPTIONS = PrepareOptions(input_size=32)
 
@@ -84,3 +86,42 @@ def test_every_side_is_timed_and_shown(
     result |= dict.fromkeys(("data", "faces", "input_size", "rounds", "threads", "machine"), 1)
     bench.show(result)
     assert "per image from files" in capsys.readouterr().out
+
+
+MINI = [f"space.options.{option}" for option in ("width=4", "stages=4", "resolutions=3", "depth=1", "stem_channels=8")]
+
+
+def test_a_step_of_distillation_is_timed_against_its_networks(capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = recipes.load("300w-mini", ["data.input_size=32", *MINI])
+    result = distillation.benchmark(recipe, 2, 3, 1, torch.device("cpu"))
+    sides = {row["side"]: row for row in result["rows"]}
+    assert list(sides) == ["student 1 alone", "student 2 alone", "teacher alone", "sum of these", "joint step"]
+    assert all(0 < row["fastest"] <= row["seconds"] <= row["slowest"] for row in sides.values())
+    assert result["ratio"] > 0
+    assert 0 < result["macs"]["student"] < result["macs"]["teacher"]
+    distillation.show(result)
+    assert f"{result['ratio']:.3f}" in capsys.readouterr().out
+
+
+def test_each_side_of_a_step_does_its_part_and_no_more() -> None:
+    recipe = recipes.load("300w-mini", ["data.input_size=32", *MINI])
+    slim, supernet = distillation.networks(recipe, 0.5, torch.device("cpu"))
+    sides = distillation.sides(recipe, slim, supernet, 2)
+    reached = {}
+    for name, side in sides.items():
+        slim.zero_grad(set_to_none=True)
+        side()
+        reached[name] = [parameter.grad is not None for parameter in slim.parameters()]
+    assert all(reached["student 1 alone"])
+    assert not any(reached["student 2 alone"] + reached["teacher alone"])
+    assert all(reached["joint step"])
+    assert all(parameter.grad is None for parameter in supernet.parameters())
+
+
+def test_the_ratio_is_the_median_of_the_rounds() -> None:
+    seconds = {"a": [1.0, 1.0, 9.0], "b": [2.0, 1.0, 1.0], "c": [1.0, 2.0, 10.0], "joint step": [4.0, 8.0, 25.0]}
+    result = distillation.summarised(seconds)
+    assert result["ratio"] == 1.25  # of 1, 2 and 1.25
+    assert result["within"]
+    assert [row["seconds"] for row in result["rows"]] == [1, 1, 2, 4, 8]
+    assert not distillation.summarised({**seconds, "joint step": [8.0, 8.0, 25.0]})["within"]
