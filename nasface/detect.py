@@ -6,6 +6,7 @@ chin), so that is what every box here means or comes near to.
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -131,6 +132,7 @@ def _said(err: Exception) -> str:
 
 def opencv() -> Any:
     """The module cv2, of a version with Haar cascades; a RunError says which extra has it."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a broken video is reported once, by us
     try:
         import cv2
 

@@ -151,5 +151,5 @@ def _show(summary: dict[str, Any], out: Path, overlay: bool) -> None:
         ["faces per second", f"{summary['faces_per_second']:,.1f}"],
     ]
     caption = "per second of all that was done: reading, detecting, landmarks" + (", drawing" if overlay else "")
-    terminal.show(terminal.table("Predictions", ["", ""], rows, caption))
+    terminal.show(terminal.table("Predictions", ["", "number"], rows, caption))
     click.echo(f"written: {out / 'landmarks.csv'}, {out / 'landmarks.json'}" + (f", {out / 'overlays'}" * overlay))

@@ -160,16 +160,20 @@ def working_in(
 @contextmanager
 def _alone_in(run: RunDir) -> Iterator[None]:
     """Keep other processes out of a run folder; the system lets go of the lock when this one dies."""
+    lock = FileLock(run.path / ".lock", timeout=0)
     try:
         run.path.mkdir(parents=True, exist_ok=True)
-        with FileLock(run.path / ".lock", timeout=0):
-            yield
+        lock.acquire()
     except Timeout as err:
         raise RunBusyError(
             f"another process works in {run.path}; wait for it, or choose another folder with --out"
         ) from err
-    except NotImplementedError:  # a file system without locks
+    except OSError as err:
+        raise RunError(f"cannot write {run.path} ({err.strerror or err}); choose another folder with --out") from err
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def claim(run: RunDir, recipe: Recipe, job: Mapping[str, str]) -> None:

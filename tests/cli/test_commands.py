@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -65,11 +66,18 @@ def test_data_check_and_prepare_report_counts():
     assert "12" in out
 
 
-@pytest.mark.parametrize(
-    "command", ["search", "train", "prune", "evaluate", "count", "data check", "data prepare", "plugins"]
-)
+def commands() -> list[str]:
+    """Every command, those of a group as 'data check'."""
+    names: list[str] = []
+    for name, command in main.commands.items():
+        names += [f"{name} {inner}" for inner in command.commands] if isinstance(command, click.Group) else [name]
+    return names
+
+
+@pytest.mark.parametrize("command", commands())
 def test_every_help_text_has_an_example(command: str):
     out = run(*command.split(), "--help")
     assert "Example" in out
     assert any(line.startswith(f"    nasface {command}") for line in out.splitlines()), out
+    assert not [line for line in out.splitlines() if len(line) > 110]
     assert "\\b" not in out

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from filelock import FileLock
 
 from nasface.cli import main
 from searchspaces.hrsupernet import hrsupernet
+from tests.searched import searched_run
 
 SYNTHETIC = (
     "--dataset",
@@ -53,6 +55,14 @@ def faces(folder: Path, points: int = 68) -> Path:
     ("args", "words"),
     [
         (["search", "--space", "hrsupernett"], ["hrsupernett", "did you mean 'hrsupernet'"]),
+        (["sweep-thresholds", "nowhere"], ["nowhere", "does not exist", "nasface search"]),
+        (["distill", "--arch", "nowhere.json"], ["nowhere.json", "does not exist"]),
+        (["experiment", "figure7"], ["figure7", "did you mean 'figure6'"]),
+        (["experiment", "demo"], ["demo", "nasface search --recipe demo"]),
+        (["search", "--recipe", "figure6-mini"], ["figure6-mini", "nasface experiment"]),
+        (["select", "nowhere", "--knee"], ["nowhere"]),
+        (["report", "nowhere"], ["nowhere"]),
+        (["draw", "nowhere.json"], ["nowhere.json", "does not exist"]),
         (["search", "--dataset", "300v"], ["300v", "did you mean '300w'"]),
         (["search", "--recipe", "300w-mimi"], ["300w-mimi", "did you mean '300w-mini'"]),
         (["search", "--set", "serach.epochs=3"], ["serach", "did you mean 'search'"]),
@@ -167,3 +177,46 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path):
     sentence = refused("search", *SYNTHETIC, "--recipe", "demo", "--out", blocked / "run")
     assert "cannot write" in sentence
     assert "--out" in sentence
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return searched_run(tmp_path_factory.mktemp("refusals")).path
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--target-macs", "6X"], ["6X"]),
+        (["--count", "3", "--pruner", "greedy"], ["are for the pruner 'threshold'"]),
+        (["--share", "0.5", "--pruner", "greedi"], ["greedi", "did you mean 'greedy'"]),
+        (["--share", "0.5", "--pruner", "random", "--option", "sed=1"], ["sed", "did you mean 'seed'"]),
+        (["--set", "finetune.epoch=3"], ["finetune.epoch", "did you mean 'epochs'"]),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_refused(searched: Path, args: list[str], words: list[str]):
+    result = CliRunner().invoke(main, ["sweep-thresholds", str(searched), *args], catch_exceptions=False)
+    assert result.exit_code == 2
+    assert all(word in result.stderr for word in words), result.stderr
+
+
+def test_a_distillation_says_which_option_gives_what_is_not_found(searched: Path, tmp_path: Path):
+    moved = tmp_path / "moved" / "arch.json"
+    moved.parent.mkdir()
+    arch = json.loads((searched / "arch.json").read_text())
+    arch["provenance"]["run"] = "gone"
+    moved.write_text(json.dumps(arch))
+    assert "give --weights" in refused("distill", "--arch", moved)
+    recipe = ("--recipe", "demo", "--weights", searched / "supernet.safetensors")
+    assert "--teacher" in refused("distill", "--arch", searched / "arch.json", "--teacher", "nobody")
+    assert "68" in refused(
+        "distill", "--arch", moved, *recipe, "--set", "data.options.landmarks=29", "--teacher", searched
+    )
+
+
+def test_a_run_that_another_process_works_in_is_left_alone(tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    with FileLock(tmp_path / "run" / ".lock"):
+        assert "another process works in" in refused(
+            "search", "--recipe", "demo", *SYNTHETIC, "--out", tmp_path / "run"
+        )
