@@ -65,8 +65,8 @@ figure6_of(folder, sweep, seeds, f"{tests[0]}_finetuned")
 
 # %%
 for block in ("residual", "mbconv"):
-    pair = results[results.run.isin([name for name in FIGURE6 if name.endswith(block)])]
-    table = at_equal_macs(pair, sweep) * 100
-    table["macs"] /= 1e8
-    table["difference"] = table[f"hrsupernet-{block}_mean"] - table[f"hrnet-{block}_mean"]
+    table = at_equal_macs(results, sweep, [name for name in FIGURE6 if name.endswith(block)])
+    table[table.columns[1:]] *= 100
+    table["macs"] /= 1e6
+    table["difference"] = table[f"nme hrsupernet-{block}_mean"] - table[f"nme hrnet-{block}_mean"]
     print(table.rename(columns={"macs": "MACs (millions)"}).round(2).to_string(index=False), end="\n\n")

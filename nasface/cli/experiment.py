@@ -58,8 +58,9 @@ def experiment(
         shown = variants if len(variants) else stages.summary(table)
         terminal.show(terminal.frame(shown, f"{name}: mean and deviation over seeds"))
         for part in planned.plan.sweeps:
-            if (table["part"] == part).any():
-                title = f"{name}, sweep {part}: best held-out NME within a budget of MACs"
-                terminal.show(terminal.frame(stages.at_equal_macs(table, part), title))
+            for runs in planned.plan.compare or (tuple(planned.plan.runs),):
+                if set(runs) <= set(table.loc[table["part"] == part, "run"]):
+                    title = f"{name}, sweep {part}: best held-out NME within a budget of MACs"
+                    terminal.show(terminal.frame(stages.at_equal_macs(table, part, runs), title))
     for path in (folder / "results.csv", *written):
         click.echo(f"written: {path}")

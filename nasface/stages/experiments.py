@@ -56,6 +56,7 @@ class Plan(Part):
 
     runs: name -> what its recipe changes; each is searched once a seed.
     sweeps: of every run, by name.
+    compare: groups of runs that are set side by side at equal MACs; all together where none is given.
     teacher: a run trained once a seed, which teaches; without it the searched supernets do.
     distill: name -> what a variant changes in the section `distill`; each is made of every run's slim network.
     """
@@ -63,6 +64,7 @@ class Plan(Part):
     seeds: tuple[Annotated[int, Ge(0)], ...] = (0,)
     runs: dict[str, dict[str, Any]]
     sweeps: dict[str, SweepPlan] = Field(default_factory=dict)
+    compare: tuple[tuple[str, ...], ...] = ()
     teacher: dict[str, Any] | None = None
     distill: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
@@ -101,6 +103,8 @@ def read_experiment(
         checked = Plan.model_validate(plan)
     except ValidationError as err:
         raise RecipeError(plugins.explain(err, f"experiment '{name}'")) from err
+    if strange := [run for group in checked.compare for run in group if run not in checked.runs]:
+        raise RecipeError(f"experiment '{name}' compares '{strange[0]}', which is none of its runs")
     if data_root is not None:
         content = recipes.merge(content, {"data": {"root": str(data_root.resolve())}})
     if seeds:
@@ -264,22 +268,26 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def at_equal_macs(table: pd.DataFrame, part: str, points: int = 8, score: str = "held_out_nme") -> pd.DataFrame:
-    """The best NME of every run within a budget of MACs: mean and deviation over seeds, on a grid that all reach.
+def at_equal_macs(
+    table: pd.DataFrame, part: str, runs: Sequence[str] = (), points: int = 8, score: str = "held_out_nme"
+) -> pd.DataFrame:
+    """The best NME of several runs within a budget of MACs: mean and deviation over seeds, on a grid that all reach.
 
     Args:
         table: of `run_experiment`.
         part: the sweep's name.
+        runs: those compared; all by default.
         points: of the grid.
         score: the column compared; the network within each budget is the best by it.
+
+    Returns:
+        `macs`, and for each run `nme RUN_mean` and `nme RUN_std`.
     """
-    swept = table[table["part"] == part]
+    swept = table[(table["part"] == part) & (table["run"].isin(runs) if runs else True)]
     by_run = {name: [rows for _, rows in group.groupby("seed")] for name, group in swept.groupby("run", sort=False)}
-    lowest = max(rows["macs"].min() for tables in by_run.values() for rows in tables)
-    highest = max(rows["macs"].max() for tables in by_run.values() for rows in tables)
-    grid = np.linspace(lowest, highest, points)
-    columns: Row = {"macs": grid}
+    every = [rows["macs"] for tables in by_run.values() for rows in tables]
+    columns: Row = {"macs": np.linspace(max(macs.min() for macs in every), max(macs.max() for macs in every), points)}
     for name, tables in by_run.items():
-        spread = pareto.spread(tables, "macs", score, grid)
-        columns |= {f"{name}_mean": spread.mean_G, f"{name}_std": spread.std_G}
+        spread = pareto.spread(tables, "macs", score, columns["macs"])
+        columns |= {f"nme {name}_mean": spread.mean_G, f"nme {name}_std": spread.std_G}
     return pd.DataFrame(columns)

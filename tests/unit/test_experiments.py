@@ -128,9 +128,9 @@ def test_runs_are_compared_at_equal_macs():
     )
     compared = stages.at_equal_macs(table, "t", points=3)
     assert compared.macs.tolist() == [10, 15, 20]
-    np.testing.assert_allclose(compared.a_mean, [0.505, 0.505, 0.305])
-    np.testing.assert_allclose(compared.b_mean, [0.605, 0.205, 0.205])
-    np.testing.assert_allclose(compared.a_std, np.std([0, 0.01], ddof=1))
+    np.testing.assert_allclose(compared["nme a_mean"], [0.505, 0.505, 0.305])
+    np.testing.assert_allclose(compared["nme b_mean"], [0.605, 0.205, 0.205])
+    np.testing.assert_allclose(compared["nme a_std"], np.std([0, 0.01], ddof=1))
 
 
 @pytest.mark.parametrize(
@@ -140,6 +140,7 @@ def test_runs_are_compared_at_equal_macs():
         ({"distill": {"a": {"teachr": True}}}, "unknown key"),
         ({"seeds": [-1]}, "seeds"),
         ({"sweep": {}}, "sweep"),
+        ({"compare": [["small", "large"]]}, "compares 'large', which is none of its runs"),
         ({"sweeps": {"a": {"shares": [2]}}}, "shares"),
     ],
 )
