@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
+RUN ?= runs/mini
+EXPERIMENT ?= runs/figure6-mini
 
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test check notebooks bench clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -29,6 +31,12 @@ check: setup  ## style, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+notebooks: setup  ## docs/notebooks with their outputs: make notebooks RUN=runs/mini EXPERIMENT=runs/figure6-mini
+	rm -rf docs/notebooks
+	export NASFACE_RUN=$(RUN) NASFACE_EXPERIMENT=$(EXPERIMENT); for name in factors pareto run figure6; do \
+	  $(BIN)/jupytext --to ipynb --output - analysis/$$name.py | $(BIN)/jupyter nbconvert --stdin --execute \
+	    --to markdown --output-dir docs/notebooks --output $$name || exit 1; done
 
 bench: setup  ## data pipeline and decoding against per-image code
 	$(BIN)/python benchmarks/data_pipeline.py

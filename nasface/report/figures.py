@@ -182,7 +182,7 @@ def figure6(curves: Mapping[str, Sequence[pd.DataFrame]], *, cost: str = "macs",
     if len(far := every.loc[every[score] > frame, score]):
         figure.axes[0].set_ylim(top=100 * frame)
         note = f"{len(far)} more above, up to {100 * far.max():.0f} %"
-        figure.axes[0].text(0.02, 0.98, note, transform=figure.axes[0].transAxes, va="top", color=Colour.grey)
+        figure.axes[0].set_title(note, loc="right", fontsize=6, color="#5a5a5a")
     return figure
 
 
