@@ -20,6 +20,7 @@ from nasface.stages.networks import check_size, read_arch, read_factors
 from nasface.stages.selection import read_table
 
 T = TypeVar("T")
+_WORDS = ("network", "face", "subsets", "stage", "phase")
 Networks = Mapping[str, Mapping[str, Any]]
 
 
@@ -108,15 +109,11 @@ def read(folder: Path) -> Content:
     epochs = part("training", lambda: _rows(run.metrics_csv, "epoch"))
     errors = part("errors", lambda: _errors(run))
     if all(found is None for found in (sweep, arch, factors, metrics, epochs, errors)):
-        if any(
-            path.is_file() for path in (run.metrics, run.metrics_csv, run.errors, run.factors, run.arch, run.pareto)
-        ):
-            faults = [
-                missing[name]
-                for name in ("factors", "training", "errors", "architecture", "sweep", "figures")
-                if name in missing
-            ]
-            raise RunError(f"{folder} holds nothing that can be read: {faults[0]}")
+        parts = ("factors", "training", "errors", "architecture", "sweep", "figures")
+        files = (run.metrics, run.metrics_csv, run.errors, run.factors, run.arch, run.pareto)
+        if any(path.is_file() for path in files):
+            fault = next(missing[name] for name in parts if name in missing)
+            raise RunError(f"{folder} holds nothing that can be read: {fault}")
         raise RunError(
             f"{folder} holds nothing to report on; give a run folder that `nasface search`, `train`, `prune`, "
             "`distill` or `sweep-thresholds` has filled"
@@ -150,11 +147,13 @@ def _rows(path: Path, *columns: str) -> pd.DataFrame | None:
     if not path.is_file():
         return None
     try:
-        rows = pd.read_csv(path, dtype=dict.fromkeys(("network", "face", "subsets", "stage", "phase"), str))
+        rows = pd.read_csv(path, dtype=dict.fromkeys(_WORDS, str))
     except (OSError, ValueError) as err:  # pandas' parser errors and what is no UTF-8 are ValueErrors
         raise RunError(f"cannot read {path} ({' '.join(str(err).split())}); let its run write it again") from err
     if absent := [name for name in columns if name not in rows]:
         raise RunError(f"{path} has no column '{absent[0]}'; let its run write it again")
+    if strange := [name for name in columns if name not in _WORDS and not pd.api.types.is_numeric_dtype(rows[name])]:
+        raise RunError(f"{path}: the column '{strange[0]}' holds what is no number; let its run write it again")
     return rows
 
 
@@ -167,13 +166,20 @@ def _metrics(run: RunDir, job: str, sweep: Sweep | None) -> dict[str, Any] | Non
             )
         raise RunError(f"the run has not finished; give its command again with --out {run.path} to go on")
     try:
-        tables = [table for figures in metrics.get("networks", {}).values() for table in figures["subsets"].values()]
-        fits = all({"images", "expected", "nme"} <= summary.keys() for table in tables for summary in table.values())
+        fits = all(map(_are_figures, metrics.get("networks", {}).values()))
     except (AttributeError, KeyError, TypeError):
         fits = False
     if not fits:
         raise RunError(f"{run.metrics} does not hold the figures of networks; let its run write it again")
     return metrics or None
+
+
+def _are_figures(figures: Mapping[str, Any]) -> bool:
+    """Whether a network's figures are such as `Evaluation.as_dict` gives, as far as the report needs them."""
+    summaries = [summary for table in figures["subsets"].values() for summary in table.values()]
+    numbers = [figures[name] for name in ("params", "macs", "held_out_nme")]
+    numbers += [summary[name] for summary in summaries for name in ("images", "expected", "nme")]
+    return all(number is None or isinstance(number, int | float) for number in numbers)
 
 
 def _errors(run: RunDir) -> pd.DataFrame | None:
@@ -213,7 +219,12 @@ def _costs(run: RunDir, recipe: Recipe | None, arch: Architecture | None, factor
         space, landmarks = plugins.space(known.space, known.options), known.num_landmarks
     elif recipe is not None:
         space = plugins.space(recipe.space.name, recipe.space.options)
-        landmarks = int(rundir.read_tensors(run.supernet)[1].get("num_landmarks", 0))
+        said = rundir.read_tensors(run.supernet)[1].get("num_landmarks", "")
+        if not said.isdecimal():
+            raise RunError(
+                f"{run.supernet} does not say how many landmarks its network has; let its run write it again"
+            )
+        landmarks = int(said)
     else:
         raise RunError("no file says which search space this is; `nasface search` and `prune` write one")
     size = arch.input_size if arch else recipe.data.input_size if recipe else 256

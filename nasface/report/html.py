@@ -70,7 +70,8 @@ def write_report(
         out: the page; by default report.html in the folder.
         machine: on which example faces are prepared and predicted.
         data_root: where the data set lies, if not where the recipe says.
-        faces: show example faces; without, neither page nor figures hold the image of a person.
+        faces: show example faces; without, neither page nor figures hold the image of a person, and an earlier
+            report's figure of them is removed.
 
     Raises:
         RunError: when the folder holds nothing to report on, or the page cannot be written.
@@ -83,6 +84,8 @@ def write_report(
     pictures = list(_pictures(content, trade))
     if not faces:
         missing["faces"] = "left out by --no-faces"
+        for stale in (page.parent / "figures").glob("faces.*"):
+            stale.unlink()
     elif content.errors is not None and content.networks:
         caption = (
             f"Test faces with the lowest, middle and greatest inter-ocular NME of the network ‘{content.subject}’."

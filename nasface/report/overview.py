@@ -73,7 +73,7 @@ def facts(content: Content) -> list[tuple[str, str]]:
         found.append(
             ("Device", ", ".join(str(p) for p in (metrics.get("device"), metrics.get("machine"), threads) if p))
         )
-        found.append(("Training", f"{metrics.get('training_minutes', 0):.1f} minutes{_epochs(content)}"))
+        found.append(("Training", f"{metrics.get('training_minutes', 0)} minutes{_epochs(content)}"))
     found.append(("Created", str(origin.get("created", "")).replace("T", " ").replace("+00:00", " UTC")))
     return [(label, text) for label, text in found if text]
 

@@ -58,7 +58,7 @@ def tradeoff(sweep: Sweep, graph: Graph | None) -> dict[str, Any]:
     """
     table = sweep.table
     done = measured(table)
-    costs, scores = list(_costs(done)), list(_scores(done))
+    costs, scores = list(_costs(done)), list(_scores(done[done["network"] != "supernet"]))
     series = done["pruner"].map(_pruners)
     pruners = list(dict.fromkeys(series[done["network"] != "supernet"]))
     networks = []

@@ -316,7 +316,7 @@ def predict_files(
             show(seen)
     seconds = time.perf_counter() - started
     if not entries:
-        raise DataError(f"none of the {len(pictures)} images and videos can be read; name others")
+        raise DataError(f"none of the images and videos ({len(pictures)}) can be read; name others")
     faces, without = sum(len(entry["faces"]) for entry in entries), [entry for entry in entries if not entry["faces"]]
     if not faces:
         raise DataError(

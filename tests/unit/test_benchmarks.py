@@ -20,6 +20,7 @@ from nasface.data.w300 import W300
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 bench = importlib.import_module("data_pipeline")
 distillation = importlib.import_module("distillation")
+sweep = importlib.import_module("sweep")
 
 OPTIONS = PrepareOptions(input_size=32)
 
@@ -125,3 +126,15 @@ def test_the_ratio_is_the_median_of_the_rounds() -> None:
     assert result["within"]
     assert [row["seconds"] for row in result["rows"]] == [1, 1, 2, 4, 8]
     assert not distillation.summarised({**seconds, "joint step": [8.0, 8.0, 25.0]})["within"]
+
+
+def test_the_share_of_a_sweep_inside_networks_is_measured(tmp_path: Path) -> None:
+    small = (
+        "data.options.train=48", "data.options.test=16", "data.input_size=32", "training.batch=16",
+        "training.threads=1", "space.options.width=4", "space.options.stages=4", "space.options.resolutions=3",
+    )  # fmt: skip
+    found = sweep.profile(recipes.load("demo", small), 3, sweep.stages.Machine("cpu", workers=1))
+    assert found["networks"] == 3
+    assert found["slim networks timed"] == 2  # the largest keeps every edge
+    assert 0 < found["seconds in slim networks"] < found["seconds"]
+    assert found["share in slim networks"] < found["share in any network"] < 1

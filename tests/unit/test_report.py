@@ -19,10 +19,10 @@ from searched import MACHINE, caching_in
 from nasface import rundir
 from nasface.cli import main
 from nasface.errors import RunError
-from nasface.report.content import read
+from nasface.report.content import Sweep, read
 from nasface.report.html import examples, write_report
 from nasface.report.overview import amount, tiles
-from nasface.report.tradeoff import grid, measured
+from nasface.report.tradeoff import grid, measured, tradeoff
 from nasface.rundir import RunDir
 from searchspaces.hrsupernet import hrsupernet
 
@@ -189,6 +189,7 @@ def test_faces_can_be_left_out(run: RunDir, tmp_path: Path):
     shutil.rmtree(run.path / "sweep")
     (run.path / "report.html").unlink(missing_ok=True)
     run.factors.unlink()
+    rundir.write_text(tmp_path / "shared" / "figures" / "faces.png", "of an earlier report")
     answer = json.loads(report(run.path, "--no-faces", "--json", "--out", tmp_path / "shared" / "page.html"))
     assert answer["page"] == str(tmp_path / "shared" / "page.html")
     assert answer["bytes"] == (tmp_path / "shared" / "page.html").stat().st_size
@@ -250,7 +251,9 @@ def test_a_folder_with_nothing_to_report_is_refused_in_one_sentence(tmp_path: Pa
         ("metrics.json", "{", "figures"),
         ("metrics.json", '{"networks": {"slim": 3}}', "figures"),
         ("metrics.json", '{"networks": {"slim": {"subsets": {"box": {"full": {"nme": 1}}}}}}', "figures"),
+        ("metrics.json", '{"networks": {"slim": {"params": "many", "macs": 1, "subsets": {}}}}', "figures"),
         ("metrics.csv", "a,b\n1,2\n", "training"),
+        ("metrics.csv", "epoch\nlast\n", "training"),
         ("errors.csv", "", "errors"),
         ("factors.json", "[]", "factors"),
         ("arch.json", "{}", "architecture"),
@@ -319,6 +322,29 @@ def test_the_supernet_stands_beside_every_stage():
     assert list(found.index) == ["supernet", "a"]
     assert found["nme_full_finetuned"].tolist() == [0.03, 0.04]
     assert found["latency_ms"].tolist() == [5.0, 2.0]
+
+
+def test_an_axis_needs_a_pruned_network():
+    table = pd.DataFrame(
+        {
+            "network": ["supernet", "a", "b"],
+            "state": "done",
+            "asked": ["", "threshold 1", "macs <= 5"],
+            "pruner": [None, "threshold", "random seed=1, threshold"],
+            "macs": [9e6, 5e6, 4e6],
+            "params": [None, None, None],
+            "latency_ms": [None, None, None],
+            "held_out_nme_inherited": [0.03, None, None],
+            "held_out_nme_recalibrated": [None, 0.05, float("inf")],
+        }
+    )
+    found = tradeoff(Sweep(table, {}), None)
+    assert [axis["key"] for axis in found["axes"]["x"]] == ["macs"]
+    assert [axis["key"] for axis in found["axes"]["y"]] == ["held_out_nme_recalibrated"]
+    assert [network["held_out_nme_recalibrated"] for network in found["networks"]] == [0.03, 0.05, None]
+    assert found["pruners"] == ["threshold", "random, threshold"]
+    assert found["networks"][2]["asked"] == "macs <= 5 (random seed=1, threshold)"
+    assert [network["kept"] for network in found["networks"]] == [None] * 3
 
 
 def test_the_grid_has_every_node_and_edge():

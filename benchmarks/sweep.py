@@ -1,0 +1,127 @@
+"""Where the time of a sweep goes: the share of it spent inside forward passes of the slim networks.
+
+Run `python benchmarks/sweep.py`: 20 thresholds of a supernet with random factors, each evaluated as inherited and after
+its BN statistics were measured afresh, on made-up faces. Preparing the faces, which is done once for all commands, is
+left out; loading them, counting, building, inheriting, augmenting, decoding, timing and all files are in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nasface import recipe as recipes
+from nasface import rundir, stages
+from nasface.arch import Factors
+from nasface.net import GraphNet
+from nasface.recipe import Recipe
+from nasface.rundir import RunDir
+from nasface.stages.networks import build_net, save_net
+
+
+@dataclass
+class Clock:
+    """Seconds inside forward passes, of slim networks and of the supernet, and how many there were."""
+
+    slim: float = 0.0
+    supernet: float = 0.0
+    passes: int = 0
+    networks: set[str] = field(default_factory=set)
+
+
+@contextmanager
+def timed_passes() -> Iterator[Clock]:
+    """Time every forward pass of a GraphNet while the block runs."""
+    clock, forward = Clock(), GraphNet.forward
+
+    def timed(self: GraphNet, images_B3HW: Tensor) -> Tensor:
+        start = time.perf_counter()
+        found = forward(self, images_B3HW)
+        if images_B3HW.device.type != "cpu":
+            torch.accelerator.synchronize(images_B3HW.device)
+        seconds = time.perf_counter() - start
+        if self.graph == self.space.graph:
+            clock.supernet += seconds
+        else:
+            clock.slim += seconds
+            clock.passes += 1
+            clock.networks.add(self.graph.digest)
+        return found
+
+    GraphNet.forward = timed  # type: ignore[method-assign]
+    try:
+        yield clock
+    finally:
+        GraphNet.forward = forward  # type: ignore[method-assign]
+
+
+def untrained_run(folder: Path, recipe: Recipe, num_landmarks: int) -> RunDir:
+    """What a search leaves, with random factors."""
+    run = RunDir(folder / "run")
+    net = build_net(recipe, num_landmarks, torch.device("cpu"))
+    random = np.random.default_rng(0).random(len(net.graph.prunable)).tolist()
+    values = dict(zip(net.graph.prunable, random, strict=True))
+    options = recipe.space.options
+    factors = Factors(recipe.space.name, options, num_landmarks, net.graph.digest, values, values, {})
+    save_net(run.supernet, net)
+    rundir.write_text(run.factors, factors.to_json())
+    rundir.write_text(run.recipe, recipe.to_yaml())
+    return run
+
+
+def profile(recipe: Recipe, count: int, machine: stages.Machine) -> dict[str, float]:
+    """Sweep `count` thresholds; seconds by what they went to."""
+    prepared = stages.load_prepared(recipe, machine)
+    with tempfile.TemporaryDirectory() as folder:
+        run = untrained_run(Path(folder), recipe, prepared["train"].scheme.num_landmarks)
+        with timed_passes() as clock:
+            start = time.perf_counter()
+            table = stages.sweep(
+                recipe, run, RunDir(run.path / "sweep"), stages.Wanted(count=count), stages.Measure(), machine
+            )
+            total = time.perf_counter() - start
+        rows = len(table.read_text().splitlines()) - 2  # without header and supernet
+    return {
+        "networks": rows,
+        "slim networks timed": len(clock.networks),
+        "seconds": round(total, 2),
+        "seconds in slim networks": round(clock.slim, 2),
+        "seconds in the supernet": round(clock.supernet, 2),
+        "share in slim networks": round(clock.slim / total, 3),
+        "share in any network": round((clock.slim + clock.supernet) / total, 3),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="300w-mini", help="whose space, sizes and batch are used")
+    parser.add_argument("--count", type=int, default=20, help="thresholds")
+    parser.add_argument("--train", type=int, default=1600, help="made-up training faces")
+    parser.add_argument("--test", type=int, default=400, help="made-up test faces")
+    parser.add_argument("--threads", type=int, default=0, help="of torch; 0: its choice")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=VALUE")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    options = f"data.options={{train: {given.train}, test: {given.test}}}"
+    settings = ("data.name=synthetic", options, f"training.threads={given.threads}", *given.overrides)
+    found = profile(recipes.load(given.recipe, settings), given.count, stages.Machine(given.device))
+    if given.json:
+        print(json.dumps(found, indent=1))
+    else:
+        for name, value in found.items():
+            print(f"{name:26} {value}")
+
+
+if __name__ == "__main__":
+    main()

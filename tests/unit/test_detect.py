@@ -1,0 +1,315 @@
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nasface import detect
+from nasface.data.synthetic import Synthetic
+from nasface.detect import FoundFaces
+from nasface.errors import DataError, RecipeError, RunError
+
+
+def found(boxes: list[list[float]], scores: list[float]) -> FoundFaces:
+    """Faces whose landmarks are the corners of their boxes."""
+    boxes_K4 = np.array(boxes, dtype=float).reshape(-1, 4)
+    corners_KL2 = boxes_K4[:, [0, 1, 2, 1, 0, 3, 2, 3]].reshape(-1, 4, 2)
+    return FoundFaces(boxes_K4, corners_KL2, np.array(scores, dtype=float), np.arange(len(boxes_K4)))
+
+
+# --- detectors
+
+
+def test_haar_boxes_lie_on_the_landmarks_of_synthetic_faces():
+    pytest.importorskip("cv2")
+    faces = Synthetic(None, train=1, test=4, size=192)
+    errors = []
+    for face in faces.index().faces[-4:]:
+        boxes_K4 = detect.haar(faces.read(face))
+        true = detect.landmark_boxes(face.landmarks_L2[None])
+        assert (detect.overlap(boxes_K4, true) > 0.6).any()
+        errors.append((boxes_K4[0] - true[0]) / detect.sides(true))
+    assert np.abs(np.mean(errors, axis=0)).max() < 0.15
+
+
+class Cascade:
+    """Answers with one box whatever it is shown, after so many refusals."""
+
+    def __init__(self, box: tuple[int, int, int, int] | None):
+        self.box, self.shapes = box, []
+
+    def detectMultiScale(self, grey: np.ndarray, **_: object) -> object:  # noqa: N802 (OpenCV's name)
+        self.shapes.append(grey.shape)
+        return () if self.box is None else np.array([self.box], dtype=np.int32)
+
+
+def test_haar_boxes_are_corrected_in_pixels_of_a_large_image(monkeypatch):
+    pytest.importorskip("cv2")
+    second = Cascade((100, 50, 200, 200))
+    monkeypatch.setattr(detect, "_cascade", {"alt": Cascade(None), "default": second}.__getitem__)
+    (box,) = detect.haar(np.zeros((1024, 2048, 3), np.uint8))
+    assert second.shapes == [(512, 1024)]
+    # the box covers 200..600 x 100..500 of the image, edge to edge; pixel centres lie half a pixel before
+    centre = np.array([400, 300 + detect.HAAR_DOWN * 400]) - 0.5
+    half = np.array([detect.HAAR_WIDTH, detect.HAAR_HEIGHT]) * 200
+    np.testing.assert_allclose(box, [*(centre - half), *(centre + half)])
+
+
+def test_haar_asks_the_second_cascade_only_where_the_first_finds_nothing(monkeypatch):
+    pytest.importorskip("cv2")
+    first, second = Cascade((0, 0, 20, 20)), Cascade((0, 0, 20, 20))
+    monkeypatch.setattr(detect, "_cascade", {"alt": first, "default": second}.__getitem__)
+    assert len(detect.haar(np.zeros((64, 64, 3), np.uint8))) == 1
+    assert (len(first.shapes), len(second.shapes)) == (1, 0)
+
+
+def test_haar_finds_nothing_in_nothing():
+    pytest.importorskip("cv2")
+    assert detect.haar(np.zeros((40, 60, 3), np.uint8)).shape == (0, 4)
+
+
+def test_the_whole_image_is_the_input_at_the_usual_box_scale():
+    ((x0, y0, x1, y1),) = detect.whole(np.zeros((100, 200, 3), np.uint8))
+    assert (x0 + x1, y0 + y1) == (199, 99)  # pixel centres 0..199 and 0..99
+    assert 1.25 * (x1 - x0) == pytest.approx(200)
+    assert 1.25 * (y1 - y0) == pytest.approx(100)
+
+
+@pytest.mark.parametrize("version", [None, "5"])
+def test_without_opencv_4_the_extra_is_named(monkeypatch, version: str | None):
+    monkeypatch.setitem(sys.modules, "cv2", None if version is None else ModuleType("cv2"))
+    with pytest.raises(RunError, match=r"need OpenCV 4; run pip install 'nasface\[predict\]'"):
+        detect.find_detector("haar")
+
+
+def test_a_detector_of_ones_own_is_found_in_the_working_directory(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("my_detector.py").write_text("def left(image): return [[0, 0, image.shape[1] // 2, image.shape[0]]]\n")
+    boxes = detect.find_detector("my_detector:left")(np.zeros((10, 20, 3), np.uint8))
+    assert boxes.dtype == np.float64
+    assert boxes.tolist() == [[0, 0, 10, 10]]
+
+
+def nothing(image: object) -> list[object]:
+    return []
+
+
+def flat(image: object) -> list[int]:
+    return [1, 2, 3, 4]
+
+
+def clumsy(image: object) -> list[int]:
+    raise KeyError("weights")
+
+
+HERE = __name__
+
+
+def test_an_empty_answer_has_four_columns():
+    assert detect.find_detector(f"{HERE}:nothing")(np.zeros((4, 4, 3), np.uint8)).shape == (0, 4)
+
+
+@pytest.mark.parametrize(("name", "said"), [("flat", r"shape \(4,\)"), ("clumsy", "KeyError: 'weights'")])
+def test_a_detector_that_fails_is_named(name: str, said: str):
+    with pytest.raises(DataError, match=rf"the detector '{HERE}:{name}' fails .*{said}.*; expected boxes \(K, 4\)"):
+        detect.find_detector(f"{HERE}:{name}")(np.zeros((4, 4, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("hear", "no detector 'hear'; did you mean 'haar'"),
+        ("no_such_module:x", "cannot be imported .ModuleNotFoundError"),
+        (f"{HERE}:absent", "cannot be imported .AttributeError"),
+        (f"{HERE}:HERE", "is a str; expected something that can be called"),
+    ],
+)
+def test_what_is_no_detector_is_refused(name: str, said: str):
+    with pytest.raises(RecipeError, match=said):
+        detect.find_detector(name)
+
+
+# --- boxes
+
+
+def test_boxes_are_read_by_image_in_the_order_of_the_file(tmp_path: Path):
+    file = tmp_path / "boxes.csv"
+    file.write_text("image, y0, x0, x1, y1, score\nb.png, 2, 1, 3.5, 4, 9\n007, 0, 0, 1, 1, 9\nb.png, 6, 5, 7, 8, 9\n")
+    boxes = detect.read_boxes(file)
+    assert list(boxes) == ["b.png", "007"]
+    assert boxes["b.png"].tolist() == [[1, 2, 3.5, 4], [5, 6, 7, 8]]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "cannot be read as csv .*expected a csv with the columns image, x0, y0, x1, y1"),
+        ("image,x0,y0\na,1,2\n", "has no column x1, y1"),
+        ("image,x0,y0,x1,y1\na,0,0,1,1\nb,0,0,1,z\n", "row 2: b, 0, 0, 1, z is no face box"),
+        ("image,x0,y0,x1,y1\na,0,0,0,1\n", "row 1: .*x0 < x1"),
+        ("image,x0,y0,x1,y1\na,0,0,inf,1\n", "row 1: "),
+        ("image,x0,y0,x1,y1\n,0,0,1,1\n", "row 1: "),
+    ],
+)
+def test_a_damaged_file_of_boxes_is_refused(tmp_path: Path, text: str, said: str):
+    file = tmp_path / "boxes.csv"
+    file.write_text(text)
+    with pytest.raises(DataError, match=said) as err:
+        detect.read_boxes(file)
+    assert str(file) in str(err.value)
+    assert "\n" not in str(err.value)
+
+
+def test_a_missing_file_of_boxes_is_named(tmp_path: Path):
+    with pytest.raises(DataError, match=r"absent\.csv: cannot be read"):
+        detect.read_boxes(tmp_path / "absent.csv")
+
+
+def test_a_box_fits_where_a_part_of_it_lies_in_the_image():
+    boxes_K4 = np.array(
+        [
+            [0, 0, 9, 9], [-5, -5, 0, 0], [9, 4, 14, 9],  # inside, at two corners
+            [-5, 0, -1, 4], [10, 0, 12, 2], [0, 5, 3, 9],  # left of it, right of it, below it
+            [3, 3, 4, 4], [-30, -30, 30, 30], [5, 0, 2, 4], [0, 0, np.nan, 4],  # too small, too large, upside down
+        ],
+        dtype=float,
+    )  # fmt: skip
+    assert detect.fits(boxes_K4, np.array([10, 5])).tolist() == [True] * 3 + [False] * 7
+    sizes_K2 = np.tile([10, 20], (len(boxes_K4), 1))  # an image of its own for each
+    assert detect.fits(boxes_K4, sizes_K2).tolist() == [True] * 3 + [False] * 2 + [True] + [False] * 4
+
+
+def test_the_overlap_is_a_share_of_the_smaller_box():
+    a, b = np.array([[0.0, 0, 10, 10]]), np.array([[5.0, 0, 15, 10], [2, 2, 4, 4], [20, 20, 30, 30], [3, 3, 3, 3]])
+    assert detect.overlap(a, b).tolist() == [[0.5, 1.0, 0.0, 0.0]]
+
+
+def test_the_better_of_two_on_a_face_is_kept_and_low_scores_are_dropped():
+    faces = found([[0, 0, 10, 10], [1, 1, 9, 9], [20, 0, 30, 10], [40, 0, 50, 10]], [0.7, 0.9, 0.8, 0.2])
+    assert faces.plausible(0.5).numbers_K.tolist() == [1, 2]
+    assert faces.plausible(-np.inf).numbers_K.tolist() == [1, 2, 3]
+    assert len(faces.plausible(2.0)) == 0
+
+
+# --- tracking: a film of faces that look() knows
+
+
+SIZE = 20
+
+
+class Film:
+    """Frames in which faces of 20 pixels lie at known places; counts what is asked of detector and network."""
+
+    def __init__(self, *places: list[tuple[float, float]]):
+        self.frames = [np.full((100, 100, 3), i, np.uint8) for i in range(len(places))]
+        self.truth = [np.array([[x, y, x + SIZE, y + SIZE] for x, y in p], dtype=float).reshape(-1, 4) for p in places]
+        self.detected: list[int] = []
+        self.refined: set[int] = set()
+
+    def detector(self, image: np.ndarray) -> np.ndarray:
+        self.detected.append(int(image[0, 0, 0]))
+        return self.truth[self.detected[-1]] + 3.0  # a habit of its own
+
+    def look(self, image: np.ndarray, boxes_K4: np.ndarray, refine: int) -> FoundFaces:
+        """Snaps to the face that a box covers best; without one it answers with the box and a low score."""
+        if len(boxes_K4):
+            self.refined.add(refine)
+        truth = self.truth[int(image[0, 0, 0])]
+        shares = detect.overlap(boxes_K4, truth)
+        if not len(truth):
+            return found(boxes_K4.tolist(), [0.6] * len(boxes_K4))
+        best = truth[shares.argmax(axis=1)] if len(boxes_K4) else boxes_K4
+        there = shares.max(axis=1) > 0.3
+        return found(np.where(there[:, None], best, boxes_K4).tolist(), np.where(there, 0.9, 0.6).tolist())
+
+    def track(self, every: int = 100, min_score: float = 0.5) -> list[dict[int, list[float]]]:
+        seen = detect.track(self.frames, self.detector, self.look, every=every, refine=1, min_score=min_score)
+        found_in = [faces for _, faces in seen]
+        return [dict(zip(f.numbers_K.tolist(), f.landmarks_KL2[:, 0].tolist(), strict=True)) for f in found_in]
+
+
+def test_a_face_is_followed_without_the_detector_and_keeps_its_number():
+    film = Film(*[[(10 + 4 * i, 30)] for i in range(6)])
+    assert film.track() == [{0: [10 + 4 * i, 30]} for i in range(6)]
+    assert film.detected == [0]
+    assert film.refined == {0, 1}  # tracked faces are not refined, detected ones are
+
+
+def test_a_cut_is_noticed_in_its_very_frame():
+    film = Film([(10, 10)], [(10, 10)], [(60, 60)], [(60, 60)])
+    assert film.track() == [{0: [10, 10]}, {0: [10, 10]}, {1: [60, 60]}, {1: [60, 60]}]
+    assert film.detected == [0, 2]
+
+
+def test_a_second_face_is_found_at_the_next_detection():
+    film = Film([(10, 10)], *[[(10, 10), (60, 60)]] * 3)
+    assert film.track(every=2) == [{0: [10, 10]}] * 2 + [{0: [10, 10], 1: [60, 60]}] * 2
+    assert film.detected == [0, 2]
+
+
+def test_while_there_is_no_face_every_frame_is_searched():
+    film = Film([], [], [(10, 10)], [(10, 10)], [])
+    assert film.track() == [{}, {}, {0: [10, 10]}, {0: [10, 10]}, {}]
+    assert film.detected == [0, 1, 2, 4]
+
+
+def test_two_boxes_on_one_face_become_one():
+    film = Film([(15, 10), (35, 10)], [(25, 10)])
+    assert film.track() == [{0: [15, 10], 1: [35, 10]}, {0: [25, 10]}]
+
+
+def test_detected_faces_of_a_low_score_are_dropped():
+    assert Film([(10, 10)]).track(min_score=0.95) == [{}]
+
+
+def test_a_face_that_grows_at_once_is_lost():
+    film = Film([(40, 40)], [(40, 40)])
+    film.truth[1] = np.array([[30.0, 30, 70, 70]])  # twice the size
+    assert list(film.track()[1]) == [1]
+
+
+def test_a_face_whose_landmarks_leave_the_image_is_lost():
+    film = Film([(90, 40)], [])
+    drifting = found([[105, 40, 125, 60]], [0.9])
+    tracked = detect.track(
+        film.frames,
+        film.detector,
+        lambda image, boxes_K4, refine: drifting if len(boxes_K4) else found([], []),
+        every=100,
+        refine=1,
+        min_score=0.5,
+    )
+    assert [len(faces) for _, faces in tracked] == [1, 0]
+
+
+# --- videos
+
+
+def write_video(path: Path, greys: list[int], rate: float = 10) -> Path:
+    cv2 = pytest.importorskip("cv2")
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), rate, (32, 16))
+    for grey in greys:
+        writer.write(np.full((16, 32, 3), (grey, 0, 200), np.uint8))  # OpenCV's order is BGR
+    writer.release()
+    return path
+
+
+def test_frames_are_rgb(tmp_path: Path):
+    film = write_video(tmp_path / "film.avi", [0, 50, 100])
+    assert detect.probe(film) == (3, 10)
+    frames = list(detect.frames(film))
+    assert [frame.shape for frame in frames] == [(16, 32, 3)] * 3
+    assert [round(float(frame[..., 2].mean()), -1) for frame in frames] == [0, 50, 100]
+    assert all(frame[..., 0].mean() > 180 for frame in frames)
+
+
+def test_what_is_no_video_is_named(tmp_path: Path):
+    pytest.importorskip("cv2")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / "torn.mp4")
+    (tmp_path / "torn.mp4").write_bytes((tmp_path / "torn.mp4").read_bytes()[:20])
+    with pytest.raises(DataError, match=r"torn.mp4: cannot be read as a video; convert it"):
+        detect.probe(tmp_path / "torn.mp4")
