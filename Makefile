@@ -38,8 +38,10 @@ notebooks: setup  ## docs/notebooks with their outputs: make notebooks RUN=runs/
 	  $(BIN)/jupytext --to ipynb --output - analysis/$$name.py | $(BIN)/jupyter nbconvert --stdin --execute \
 	    --to markdown --output-dir docs/notebooks --output $$name || exit 1; done
 
-bench: setup  ## data pipeline and decoding against per-image code
+bench: setup  ## the data pipeline against per-image code, a distillation step, a sweep
 	$(BIN)/python benchmarks/data_pipeline.py
+	$(BIN)/python benchmarks/distillation.py
+	$(BIN)/python benchmarks/sweep.py
 
 clean:  ## remove the environment, caches and runs
 	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache

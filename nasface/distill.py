@@ -135,11 +135,11 @@ def distill_step(
         found = []
         for peer in net.peers:
             view = random_mask(images, how.mask_probability, how.mask_size, random) if how.masked else images
-            found.append(peer(view).float())
+            found.append(peer(view).float().contiguous())  # the losses go through memory cell by cell
         h, w = found[0].shape[-2:]
         goal = targets(batch.landmarks_BL2, (h, w), images.shape[-1] / w, sigma)
         together = ensemble(found, how.constant_ensemble) if how.peer else None
-        taught = teacher(images, (h, w)).float() if teacher is not None else None
+        taught = teacher(images, (h, w)).float().contiguous() if teacher is not None else None
         terms = [student_loss(heatmaps, goal, together, taught, how) for heatmaps in found]
         means = {name: torch.stack([t[name] for t in terms]).mean() for name in terms[0]}
         return {**means, "loss": weight * len(terms) * means["loss"]}

@@ -253,13 +253,14 @@ class Viewer:
 
     def video(self, picture: Picture) -> Iterator[Seen]:
         """All frames of a video in order; a face is looked for where it was in the frame before."""
+        least = self.settings.min_score
         tracked = detect.track(
             detect.frames(picture.path),
             partial(self._boxes, picture),
             lambda image, boxes_K4, refine: self._look([image], [boxes_K4], refine)[0],
             every=self.settings.every,
             refine=self.settings.refine,
-            min_score=self.settings.min_score or -np.inf,
+            min_score=-np.inf if least is None else least,
         )
         for number, (image, faces) in enumerate(tracked):
             self.machine.progress.advance()
@@ -319,10 +320,10 @@ def predict_files(
         raise DataError(f"none of the images and videos ({len(pictures)}) can be read; name others")
     faces, without = sum(len(entry["faces"]) for entry in entries), [entry for entry in entries if not entry["faces"]]
     if not faces:
-        raise DataError(
-            f"no face found in {len(entries)} images and frames; try a lower --min-score, another --detector, or give "
-            "the faces by --boxes"
-        )
+        mend = "try a lower --min-score or another --detector, or give the faces by --boxes"
+        if viewer.settings.min_score is None:
+            mend = "give boxes that lie in the images"
+        raise DataError(f"no face found in {len(entries)} images and frames; {mend}")
     if without:
         named = ", ".join(dict.fromkeys(entry["image"] for entry in without))
         log.warning("no face in %d of %d images and frames: %s", len(without), len(entries), shorten(named, 200))
