@@ -77,9 +77,9 @@ class Content:
 
     @property
     def subject(self) -> str:
-        """The network that the report is about: the slim one, else the last that was evaluated."""
-        names = list(self.networks)
-        return "slim" if "slim" in names or not names else names[-1]
+        """The network that the report is about: the slim one, else the last; empty where none was evaluated."""
+        names = ["", *self.networks]
+        return "slim" if "slim" in names else names[-1]
 
 
 def read(folder: Path) -> Content:

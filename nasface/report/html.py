@@ -154,7 +154,8 @@ def _pictures(content: Content, trade: Mapping[str, Any] | None) -> Iterator[Pic
             caption = f"The {len(content.arch.kept)} of {len(full.edges)} edges that were kept."
             yield Picture("architecture", caption, lambda: drawing.architecture(full, kept(), values, ""))
         if values:
-            caption = "The factor alpha of every edge after the search; what was not kept is crossed out."
+            crossed = "; what was not kept is crossed out" if content.arch else ""
+            caption = f"The factor alpha of every edge after the search{crossed}."
             yield Picture("alpha", caption, lambda: drawing.alpha_heatmap(full, kept(), values))
     if content.errors is not None:
         caption = "Share of test images at or below each inter-ocular NME; AUC and failure rate (FR) in the legend."

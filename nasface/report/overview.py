@@ -52,7 +52,8 @@ def tiles(content: Content) -> list[Tile]:
 def facts(content: Content) -> list[tuple[str, str]]:
     """What the run was, as (label, text)."""
     metrics, recipe, arch = content.metrics, content.recipe, content.arch
-    origin: Mapping[str, Any] = metrics or (arch.provenance if arch else {})
+    archs = [arch] if arch else list(content.sweep.archs.values()) if content.sweep else []
+    origin: Mapping[str, Any] = metrics or (archs[0].provenance if archs else {})
     found = []
     if known := arch or content.factors:
         found.append(("Search space", _with_options(known.space, known.options)))
@@ -187,12 +188,10 @@ def _sweep_tiles(content: Content) -> list[Tile]:
     table = content.sweep.table
     pruned = table[(table["state"] == "done") & (table["network"] != "supernet")]
     apart = int((table["state"] == "disconnected").sum())
-    found = [
-        Tile("Networks", str(len(pruned)), f"and {apart} wishes that no connected network fulfils" if apart else "")
-    ]
+    found = [Tile("Networks", str(len(pruned)), f"{apart} more would be disconnected" if apart else "")]
     for label, key in (("Parameters", "params"), ("MACs", "macs")):
         if pruned[key].notna().any():
-            found.append(Tile(label, f"{amount(pruned[key].min())} to {amount(pruned[key].max())}"))
+            found.append(Tile(label, f"{amount(pruned[key].min())} – {amount(pruned[key].max())}"))
     return found
 
 

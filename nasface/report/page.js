@@ -70,7 +70,6 @@
   const NEAR = 28; // pixels from which a point is pointed at
   const STAR = "M0-9.5 2.3-3.1 9-2.9 3.7 1.2 5.6 7.7 0 3.9-5.6 7.7-3.7 1.2-9-2.9-2.3-3.1Z";
   let placed = new Map(); // network -> its place in the plot, of those that have both figures
-  let selected = null;
 
   const frame = make("g", { "aria-hidden": "true" });
   const front = make("path", { class: "front", "aria-hidden": "true" });
@@ -92,7 +91,8 @@
 
   const points = new Map(
     networks.map((network) => {
-      const mark = make("g", { class: network.star ? "mark star" : `mark series-${network.series % 4}`, tabindex: "0", role: "button" });
+      const look = network.star ? "star" : `series-${network.series % 4}`;
+      const mark = make("g", { class: `mark ${look}`, tabindex: "0", role: "button" });
       mark.dataset.network = network.id;
       mark.append(make("circle", { class: "halo", r: 12 }));
       mark.append(network.star ? make("path", { class: "dot", d: STAR }) : make("circle", { class: "dot", r: 5.5 }));
@@ -121,17 +121,25 @@
     const step = power * [1, 2, 5, 10].find((m) => m * power >= rough);
     const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
     const ticks = [];
-    for (let i = Math.ceil(low / step); i * step <= high; i++) ticks.push({ at: i * step, text: (i * step).toFixed(digits) });
+    for (let i = Math.ceil(low / step); i * step <= high; i++) {
+      ticks.push({ at: i * step, text: (i * step).toFixed(digits) });
+    }
     return { note: "", share: (v) => (v - low) / (high - low), ticks };
   }
 
   function logarithmic(low, high) {
-    const ticks = [];
-    for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) {
-      for (const m of [1, 2, 5]) ticks.push({ at: m * 10 ** power, text: (m * 10 ** power).toFixed(Math.max(0, -power)) });
-    }
+    const at = (multiples) => {
+      const ticks = [];
+      for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++) {
+        for (const m of multiples) {
+          ticks.push({ at: m * 10 ** power, text: (m * 10 ** power).toFixed(Math.max(0, -power)) });
+        }
+      }
+      return ticks.filter((tick) => tick.at >= low && tick.at <= high);
+    };
+    const few = at([1, 2, 5]);
     const share = (v) => Math.log(v / low) / Math.log(high / low);
-    return { note: ", logarithmic", share, ticks: ticks.filter(({ at }) => at >= low && at <= high) };
+    return { note: ", logarithmic", share, ticks: few.length > 3 ? few : at([1, 2, 3, 4, 5, 7]) };
   }
 
   // From the least to the greatest value, with some air; logarithmic where a few would squeeze all others.
@@ -191,7 +199,6 @@
     front.setAttribute("d", best.length ? `${steps.join("")}H${inner.right}` : "");
     for (const [network, mark] of points) {
       const at = placed.get(network);
-      mark.toggleAttribute("hidden", !at);
       mark.style.display = at ? "" : "none";
       if (!at) continue;
       mark.style.transform = `translate(${at.x}px, ${at.y}px)`;
@@ -199,7 +206,8 @@
       mark.setAttribute("aria-label", [network.id, ...describe(network)].join(", "));
     }
     const order = shown.map((network) => points.get(network));
-    if (order.some((mark, i) => marks.children[i] !== mark)) marks.append(...order); // Tab goes from cheap to dear
+    const before = [...marks.children].slice(-order.length);
+    if (order.some((mark, i) => mark !== before[i])) marks.append(...order); // Tab goes from cheap to dear
     for (const row of document.querySelectorAll("#networks tbody tr")) {
       const on = best.some((network) => network.id === row.dataset.network);
       row.classList.toggle("best", on);
@@ -242,8 +250,7 @@
   // ---- the drawing of one network ----------------------------------------------------------------------------------
 
   function select(network) {
-    selected = network;
-    for (const [other, mark] of points) mark.setAttribute("aria-pressed", other === selected);
+    for (const [other, mark] of points) mark.setAttribute("aria-pressed", other === network);
     for (const row of document.querySelectorAll("#networks tbody tr")) {
       row.classList.toggle("selected", row.dataset.network === network.id);
     }

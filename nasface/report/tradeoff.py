@@ -147,7 +147,7 @@ def _costs(done: pd.DataFrame) -> Iterator[Axis]:
             if key == "latency_ms":
                 batch = done["latency_batch"].max() if "latency_batch" in done else math.nan
                 label = f"{word}, batch of {batch:.0f}" if math.isfinite(batch) else word
-                yield Axis(key, label, "", "ms", 1.0, _digits(done[key].max()))
+                yield Axis(key, label, word, "ms", 1.0, _digits(done[key].max()))
             else:
                 greatest = done[key].max()
                 unit, scale = ("G", 1e-9) if greatest >= 1e9 else ("M", 1e-6) if greatest >= 1e6 else ("k", 1e-3)
