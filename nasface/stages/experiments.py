@@ -195,7 +195,8 @@ def results(experiment: Experiment, out: Path) -> pd.DataFrame:
     """One row for each network of the parts that are finished, written to results.csv.
 
     Columns: run, seed, part ('search', a sweep's or a variant's name), network, its costs and its inter-ocular NMEs
-    as shares: held_out_nme, nme_SUBSET, and nme_SUBSET_masked_LEVEL for variants of a distillation.
+    as shares: held_out_nme, nme_SUBSET, and nme_SUBSET_masked_LEVEL for variants of a distillation. Subsets that are
+    not complete on disk are left out where another one is.
     """
     rows: list[Row] = []
     for name in experiment.plan.runs:
@@ -208,6 +209,10 @@ def results(experiment: Experiment, out: Path) -> pd.DataFrame:
                     rows += [{**about, "part": title, **row} for row in _swept(home.path / title)]
             for title in experiment.plan.distill:
                 rows += [{**about, "part": title, **row} for row in _networks(RunDir(home.path / title))]
+    scored = {column for row in rows if row["part"] == "search" for column in row}
+    for row in rows:  # a sweep's table does not say how many faces a subset should have
+        for column in [c for c in row if c.startswith("nme_") and "_masked_" not in c and c not in scored]:
+            del row[column]
     if rows:
         rundir.write_rows(out / "results.csv", rows)
     return pd.DataFrame(rows)
@@ -230,12 +235,19 @@ def _networks(run: RunDir) -> list[Row]:
     for name, figures in found.items():
         row = {k: figures[k] for k in ("params", "macs", "params_no_head", "macs_no_head", "macs_prunable", "edges")}
         row |= {"network": name, "held_out_nme": figures["held_out_nme"]}
-        row |= {f"nme_{s}": v["nme"] for s, v in figures["subsets"].get("inter_ocular", {}).items()}
+        row |= {f"nme_{s}": nme for s, nme in _subsets(figures["subsets"]).items()}
         if name == "slim":
             for level, subsets in masked.items():
-                row |= {f"nme_{s}_masked_{level}": v["nme"] for s, v in subsets["inter_ocular"].items()}
+                row |= {f"nme_{s}_masked_{level}": nme for s, nme in _subsets(subsets).items()}
         rows.append({k: v for k, v in row.items() if v is not None})
     return rows
+
+
+def _subsets(found: Mapping[str, Any]) -> dict[str, float]:
+    """Inter-ocular NME by test subset: of those that are complete on disk, or of all where none is."""
+    subsets = {name: row for name, row in found.get("inter_ocular", {}).items() if row["images"]}
+    complete = {name: row["nme"] for name, row in subsets.items() if row["images"] == row["expected"]}
+    return complete or {name: row["nme"] for name, row in subsets.items()}
 
 
 def _swept(folder: Path) -> list[Row]:
