@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nasface.data.base import Scheme
+from nasface.data.masks import random_mask
 from nasface.data.prepare import PreparedFaces
 from nasface.step import STRICT, Batch
 
@@ -30,7 +31,8 @@ class Augmentation:
         flip: probability of a horizontal flip.
         shift: share of the input size, drawn from -shift to +shift for x and y.
         colour: brightness and contrast factors are drawn from 1 - colour to 1 + colour.
-        occlusion: probability of a grey-noise rectangle over 10 to 50 % of either side.
+        occlusion: probability of a rectangle of coloured noise, as large as a square of 10 to 50 % of the input's side
+            and up to 1.5 times as wide as high, or as high as wide (`nasface.data.masks.random_mask`).
     """
 
     scale: Annotated[float, Interval(ge=0, lt=1)] = 0.25
@@ -130,9 +132,10 @@ class DeviceFaces:
             brightness, contrast = light_B2[:, :1, None, None], light_B2[:, 1:, None, None]
             grey = images.mean(dim=(1, 2, 3), keepdim=True)
             images = torch.addcmul(grey * (brightness - contrast), images, contrast).clamp_(0, 255)
+        images = normalise(images)
         if how.occlusion:
-            images = _occlude(images, how.occlusion, random)
-        return Batch(normalise(images), points)
+            images = random_mask(images, how.occlusion, (0.1, 0.5), random, fill="noise")
+        return Batch(images, points)
 
 
 def on_device(faces: PreparedFaces, device: torch.device, index: list[int] | None = None) -> DeviceFaces:
@@ -163,21 +166,3 @@ def _warp(crops_NHWC: Tensor, theta_B23: Tensor, size: int) -> Tensor:
     grid = across[:, None] + down[:, :, None]
     crops = crops_NHWC.permute(0, 3, 1, 2).float()
     return F.grid_sample(crops, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-
-
-def _occlude(images_B3HW: Tensor, probability: float, random: torch.Generator) -> Tensor:
-    """Cover a rectangle of some faces with noise of one mean colour."""
-    n, _, h, w = images_B3HW.shape
-    device = images_B3HW.device
-    size_B2 = 0.1 + 0.4 * torch.rand(n, 2, generator=random)
-    corner_B2 = torch.rand(n, 2, generator=random) * (1 - size_B2)
-    chosen = (torch.rand(n, generator=random) < probability).to(device)
-    colour = (255 * torch.rand(n, 3, 1, 1, generator=random)).to(device)
-    noise = (32 * torch.randn(1, 3, h, w, generator=random)).to(device)
-    low, high = corner_B2.to(device), (corner_B2 + size_B2).to(device)
-    x = torch.linspace(0, 1, w, device=device)
-    y = torch.linspace(0, 1, h, device=device)
-    columns = (x >= low[:, :1]) & (x <= high[:, :1])
-    rows = (y >= low[:, 1:]) & (y <= high[:, 1:])
-    covered = (rows[:, None, :, None] & columns[:, None, None, :]) & chosen[:, None, None, None]
-    return torch.where(covered, (colour + noise).clamp(0, 255), images_B3HW)

@@ -27,7 +27,8 @@ from numpy.typing import ArrayLike, NDArray
 from nasface import metrics
 from nasface import pareto as fronts
 from nasface.errors import RunError, did_you_mean
-from nasface.report import COLUMN, PAGE, Colour, Label, place_labels, save, settle, styled, svg
+from nasface.report import COLUMN, PAGE, Colour, save, settle, styled, svg
+from nasface.report.labels import Label, place_labels
 from nasface.report.published import costs_and_nme
 
 __all__ = ["ced", "faces", "figure6", "pareto", "save", "score_label", "svg", "training"]

@@ -129,9 +129,8 @@ def test_a_chosen_network_is_drawn(page: Any):
         assert page.locator('#plot .mark[aria-pressed="true"]').get_attribute("data-network") == name
 
 
+@pytest.mark.parametrize("page", ["phone"], indirect=True)
 def test_a_tap_is_enough(page: Any):
-    if page.viewport_size["width"] == WIDTHS["desktop"]:
-        pytest.skip("no touch screen")
     name = pruned(page)[-1]
     page.touchscreen.tap(*place(page, name))
     assert page.locator("#drawing figcaption strong").inner_text() == name

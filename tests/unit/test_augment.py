@@ -190,18 +190,33 @@ def test_colour_leaves_landmarks_alone_and_scales_brightness_and_contrast():
     assert (brightness - contrast).abs().max() > 0.2
 
 
-def test_an_occlusion_is_one_rectangle_of_noise():
-    source = replace(faces(40, size=32, crop=32), images_NHWC=torch.full((40, 32, 32, 3), 255, dtype=torch.uint8))
-    (batch,) = source.augmented(40, replace(NOTHING, occlusion=1), generator())
-    covered = (pixels(batch.images_B3HW) < 254).any(dim=1)
-    for face in covered:
+def test_an_occlusion_is_one_rectangle_of_coloured_noise():
+    source = replace(faces(200, size=64, crop=64), images_NHWC=torch.full((200, 64, 64, 3), 255, dtype=torch.uint8))
+
+    def occluded(probability: float) -> tuple[Tensor, Tensor]:
+        (batch,) = source.augmented(200, replace(NOTHING, occlusion=probability), generator())
+        images = pixels(batch.images_B3HW)
+        return images, ((images - 255).abs() > 0.5).any(dim=1)
+
+    images, covered = occluded(1)
+    sides, colours, grains = [], [], []
+    for image, face in zip(images, covered, strict=True):
         rows, columns = face.any(1).nonzero(), face.any(0).nonzero()
-        height, width = (int(span.max() - span.min()) + 1 for span in (rows, columns))
-        assert 2 <= height <= 17
-        assert 2 <= width <= 17
-        assert face.sum() > 0.5 * height * width
-    (some,) = source.augmented(40, replace(NOTHING, occlusion=0.5), generator())
-    assert 8 < (pixels(some.images_B3HW) < 254).flatten(1).any(1).sum() < 32
+        sides.append([int(span.max() - span.min()) + 1 for span in (rows, columns)])
+        assert face.sum() == sides[-1][0] * sides[-1][1]
+        colours.append(image[:, face].mean(1))
+        grains.append(image[:, face].std(1))
+    heights, widths = torch.tensor(sides).T / 64
+    size, aspect = (heights * widths).sqrt(), (widths / heights)[heights * widths > 0.1]  # of small ones it is coarse
+    assert 0.08 < size.min() < 0.15
+    assert 0.45 < size.max() < 0.52
+    assert 0.6 < aspect.min() < 0.8
+    assert 1.25 < aspect.max() < 1.67
+    assert (torch.stack(colours).std(0) > 40).all()
+    assert 20 < torch.stack(grains).mean() < 40
+    some = occluded(0.5)[1].flatten(1).any(1).sum()
+    assert 70 < some < 130
+    assert not occluded(0)[1].any()
 
 
 def test_on_device_takes_all_or_some():

@@ -11,10 +11,11 @@ from data_files import real_data
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nasface.data import masks
+from nasface.data import cloth as cloths
+from nasface.data import outlines
 from nasface.data.augment import DeviceFaces
 from nasface.data.base import Dataset, Scheme
-from nasface.data.masks import cover, coverage, random_mask
+from nasface.data.masks import Level, cover, coverage, random_mask
 from nasface.data.schemes import SCHEMES
 from nasface.data.synthetic import Synthetic
 from nasface.data.w300 import W300
@@ -62,7 +63,7 @@ def part(faces: DeviceFaces, index: list[int]) -> DeviceFaces:
     return replace(faces, images_NHWC=faces.images_NHWC[index], landmarks_NL2=faces.landmarks_NL2[index])
 
 
-def hidden(faces: DeviceFaces, level: masks.Level, seed: int = 0) -> NDArray[np.bool_]:
+def hidden(faces: DeviceFaces, level: Level, seed: int = 0) -> NDArray[np.bool_]:
     """Pixels (N, H, W) of magenta crops that cloth has hidden; where a shadow falls they still have no green."""
     covered = cover(faces, level, seed).images_NHWC.numpy().astype(float)
     return covered[..., 1] > 0.08 * covered[..., [0, 2]].mean(3)
@@ -99,7 +100,7 @@ def test_a_mark_up_with_known_eyes_alone_is_masked_too() -> None:
 def test_the_share_is_that_of_the_pixels_in_face_and_forehead(monkeypatch: pytest.MonkeyPatch) -> None:
     cv2 = pytest.importorskip("cv2")
     faces = put(synthetic(count=12).landmarks_NL2, SCHEMES[68], crop=200)  # no forehead ends at the crop
-    monkeypatch.setattr(masks, "_straps_at", lambda *_: torch.zeros(()))  # they do not count
+    monkeypatch.setattr(cloths, "_straps_at", lambda *_: torch.zeros(()))  # they do not count
     for level in LEVELS:
         for p, pixels, share in zip(
             faces.landmarks_NL2.numpy(), hidden(faces, level), coverage(faces, level), strict=True
@@ -117,7 +118,7 @@ def test_what_hides_too_little_becomes_a_cap_as_large_as_needed(monkeypatch: pyt
     faces = synthetic(count=40)
     before = coverage(faces, "hard")
     assert (before < least).any()
-    monkeypatch.setattr(masks, "_HALF", least)
+    monkeypatch.setattr(outlines, "_HALF", least)
     after = coverage(faces, "hard")
     assert after.min() >= least
     assert torch.equal(after[before >= least], before[before >= least])
@@ -168,12 +169,12 @@ def test_masks_are_of_many_colours() -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_pixels_change_within_the_outlines_their_shadow_and_the_straps_only(level: masks.Level) -> None:
+def test_pixels_change_within_the_outlines_their_shadow_and_the_straps_only(level: Level) -> None:
     cv2 = pytest.importorskip("cv2")
     faces = synthetic(count=16)
     changed = (cover(faces, level).images_NHWC != faces.images_NHWC).any(3).numpy()
     opaque = hidden(faces, level)
-    ((_, _, worn),) = masks._plans(faces, level, 0, 16)
+    ((_, _, worn),) = outlines.plans(faces, level, 0, 16)
     for i in range(16):
         size = changed.shape[1]
         cloth, straps = np.zeros((2, size, size), np.uint8)
