@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Level = Literal["light", "half", "hard"]
 
-# The points a mask is drawn from, affine combinations of the landmarks of any mark-up; closed splines outline what is worn.
+# The points that outlines are drawn from, affine combinations of the landmarks of any mark-up:
 # 17 of the jaw, from ear to ear as 300W has them; brows (outer end, top, inner end) of the left of the picture, then
 # mirrored; so eyes (outer corner, lower lid, inner corner); nose root, ridge, base; lip.
 _JAW, _BROWS, _EYES, _ROOT, _RIDGE, _BASE, _LIP, _CHIN = slice(0, 17), slice(17, 23), slice(23, 29), 29, 30, 31, 32, 8
