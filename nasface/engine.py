@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from nasface import rundir
 from nasface.data.augment import Augmentation, DeviceFaces
-from nasface.errors import NasfaceError, RecipeError, RunError
+from nasface.errors import DivergedError, RecipeError, RunError
 from nasface.step import Batch, Phase
 from nasface.task import Decoder, decode
 
@@ -141,7 +141,7 @@ def fit(
         progress: where to report to.
 
     Raises:
-        NasfaceError: when the loss is no longer finite; the last checkpoint stays.
+        DivergedError: when the loss is no longer finite; the last checkpoint stays.
         RunError: when the checkpoint is of another training.
     """
     progress = progress or Progress()
@@ -236,7 +236,7 @@ def _epoch(
 
 def _check_finite(loss: Tensor, phase: Phase, epoch: int) -> None:
     if not torch.isfinite(loss):
-        raise NasfaceError(
+        raise DivergedError(
             f"the loss of the {phase.name} phase is not finite in epoch {epoch + 1}; check its learning rate (now "
             f"{phase.optimizer.lr:g}) and start again with another --out"
         )
@@ -320,7 +320,7 @@ class _Checkpoint:
     @classmethod
     def of(cls, path: Path, title: str, net: nn.Module, identity: str) -> _Checkpoint:
         digest = hashlib.blake2b(identity.encode(), digest_size=16)
-        for name, value in net.state_dict().items():
+        for name, value in net.named_parameters():  # BN statistics may have been measured on another number of threads
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         return cls(path, title, digest.hexdigest())

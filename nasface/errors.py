@@ -26,6 +26,10 @@ class RunError(NasfaceError):
     """A run folder that lacks what a command needs, or cannot be written."""
 
 
+class DivergedError(NasfaceError):
+    """A training whose loss is no longer finite."""
+
+
 class RunBusyError(RunError):
     """A run folder in which another process works."""
 

@@ -99,7 +99,12 @@ def knee(points_N2: ArrayLike) -> int:
 
 
 def spread(
-    tables: Sequence[pd.DataFrame], cost: str, score: str, grid_G: ArrayLike, reference: Point | None = None
+    tables: Sequence[pd.DataFrame],
+    cost: str,
+    score: str,
+    grid_G: ArrayLike,
+    reference: Point | None = None,
+    by: str = "",
 ) -> Spread:
     """Fronts of several seeds as step functions on a common grid, with mean and deviation.
 
@@ -110,18 +115,21 @@ def spread(
         grid_G: costs at which the fronts are looked at, in any order.
         reference: of the hypervolumes; by default the greatest cost and the greatest score of all tables. Give the
             same one to compare what several calls return.
+        by: the column that chooses the network within a cost, so that test scores can be shown of networks that
+            held-out scores have chosen; `score` itself by default.
 
     Raises:
         RunError: when there is no table, or none has a row with both figures.
     """
-    seeds = [_points(table[[cost, score]].to_numpy(np.float64)) for table in tables]
-    finite = [points[np.isfinite(points).all(axis=1)] for points in seeds]
+    seeds = [table[[cost, score, by or score]].to_numpy(np.float64) for table in tables]
+    chosen = [points[np.isfinite(points).all(axis=1)] for points in seeds]
+    finite = [points[:, :2] for points in chosen]
     if not sum(map(len, finite)):
         raise RunError(f"no network has both '{cost}' and '{score}', so there is no front; evaluate some first")
     worst = np.concatenate(finite).max(axis=0).tolist()
     reference = reference or (worst[0], worst[1])
     grid = np.asarray(grid_G, dtype=np.float64)
-    best = np.stack([_steps(points, grid) for points in finite])
+    best = np.stack([_steps(points_N3, grid) for points_N3 in chosen])
     areas = np.array([hypervolume(points, reference) for points in finite])
     return Spread(
         grid_G=grid,
@@ -155,10 +163,15 @@ def _points(points_N2: ArrayLike) -> Floats:
     return points.reshape(len(points), 2)
 
 
-def _steps(points_N2: Floats, grid_G: Floats) -> Floats:
-    """(G,) the best score at a cost of at most each of the grid; NaN below the cheapest."""
-    costs, scores = points_N2[np.argsort(points_N2[:, 0])].T
-    best = np.concatenate([[np.nan], np.minimum.accumulate(scores)])
+def _steps(points_N3: Floats, grid_G: Floats) -> Floats:
+    """(G,) the score of the network chosen (third column: the least) at a cost of at most each of the grid.
+
+    NaN below the cheapest.
+    """
+    costs, scores, choosers = points_N3[np.argsort(points_N3[:, 0], kind="stable")].T
+    is_better = choosers < np.concatenate([[np.inf], np.minimum.accumulate(choosers)[:-1]])[: len(choosers)]
+    last_better = np.maximum.accumulate(np.where(is_better, np.arange(len(costs)), 0))
+    best = np.concatenate([[np.nan], scores[last_better]])
     found: Floats = best[np.searchsorted(costs, grid_G, side="right")]
     return found
 

@@ -73,5 +73,6 @@ def distill(
     resolved = replace(wanted, overrides=(*wanted.overrides, *settings)).resolve()
     run = RunDir(out or Path("runs") / f"{source.path.resolve().parent.name}-distilled")
     with place.machine(as_json, tensorboard) as machine:
-        stages.distill(resolved, run, machine, source.arch, weights or source.weights(), teacher)
+        start = weights or source.weights()
+        stages.distill(resolved, run, machine, source.arch, start, teacher, source.supernet_run)
     show_run(run, as_json)

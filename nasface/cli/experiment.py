@@ -47,7 +47,7 @@ def experiment(
     planned = stages.read_experiment(name, data_root, overrides, seeds)
     with place.machine(as_json) as machine:
         table = stages.run_experiment(planned, folder, machine, only)
-    written = experiment_figures(planned, folder)
+    written = experiment_figures(planned, folder, sorted(set(table["seed"]))) if len(table) else []
     variants = ablation(planned, table) if len(table) else table
     if len(variants):
         written += write_ablation(variants, folder)

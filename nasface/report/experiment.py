@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 
 import pandas as pd
@@ -19,14 +20,14 @@ SWITCHES = ("teacher", "peer", "masked")
 FIGURE6 = ("hrnet-residual", "hrsupernet-residual", "hrnet-mbconv", "hrsupernet-mbconv")
 
 
-def experiment_figures(experiment: Experiment, folder: Path) -> list[Path]:
+def experiment_figures(experiment: Experiment, folder: Path, seeds: Sequence[int]) -> list[Path]:
     """Draw Figure 6 for every sweep of an experiment whose runs have its four names; gives the files written."""
     if not set(FIGURE6) <= set(experiment.plan.runs):
         return []
     written: list[Path] = []
     for title in experiment.plan.sweeps:
         for score in ("nme_common_finetuned", "held_out_nme_finetuned"):
-            figure = figure6_of(folder, title, experiment.plan.seeds, score)
+            figure = figure6_of(folder, title, seeds, score)
             if figure is not None:
                 written += save(figure, folder / f"figure6-{title}-{score}")
     return written
@@ -68,7 +69,7 @@ def ablation(experiment: Experiment, table: pd.DataFrame) -> pd.DataFrame:
             found = table[(table["run"] == run) & (table["part"] == variant) & (table["network"] == "slim")]
             if not len(found):
                 continue
-            recipe = experiment.recipe({**changes, "distill": how}, 0)
+            recipe = experiment.recipe(changes, 0, how)
             switches = {switch: getattr(recipe.distill, switch) for switch in SWITCHES}
             row = {"run": run, "variant": variant, **switches, "seeds": len(found)}
             for score in scores:
@@ -85,7 +86,7 @@ def write_ablation(rows: pd.DataFrame, folder: Path) -> list[Path]:
         if column.endswith("_mean"):
             cells = zip(rows[column], rows[f"{column.removesuffix('_mean')}_std"], strict=True)
             shown[f"{column.removesuffix('_mean')} (%)"] = [
-                f"{100 * mean:.2f} ± {100 * std:.2f}" for mean, std in cells
+                f"{100 * mean:.2f}" + ("" if isnan(std) else f" ± {100 * std:.2f}") for mean, std in cells
             ]
         elif "NME" in column:
             shown[f"{column} (%)"] = [f"{100 * value:.2f}" for value in rows[column]]

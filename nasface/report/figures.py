@@ -139,8 +139,9 @@ def figure6(curves: Mapping[str, Sequence[pd.DataFrame]], *, cost: str = "macs",
     """Two topologies with equal blocks, NME against cost (the paper's Figure 6).
 
     The supernets themselves are left out, and a note counts the networks of more than 1.6 times the lowest NME, which
-    lie above the frame. With several seeds, the thick line is the mean over seeds of the best NME at no more than that
-    cost, from where every seed has a network; the band is one standard deviation to either side.
+    lie above the frame. With several seeds, the thick line is the mean over seeds of the NME of the network with the
+    lowest held-out NME at no more than that cost, from where every seed has one; the band is one standard deviation to
+    either side.
 
     Args:
         curves: sweep tables, one a seed, by 'hrnet-residual', 'hrsupernet-residual', 'hrnet-mbconv' and
@@ -165,6 +166,8 @@ def figure6(curves: Mapping[str, Sequence[pd.DataFrame]], *, cost: str = "macs",
         raise RunError(f"no curve of Figure 6 has a slim network; give tables for {', '.join(known)}")
     every = pd.concat([table for tables in measured.values() for table in tables])
     unit, cost_words = _cost_axis(every, cost, every[cost].max())
+    held_out = re.sub(r"^nme_.+_", "held_out_nme_", score)
+    chooser = held_out if all(held_out in table for tables in measured.values() for table in tables) else score
 
     figure = Figure(figsize=(PAGE if len(panels) > 1 else COLUMN, 2.7), layout="constrained")
     for axes, encoder in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels, strict=True):
@@ -172,7 +175,9 @@ def figure6(curves: Mapping[str, Sequence[pd.DataFrame]], *, cost: str = "macs",
         for topology, (words, colour, marker) in _TOPOLOGIES.items():
             if tables := measured[f"{topology}-{encoder}"]:
                 drawn += tables
-                scaled = [table.assign(x=table[cost] / unit, y=100 * table[score]) for table in tables]
+                scaled = [
+                    table.assign(x=table[cost] / unit, y=100 * table[score], chooser=table[chooser]) for table in tables
+                ]
                 _curve(axes, scaled, words, colour, marker)
         axes.set_title(_PANELS[encoder], loc="left", fontweight="bold")
         axes.set_xlabel(cost_words)
@@ -188,14 +193,14 @@ def figure6(curves: Mapping[str, Sequence[pd.DataFrame]], *, cost: str = "macs",
 
 
 def _curve(axes: Axes, tables: Sequence[pd.DataFrame], words: str, colour: str, marker: str) -> None:
-    """One topology (columns `x` and `y`): a thin line a seed, and the mean front of several."""
+    """One topology (columns `x`, `y`, `chooser`): a thin line a seed, and the mean front of several."""
     several = len(tables) > 1
     line: Look = {"linewidth": 0.6, "markersize": 2.5, "alpha": 0.5} if several else {"label": f"{words}, 1 seed"}
     for table in tables:
         ordered = table.sort_values("x")
         axes.plot(ordered["x"], ordered["y"], color=colour, marker=marker, markeredgewidth=0, **line)
     if several:
-        spread = fronts.spread(tables, "x", "y", np.unique(pd.concat(tables)["x"]))
+        spread = fronts.spread(tables, "x", "y", np.unique(pd.concat(tables)["x"]), by="chooser")
         x_G, low_G, high_G = spread.grid_G, spread.mean_G - spread.std_G, spread.mean_G + spread.std_G
         label = f"{words}, mean of {len(tables)} seeds ± std"
         axes.step(x_G, spread.mean_G, where="post", color=colour, linewidth=1.5, label=label)

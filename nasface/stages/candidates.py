@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,6 +75,12 @@ def candidates(wanted: Wanted, factors: Factors, costs: Costs) -> list[Candidate
     Raises:
         RecipeError: when nothing is asked for, or the pruner cannot do it.
     """
+    for threshold in wanted.thresholds:
+        if not 0 <= threshold < math.inf:
+            raise RecipeError(f"threshold {threshold:g} is no importance; give a number of at least 0")
+    for share in wanted.shares:
+        if not 0 < share <= 1:
+            raise RecipeError(f"share {share:g} is no part of the prunable MACs; give a number above 0 and up to 1")
     by_threshold = wanted.thresholds or wanted.count
     budgets = list(_budgets(wanted, costs))
     if not by_threshold and not budgets:
@@ -166,4 +173,4 @@ def _by_plugin(wanted: Wanted, budget: _Budget, draw: int, factors: Factors, cos
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:6]
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -10,12 +10,13 @@ from nasface import engine, rundir
 from nasface.arch import Architecture
 from nasface.cost import count_space
 from nasface.distill import Students, distill_step
+from nasface.errors import RunError
 from nasface.net import GraphNet
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.evaluation import Evaluation, evaluate_net, held_out_nme, load_faces
 from nasface.stages.networks import arch_graph, build_net, load_net, net_costs, save_net
-from nasface.stages.teachers import Teacher, load_teacher
+from nasface.stages.teachers import Teacher, load_teacher, teacher_digest
 from nasface.stages.training import finish
 from nasface.stages.work import Machine, working_in
 from nasface.step import Phase
@@ -24,7 +25,13 @@ log = logging.getLogger(__name__)
 
 
 def distill(
-    recipe: Recipe, run: RunDir, machine: Machine, arch: Architecture, weights: Path, teacher: str | None = None
+    recipe: Recipe,
+    run: RunDir,
+    machine: Machine,
+    arch: Architecture,
+    weights: Path,
+    teacher: str | None = None,
+    fallback: str | None = None,
 ) -> list[Evaluation]:
     """Train two peers of a slim network with a teacher and masks, as the recipe's section `distill` says.
 
@@ -36,24 +43,30 @@ def distill(
         machine: device and progress.
         arch: the slim network.
         weights: its own, or the supernet's, from which it inherits; then its BN statistics are measured afresh.
-        teacher: see `load_teacher`; None takes the recipe's, else the run of `weights`.
+        teacher: see `load_teacher`; by default the recipe's.
+        fallback: who teaches where neither names one: the run of the searched supernet.
+
+    Raises:
+        RunError: when a teacher is wanted and none is named.
     """
     how = recipe.distill
-    device = engine.pick_device(machine.device)
-    tutor: Teacher | None = None
-    if how.teacher:
-        name = teacher or how.teacher_from or str(weights.parent)
-        tutor = load_teacher(name, arch.num_landmarks, recipe, device)
+    name = (teacher or how.teacher_from or fallback) if how.teacher else ""
+    if name is None:
+        raise RunError(
+            "no teacher is named, and the run of the supernet is gone; give --teacher RUN, or --no-teacher"
+        )
     job = {
         "job": "distill",
         "edges": hashlib.sha256(repr(arch.kept).encode()).hexdigest(),
         "weights": rundir.file_digest(weights),
-        "teacher": tutor.digest if tutor else "none",
+        "teacher": teacher_digest(name) if name else "none",
         "how": hashlib.sha256(repr(how).encode()).hexdigest(),
     }
     with working_in(run, recipe, machine, job) as work:
-        if tutor:
-            log.info("teacher: %s%s", tutor.name, "" if teacher or how.teacher_from else ", as none was named")
+        tutor: Teacher | None = None
+        if name:
+            log.info("teacher: %s%s", name, "" if teacher or how.teacher_from else ", as none was named")
+            tutor = load_teacher(name, arch.num_landmarks, recipe, work.device)
         faces = load_faces(recipe, work.device, machine)
         full = build_net(recipe, faces.train.scheme.num_landmarks, work.device)
         costs = net_costs(full, recipe)

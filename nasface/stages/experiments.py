@@ -14,13 +14,13 @@ from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from annotated_types import Ge, Interval
+from annotated_types import Ge, Interval, Len
 from pydantic import Field, ValidationError
 
 from nasface import pareto, plugins, rundir
 from nasface import recipe as recipes
 from nasface.data import masks
-from nasface.errors import RecipeError, RunBusyError
+from nasface.errors import DivergedError, RecipeError, RunBusyError
 from nasface.recipe import Part, Recipe
 from nasface.rundir import RunDir
 from nasface.stages.candidates import Wanted
@@ -62,7 +62,7 @@ class Plan(Part):
     """
 
     seeds: tuple[Annotated[int, Ge(0)], ...] = (0,)
-    runs: dict[str, dict[str, Any]]
+    runs: Annotated[dict[str, dict[str, Any]], Len(1)]
     sweeps: dict[str, SweepPlan] = Field(default_factory=dict)
     compare: tuple[tuple[str, ...], ...] = ()
     teacher: dict[str, Any] | None = None
@@ -84,9 +84,9 @@ class Experiment:
     base: Mapping[str, Any]
     overrides: Sequence[str] = ()
 
-    def recipe(self, changes: Mapping[str, Any], seed: int) -> Recipe:
-        """The recipe of one run."""
-        content = recipes.merge(dict(self.base), {**changes, "seed": seed})
+    def recipe(self, changes: Mapping[str, Any], seed: int, distill: Mapping[str, Any] | None = None) -> Recipe:
+        """The recipe of one run, or of a variant of its distillation."""
+        content = recipes.merge(recipes.merge(dict(self.base), {**changes, "seed": seed}), {"distill": distill or {}})
         recipes.override(content, self.overrides)
         return recipes.resolve(content, f"experiment '{self.name}'")
 
@@ -110,11 +110,25 @@ def read_experiment(
     if seeds:
         checked = checked.model_copy(update={"seeds": tuple(seeds)})
     experiment = Experiment(name, checked, content, overrides)
-    for changes in checked.runs.values():
-        experiment.recipe(changes, 0)  # a mistake in the last run should not show after hours
-    for changes in checked.distill.values():
-        experiment.recipe({**next(iter(checked.runs.values())), "distill": changes}, 0)
+    _check(experiment)
     return experiment
+
+
+def _check(experiment: Experiment) -> None:
+    """A mistake in the last run should not show after hours."""
+    plan = experiment.plan
+    for changes in plan.runs.values():
+        for how in (None, *plan.distill.values()):
+            experiment.recipe(changes, 0, how)
+    if plan.teacher is not None:
+        experiment.recipe(plan.teacher, 0)
+    for title, planned in plan.sweeps.items():
+        if not planned.shares and not planned.count:
+            raise RecipeError(
+                f"sweep '{title}' of experiment '{experiment.name}' asks for no network; give shares or count"
+            )
+        if planned.pruner != "threshold":
+            plugins.pruner(planned.pruner, {**planned.options, "share": 0.5})
 
 
 def run_experiment(experiment: Experiment, out: Path, machine: Machine, only: Sequence[str] = ()) -> pd.DataFrame:
@@ -166,14 +180,16 @@ def _parts(experiment: Experiment, name: str, recipe: Recipe, out: Path, machine
         arch = read_arch(home.arch) if plan.distill else None
         for title, how in plan.distill.items():
             assert arch is not None
-            changed = experiment.recipe({**plan.runs[name], "distill": how}, recipe.seed)
+            changed = experiment.recipe(plan.runs[name], recipe.seed, how)
             variant = RunDir(home.path / title)
             if not (_finished(variant, changed) and recipes.load(str(variant.recipe)).distill == changed.distill):
-                distill(changed, variant, machine, arch, home.supernet, teacher)
+                distill(changed, variant, machine, arch, home.supernet, teacher, str(home.path))
             _face_masks(variant, changed, machine)
             yield title
     except RunBusyError as err:
         log.warning("%s; its results come when it is finished", err)
+    except DivergedError as err:
+        log.warning("%s, seed %d stops here: %s", name, recipe.seed, err)
 
 
 def _finished(run: RunDir, recipe: Recipe) -> bool:
@@ -200,7 +216,7 @@ def results(experiment: Experiment, out: Path) -> pd.DataFrame:
     """
     rows: list[Row] = []
     for name in experiment.plan.runs:
-        for seed in _seeds(out, name):
+        for seed in _seeds(experiment, out, name):
             home = RunDir(out / f"{name}-{seed}")
             about = {"run": name, "seed": seed}
             rows += [{**about, "part": "search", **row} for row in _networks(home)]
@@ -218,10 +234,18 @@ def results(experiment: Experiment, out: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _seeds(out: Path, name: str) -> list[int]:
-    """The seeds of a run that are there, whichever process has worked on them."""
+def _seeds(experiment: Experiment, out: Path, name: str) -> list[int]:
+    """The seeds of a run that are there, whichever process has worked on them; a run of another recipe is none."""
     ends = (path.name.removeprefix(f"{name}-") for path in out.glob(f"{name}-*"))
-    return sorted(int(end) for end in ends if end.isdecimal())
+    found = []
+    for seed in sorted(int(end) for end in ends if end.isdecimal()):
+        kept = RunDir(out / f"{name}-{seed}").recipe
+        if (
+            kept.exists()
+            and recipes.load(str(kept)).digest == experiment.recipe(experiment.plan.runs[name], seed).digest
+        ):
+            found.append(seed)
+    return found
 
 
 def _networks(run: RunDir) -> list[Row]:
@@ -283,14 +307,14 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 def at_equal_macs(
     table: pd.DataFrame, part: str, runs: Sequence[str] = (), points: int = 8, score: str = "held_out_nme"
 ) -> pd.DataFrame:
-    """The best NME of several runs within a budget of MACs: mean and deviation over seeds, on a grid that all reach.
+    """The NME of several runs within a budget of MACs: mean and deviation over seeds, on a grid that all reach.
 
     Args:
         table: of `run_experiment`.
         part: the sweep's name.
         runs: those compared; all by default.
-        points: of the grid.
-        score: the column compared; the network within each budget is the best by it.
+        points: of the grid, from the cheapest network that all runs and seeds reach to the least of their dearest.
+        score: the column compared. The network within each budget is the one with the lowest held-out NME.
 
     Returns:
         `macs`, and for each run `nme RUN_mean` and `nme RUN_std`.
@@ -298,8 +322,8 @@ def at_equal_macs(
     swept = table[(table["part"] == part) & (table["run"].isin(runs) if runs else True)]
     by_run = {name: [rows for _, rows in group.groupby("seed")] for name, group in swept.groupby("run", sort=False)}
     every = [rows["macs"] for tables in by_run.values() for rows in tables]
-    columns: Row = {"macs": np.linspace(max(macs.min() for macs in every), max(macs.max() for macs in every), points)}
+    columns: Row = {"macs": np.linspace(max(macs.min() for macs in every), min(macs.max() for macs in every), points)}
     for name, tables in by_run.items():
-        spread = pareto.spread(tables, "macs", score, columns["macs"])
+        spread = pareto.spread(tables, "macs", score, columns["macs"], by="held_out_nme")
         columns |= {f"nme {name}_mean": spread.mean_G, f"nme {name}_std": spread.std_G}
     return pd.DataFrame(columns)

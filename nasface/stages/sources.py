@@ -49,6 +49,11 @@ class Source:
             "data": {"input_size": self.arch.input_size},
         }
 
+    @property
+    def supernet_run(self) -> str | None:
+        """The folder of the run that it was pruned from, if its supernet is still there; it teaches by default."""
+        return str(self._run) if RunDir(self._run).supernet.exists() else None
+
     def trained_weights(self) -> Path | None:
         """The network's own weights beside the arch.json, if they are there."""
         path = RunDir(self.path.parent).slim

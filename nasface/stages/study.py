@@ -8,7 +8,7 @@ again. A finished trial is never computed again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,8 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         path = RunDir(folder).study
         lock: Any = FileLock(f"{path}.lock")  # optuna's own outlives a killed process
+        with lock:
+            _mend(path)
         try:
             study = optuna.create_study(
                 storage=JournalStorage(JournalFileBackend(str(path), lock_obj=lock)),
@@ -69,27 +71,28 @@ class Study:
         """Where a network's files lie."""
         return RunDir(self.folder / "networks" / network)
 
-    def asks_for(self, candidate: Candidate) -> bool:
-        """Note who wants a network, and say whether it is new."""
+    def ask_for(self, candidate: Candidate, write: Callable[[RunDir], None]) -> None:
+        """Note who wants a network; one that is new is written and waits for someone to work on it.
+
+        A disconnected one is on record at once.
+        """
+        import optuna
+
         wish = {"asked": candidate.asked, "pruner": candidate.pruner, **candidate.options}
+        attributes = {"network": candidate.name, "options": dict(candidate.options), "error": candidate.error}
         with self._lock():
             wishes = self._wishes()
             asked = wishes.setdefault(candidate.name, [])
             if wish not in asked:
                 asked.append(wish)
                 self.study.set_user_attr("wishes", wishes)
-        return all(trial.user_attrs["network"] != candidate.name for trial in self._trials())
-
-    def enqueue(self, candidate: Candidate) -> None:
-        """Let someone work on a network; a disconnected one is on record at once."""
-        import optuna
-
-        attributes = {"network": candidate.name, "options": dict(candidate.options), "error": candidate.error}
-        with self._lock():
+            if any(t.user_attrs["network"] == candidate.name and not _was_interrupted(t) for t in self._trials()):
+                return
             if candidate.graph is None:
                 failed = optuna.trial.TrialState.FAIL
                 self.study.add_trial(optuna.create_trial(state=failed, user_attrs=attributes))
             else:
+                write(self.run(candidate.name))
                 self.study.enqueue_trial({}, user_attrs=attributes)
 
     @contextmanager
@@ -102,9 +105,12 @@ class Study:
             if self._trials("WAITING"):
                 trial = self.study.ask()
                 for name, value in trial.user_attrs["options"].items():
-                    trial.suggest_float(name, value, value)
+                    if isinstance(value, float | int):
+                        trial.suggest_float(name, value, value)
+                    else:
+                        trial.suggest_categorical(name, [str(value)])
                 owner = self._owner(trial.user_attrs["network"])
-                owner.acquire()
+                owner.acquire(timeout=0)  # nobody has it: a network waits once, and never while someone is at it
         try:
             yield trial
         finally:
@@ -112,7 +118,7 @@ class Study:
                 owner.release()
 
     def finish(self, trial: optuna.Trial, row: Mapping[str, Any]) -> None:
-        """Record what a network came to: figures by column, as JSON knows them."""
+        """Record what a network came to: figures by column, as JSON knows them; 'error' where its training diverged."""
         score = next((row[f"held_out_nme_{s}"] for s in reversed(STAGES) if f"held_out_nme_{s}" in row), None)
         with self._lock():
             trial.set_user_attr("row", dict(row))
@@ -140,33 +146,34 @@ class Study:
 
     def write_table(self) -> None:
         """Write pareto.csv: the supernet, and a row a network."""
-        wishes = self._wishes()
-        rows = [{"network": "supernet", "state": "done", **self.supernet}] if self.supernet else []
-        for trial in self._trials("COMPLETE", "FAIL"):
-            name, error = trial.user_attrs["network"], trial.user_attrs["error"]
-            if trial.state.name == "FAIL" and not error:
-                continue  # interrupted, and taken up again since
-            figures = trial.user_attrs.get("row", {})
-            asked = wishes.get(name, [])
-            thresholds = [wish["threshold"] for wish in asked if "threshold" in wish]
-            rows.append(
-                {
-                    "network": name,
-                    "state": "disconnected" if error else "done",
-                    "error": error,
-                    "pruner": ", ".join(dict.fromkeys(_pruner(wish) for wish in asked)),
-                    "asked": "; ".join(dict.fromkeys(wish["asked"] for wish in asked)),
-                    "threshold": min(thresholds, default=None),
-                    **figures,
-                    "arch": None if error else f"networks/{name}/arch.json",
-                }
-            )
-        rows.sort(key=lambda row: (row["network"] != "supernet", row["state"] != "done", -row.get("macs", 0)))
-        for row in rows:
-            row["seed"] = self.seed
-        _mark_front(rows)
-        if rows:
-            rundir.write_rows(self.table, [{c: row.get(c) for c in _columns(rows)} for row in rows])
+        with self._lock():
+            wishes = self._wishes()
+            rows = [{"network": "supernet", "state": "done", **self.supernet}] if self.supernet else []
+            rows += [
+                self._row(trial, wishes) for trial in self._trials("COMPLETE", "FAIL") if not _was_interrupted(trial)
+            ]
+            rows.sort(key=lambda row: (row["network"] != "supernet", row["state"] != "done", -row.get("macs", 0)))
+            for row in rows:
+                row["seed"] = self.seed
+            _mark_front(rows)
+            if rows:
+                rundir.write_rows(self.table, [{c: row.get(c) for c in _columns(rows)} for row in rows])
+
+    def _row(self, trial: optuna.trial.FrozenTrial, wishes: Mapping[str, list[dict[str, Any]]]) -> Row:
+        name, figures = trial.user_attrs["network"], trial.user_attrs.get("row", {})
+        asked = wishes.get(name, [])
+        thresholds = [wish["threshold"] for wish in asked if "threshold" in wish]
+        disconnected = trial.user_attrs["error"]
+        return {
+            "network": name,
+            "state": "disconnected" if disconnected else "diverged" if "error" in figures else "done",
+            "error": disconnected,
+            "pruner": ", ".join(dict.fromkeys(_pruner(wish) for wish in asked)),
+            "asked": "; ".join(dict.fromkeys(wish["asked"] for wish in asked)),
+            "threshold": min(thresholds, default=None),
+            **figures,
+            "arch": None if disconnected else f"networks/{name}/arch.json",
+        }
 
     def _requeue_interrupted(self) -> None:
         for trial in self._trials("RUNNING"):
@@ -193,6 +200,21 @@ class Study:
 
     def _owner(self, network: str) -> FileLock:
         return FileLock(self.run(network).path / ".lock")
+
+
+def _was_interrupted(trial: optuna.trial.FrozenTrial) -> bool:
+    """Whether a process died at it; another trial stands for the network since, or will."""
+    return trial.state.name == "FAIL" and not trial.user_attrs["error"]
+
+
+def _mend(path: Path) -> None:
+    """Cut off what a full disk or a kill left of a last line; what would come after it could not be read."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        if not content.endswith(b"\n"):
+            file.truncate(content.rfind(b"\n") + 1)
 
 
 def _pruner(wish: Mapping[str, Any]) -> str:

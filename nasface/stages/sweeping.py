@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 from nasface import engine, rundir
 from nasface.arch import Factors, check_digest
 from nasface.cost import Costs, latencies_ms
-from nasface.graph import Graph
+from nasface.errors import DivergedError
 from nasface.net import GraphNet, slim_net
 from nasface.recipe import Prune, Recipe
 from nasface.rundir import RunDir
@@ -90,10 +91,7 @@ def sweep(recipe: Recipe, source: RunDir, out: RunDir, wanted: Wanted, measure: 
         check_digest(str(source.factors), factors.graph_digest, costs.space.graph)
         study = Study.open(out.path, recipe.seed)
         for candidate in candidates(wanted, factors, costs):
-            if study.asks_for(candidate):
-                if candidate.graph is not None:
-                    _write(study.run(candidate.name), candidate, candidate.graph, factors, own, source)
-                study.enqueue(candidate)
+            study.ask_for(candidate, partial(_write, candidate, factors, own, source))
         bench: _Bench | None = None
         while True:
             study.write_table()
@@ -109,11 +107,12 @@ def sweep(recipe: Recipe, source: RunDir, out: RunDir, wanted: Wanted, measure: 
         return study.table
 
 
-def _write(run: RunDir, candidate: Candidate, graph: Graph, factors: Factors, recipe: Recipe, source: RunDir) -> None:
+def _write(candidate: Candidate, factors: Factors, recipe: Recipe, source: RunDir, run: RunDir) -> None:
     """arch.json and recipe.yaml of a candidate, in a folder that other commands read like any run's."""
+    assert candidate.graph is not None
     chosen = recipe.model_copy(update={"prune": Prune(name=candidate.pruner, options=dict(candidate.options))})
     rundir.write_text(run.recipe, chosen.to_yaml())
-    write_arch(run, graph, factors, chosen, source.supernet)
+    write_arch(run, candidate.graph, factors, chosen, source.supernet)
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ class _Bench:
         return {**_cost_columns(found, self.costs), **_score_columns(found, "inherited"), **_images(found)}
 
     def measure(self, run: RunDir, position: str) -> Row:
-        """All figures of the network in a folder; what training leaves goes there too."""
+        """All figures of the network in a folder; 'error' is one where its training diverged."""
         name = f"{position} {run.path.name}"
         arch = read_arch(run.arch)
         slim, _ = slim_net(self.supernet, arch_graph(arch, self.supernet))
@@ -160,12 +159,17 @@ class _Bench:
             machine = self.work.machine
             bars = replace(machine.progress, begin=lambda _, total, done: machine.progress.begin(name, total, done))
             work = replace(self.work, run=run, rows=[], machine=replace(machine, progress=bars))
-            finetune(slim, work, self.faces)
-            found = self._evaluate(slim)
-            scores |= _score_columns(found, "finetuned")
-            finish(work, [found])
+            try:
+                finetune(slim, work, self.faces)
+                found = self._evaluate(slim)
+                scores |= _score_columns(found, "finetuned")
+                finish(work, [found])
+            except DivergedError as err:  # the other networks may do better
+                log.warning("network %s: %s", run.path.name, err)
+                scores["error"] = str(err)
             shutil.rmtree(run.checkpoint("").parent, ignore_errors=True)
-        save_net(run.slim, slim)
+        if "error" not in scores:
+            save_net(run.slim, slim)
         found = found or self._evaluate(slim)
         return {**_cost_columns(found, self.costs), **scores, **self._latency(slim), **_images(found)}
 

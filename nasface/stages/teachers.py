@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from torch.nn import functional as F
 
 from nasface import plugins, rundir
 from nasface import recipe as recipes
-from nasface.errors import GraphError, RunError
+from nasface.arch import Architecture
+from nasface.errors import GraphError, NasfaceError, RunError
 from nasface.net import GraphNet, place
 from nasface.recipe import Recipe
 from nasface.stages.networks import load_net
@@ -28,13 +28,11 @@ class Teacher:
 
     Attributes:
         name: what it was called by.
-        digest: names its weights.
         net: in evaluation mode, without gradients.
         input_size: pixels that it was trained at; None takes any.
     """
 
     name: str
-    digest: str
     net: nn.Module
     input_size: int | None
 
@@ -45,6 +43,18 @@ class Teacher:
                 images_B3HW = _resized(images_B3HW, (self.input_size, self.input_size))
             heatmaps: Tensor = self.net(images_B3HW)
             return heatmaps if heatmaps.shape[-2:] == size_hw else _resized(heatmaps, size_hw)
+
+
+def teacher_digest(name: str) -> str:
+    """Tells one teacher from another: a run by its weights, a network by its name. RunError when there is none."""
+    folder = Path(name)
+    if folder.is_dir():
+        return rundir.file_digest(_network_of(folder)[1])
+    if ":" in name or name in plugins.names("teachers"):
+        return name
+    raise RunError(
+        f"there is no teacher '{name}'; give the folder of a trained run or a network as 'module:attr' with --teacher"
+    )
 
 
 def load_teacher(name: str, num_landmarks: int, recipe: Recipe, device: torch.device) -> Teacher:
@@ -62,34 +72,28 @@ def load_teacher(name: str, num_landmarks: int, recipe: Recipe, device: torch.de
         RunError: when there is no such run or network.
         GraphError: when its landmarks are not the students'.
     """
-    folder = Path(name)
-    net: nn.Module
-    input_size: int | None
-    if folder.is_dir():
-        net, digest, input_size = _from_run(folder, device)
-    elif ":" in name or name in plugins.names("teachers"):
-        net, input_size = _named(name, num_landmarks, device)
-        digest = hashlib.sha256(b"".join(t.cpu().numpy().tobytes() for t in net.state_dict().values())).hexdigest()
-    else:
-        raise RunError(
-            f"there is no teacher '{name}'; give the folder of a trained run or a network as 'module:attr' with "
-            "--teacher"
-        )
-    net.eval().requires_grad_(False)
+    teacher_digest(name)
+    net, input_size = _from_run(Path(name), device) if Path(name).is_dir() else _named(name, num_landmarks, recipe.seed)
+    net.to(device).eval().requires_grad_(False)
     size = recipe.data.input_size
     if input_size is not None and input_size != size:
         log.warning(
             "the teacher %s was trained at %d pixels, the students see %d: images and heatmaps are resized for it",
             name, input_size, size,
         )  # fmt: skip
-    teacher = Teacher(name, digest, net, input_size)
+    teacher = Teacher(name, net, input_size)
     _check(teacher, num_landmarks, size, device)
     return teacher
 
 
-def _from_run(folder: Path, device: torch.device) -> tuple[GraphNet, str, int]:
+def _network_of(folder: Path) -> tuple[Architecture | None, Path]:
+    """The network of a run that teaches."""
     networks = run_networks(folder)
-    arch, weights = networks.get("supernet") or networks["slim"]
+    return networks.get("supernet") or networks["slim"]
+
+
+def _from_run(folder: Path, device: torch.device) -> tuple[nn.Module, int | None]:
+    arch, weights = _network_of(folder)
     recipe = recipes.load(str(required(folder / "recipe.yaml", "a trained run")))
     meta = rundir.read_tensors(weights)[1]
     try:
@@ -99,15 +103,25 @@ def _from_run(folder: Path, device: torch.device) -> tuple[GraphNet, str, int]:
     space = plugins.space(recipe.space.name, recipe.space.options)
     supernet = place(GraphNet(space, landmarks), device)
     graph = supernet.graph if arch is None else arch.subgraph(supernet.graph)
-    return load_net(supernet, graph, weights), rundir.file_digest(weights), recipe.data.input_size
+    return load_net(supernet, graph, weights), recipe.data.input_size
 
 
-def _named(name: str, num_landmarks: int, device: torch.device) -> tuple[nn.Module, int | None]:
-    net = plugins.load("teachers", name)(num_landmarks)
+def _named(name: str, num_landmarks: int, seed: int) -> tuple[nn.Module, int | None]:
+    build = plugins.load("teachers", name)
+    torch.manual_seed(seed)  # one that loads no weights is the same every time
+    try:
+        net = build(num_landmarks)
+    except NasfaceError:
+        raise
+    except Exception as err:  # a plug-in may raise anything
+        raise RunError(
+            f"the teacher '{name}' cannot be built ({' '.join(str(err).split())[:200]}); it is called with the number "
+            "of landmarks"
+        ) from err
     if not isinstance(net, nn.Module):
         raise RunError(f"the teacher '{name}' made a {type(net).__name__}; expected a torch module that gives heatmaps")
     size = getattr(net, "input_size", None)
-    return net.to(device), size if isinstance(size, int) else None
+    return net, size if isinstance(size, int) else None
 
 
 def _check(teacher: Teacher, num_landmarks: int, size: int, device: torch.device) -> None:

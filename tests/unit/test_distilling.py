@@ -46,6 +46,10 @@ def five(num_landmarks: int) -> nn.Module:
     return Wise(5)
 
 
+def failing() -> nn.Module:
+    return Wise(68)
+
+
 def broken(num_landmarks: int) -> nn.Module:
     return nn.Linear(3, num_landmarks)
 
@@ -72,7 +76,7 @@ def cached(folder: Path, own_cache: Path):
 
 def distill(run: RunDir, out: Path, *overrides: str, teacher: str | None = None) -> RunDir:
     arch = read_arch(run.arch)
-    stages.distill(recipe(*SHORT, *overrides), RunDir(out), MACHINE, arch, run.supernet, teacher)
+    stages.distill(recipe(*SHORT, *overrides), RunDir(out), MACHINE, arch, run.supernet, teacher, str(run.path))
     return RunDir(out)
 
 
@@ -180,6 +184,7 @@ def test_a_trained_run_of_another_space_can_teach(run, folder, tmp_path):
         ("nowhere", RunError, "there is no teacher 'nowhere'.*--teacher"),
         ("tests.unit.test_distilling:five", GraphError, "gives 5 landmarks, the students have 68"),
         ("tests.unit.test_distilling:broken", RunError, "fails on an image of 32 pixels"),
+        ("tests.unit.test_distilling:failing", RunError, "cannot be built .* called with the number of landmarks"),
         ("tests.unit.test_distilling:no_module", RunError, "made a str; expected a torch module"),
         ("tests.unit.test_distilling:missing", NasfaceError, "cannot be imported"),
         (str(Path(__file__).parent), RunError, "holds neither supernet.safetensors nor slim.safetensors"),
@@ -188,6 +193,16 @@ def test_a_trained_run_of_another_space_can_teach(run, folder, tmp_path):
 def test_a_teacher_that_cannot_teach_is_refused_in_a_sentence(teacher, error, says):
     with pytest.raises(error, match=says):
         load_teacher(teacher, 68, recipe(), torch.device("cpu"))
+
+
+def test_without_any_teacher_the_option_is_named(run, tmp_path):
+    with pytest.raises(RunError, match="give --teacher RUN, or --no-teacher"):
+        stages.distill(recipe(*SHORT), RunDir(tmp_path / "out"), MACHINE, read_arch(run.arch), run.supernet)
+
+
+def test_the_warning_of_a_resized_teacher_is_in_the_log_of_the_run(run, tmp_path):
+    out = distill(run, tmp_path / "out", teacher="tests.unit.test_distilling:Choosy")
+    assert "trained at 64 pixels, the students see 32" in out.log.read_text()
 
 
 def test_an_arch_of_another_space_is_refused(run, tmp_path):

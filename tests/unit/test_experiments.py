@@ -127,9 +127,9 @@ def test_runs_are_compared_at_equal_macs():
         ]
     )
     compared = stages.at_equal_macs(table, "t", points=3)
-    assert compared.macs.tolist() == [10, 15, 20]
-    np.testing.assert_allclose(compared["nme a_mean"], [0.505, 0.505, 0.305])
-    np.testing.assert_allclose(compared["nme b_mean"], [0.605, 0.205, 0.205])
+    assert compared.macs.tolist() == [10, 12.5, 15]  # from where both have networks to where one has no more
+    np.testing.assert_allclose(compared["nme a_mean"], [0.505, 0.505, 0.505])
+    np.testing.assert_allclose(compared["nme b_mean"], [0.605, 0.605, 0.205])
     np.testing.assert_allclose(compared["nme a_std"], np.std([0, 0.01], ddof=1))
 
 
@@ -140,6 +140,10 @@ def test_runs_are_compared_at_equal_macs():
         ({"distill": {"a": {"teachr": True}}}, "unknown key"),
         ({"seeds": [-1]}, "seeds"),
         ({"sweep": {}}, "sweep"),
+        ({"runs": {}}, "runs"),
+        ({"teacher": {"finetune": {"epochz": 3}}}, "did you mean 'epochs'"),
+        ({"sweeps": {"a": {}}}, "sweep 'a' .* asks for no network"),
+        ({"sweeps": {"a": {"shares": [0.5], "pruner": "greedi"}}}, "did you mean 'greedy'"),
         ({"compare": [["small", "large"]]}, "compares 'large', which is none of its runs"),
         ({"sweeps": {"a": {"shares": [2]}}}, "shares"),
     ],
@@ -201,7 +205,7 @@ def test_a_figure_6_is_drawn_when_all_four_are_there(tmp_path):
     for name in names[:3]:
         (tmp_path / f"{name}-0" / "by-threshold").mkdir(parents=True)
         table.to_csv(tmp_path / f"{name}-0" / "by-threshold" / "pareto.csv", index=False)
-    assert experiment_figures(plan, tmp_path) == []
+    assert experiment_figures(plan, tmp_path, [0]) == []
     (tmp_path / f"{names[3]}-0" / "by-threshold").mkdir(parents=True)
     table.to_csv(tmp_path / f"{names[3]}-0" / "by-threshold" / "pareto.csv", index=False)
-    assert len(experiment_figures(plan, tmp_path)) == 4  # test and held-out NME, svg and png
+    assert len(experiment_figures(plan, tmp_path, [0])) == 4  # test and held-out NME, svg and png

@@ -259,7 +259,7 @@ def test_figure6_has_a_panel_an_encoder_and_a_mean_with_its_band():
     assert [len(axes.lines) for axes in figure.axes] == [3 + 1 + 1, 2 + 1]
     slim = [table[table["network"] != "supernet"] for table in curves["hrnet-residual"]]
     grid = np.unique(pd.concat(slim)["macs"].dropna())
-    wanted = pareto.spread(slim, "macs", FULL, grid)
+    wanted = pareto.spread(slim, "macs", FULL, grid, by="held_out_nme_finetuned")  # held-out faces choose
     mean = line(figure, "HRNet, mean of 3 seeds ± std")
     assert mean.get_xdata() == pytest.approx(grid / 1e9)
     assert mean.get_ydata() == pytest.approx(100 * wanted.mean_G)

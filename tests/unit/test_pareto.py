@@ -147,3 +147,11 @@ def test_the_best_stage_is_the_last_with_a_figure(columns, stage):
 def test_no_stage_without_a_held_out_figure():
     with pytest.raises(RunError, match="no network has a held-out NME"):
         pareto.best_stage(pd.DataFrame({"nme_full_finetuned": [0.1], "held_out_nme_inherited": [NAN]}))
+
+
+def test_the_score_shown_can_be_of_a_network_that_another_score_chose():
+    seed = pd.DataFrame({"macs": [10, 20, 30], "test": [5.0, 3.0, 4.0], "held_out": [5.0, 4.0, 3.0]})
+    found = pareto.spread([seed], "macs", "test", [5, 10, 25, 30, 99], by="held_out")
+    np.testing.assert_array_equal(found.mean_G, [np.nan, 5, 3, 4, 4])  # not 3 at 30: the test score does not choose
+    own = pareto.spread([seed], "macs", "test", [5, 10, 25, 30, 99])
+    np.testing.assert_array_equal(own.mean_G, [np.nan, 5, 3, 3, 3])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -15,9 +18,11 @@ from nasface import engine, stages
 from nasface import recipe as recipes
 from nasface.errors import RunError
 from nasface.pareto import front
+from nasface.prune import share as share_of
 from nasface.rundir import RunDir
 from nasface.stages import Measure, Wanted, sweeping
 from nasface.stages.networks import read_arch
+from nasface.stages.study import Study
 from tests.searched import MACHINE, caching_in, recipe, searched_run
 
 QUICK = Measure(latency_repeats=1)
@@ -189,3 +194,61 @@ def test_bn_is_measured_on_training_faces(run, tmp_path, monkeypatch):
     sweep(run, tmp_path / "out", Wanted(thresholds=(0.0,)), QUICK)
     assert seen
     assert all(count <= 48 for count in seen)
+
+
+def test_a_network_that_diverges_is_a_marked_row_and_the_others_go_on(run, tmp_path):
+    wild = "finetune.optimizer.lr=1e12"
+    table = sweep(run, tmp_path / "out", Wanted(count=2), Measure(epochs=3, latency_batch=0), wild)
+    pruned = table[table.network != "supernet"]
+    assert len(pruned) == 2
+    assert (pruned.state == "diverged").all()
+    assert pruned.error.str.contains("not finite").all()
+    assert pruned.held_out_nme_recalibrated.notna().all()
+    assert not any((tmp_path / "out").glob("networks/*/slim.safetensors"))
+
+
+def test_a_torn_line_of_a_full_disk_costs_only_itself(run, swept, tmp_path):
+    out, table = swept
+    shutil.copytree(out, tmp_path / "copy")
+    book = RunDir(tmp_path / "copy").study
+    book.write_bytes(book.read_bytes() + b'{"op_code": 8, "worker_id": "half a')
+    again = sweep(run, tmp_path / "copy", Wanted(count=4, thresholds=(9.0,), shares=(0.7,)))
+    pd.testing.assert_frame_equal(again, table)
+    assert len(sweep(run, tmp_path / "copy", Wanted(count=5))) >= len(table)
+
+
+def test_a_kill_between_giving_up_a_network_and_asking_for_it_again_loses_nothing(run, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    monkeypatch.setattr(sweeping._Bench, "measure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        sweep(run, out, Wanted(count=2))
+    monkeypatch.undo()
+    book = Study.open(out, 0)
+    (begun,) = [trial for trial in book.study.get_trials() if trial.state.name == "RUNNING"]
+    book.study.tell(begun.number, state=begun.state.FAIL)  # what a process does before it asks again
+    assert len(sweep(run, out, Wanted(count=2))) == 3  # with the supernet
+
+
+def test_an_option_that_is_a_word_is_recorded(run, tmp_path):
+    wanted = Wanted(shares=(0.7,), pruner="tests.unit.test_sweep:worded", options={"mode": "half"})
+    (row,) = sweep(run, tmp_path / "out", wanted).query("network != 'supernet'").itertuples()
+    assert row.state == "done"
+
+
+def worded(graph, importance, costs, *, share: float, mode: str):
+    return share_of(graph, importance, costs, share=share)
+
+
+def test_two_processes_share_a_sweep(run, folder, tmp_path):
+    """Started together, each network is done once and both come to the same table."""
+    args = [sys.executable, "-m", "nasface", "sweep-thresholds", run.path, "--count", "5", "--latency-batch", "0"]
+    args += ["--workers", "1", "--out", tmp_path / "out"]
+    env = {**os.environ, "NASFACE_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    both = [subprocess.Popen(args, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in range(2)]
+    said = [process.communicate(timeout=240)[1].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    table = pd.read_csv(tmp_path / "out" / "pareto.csv")
+    assert len(table) == 6
+    assert table.network.is_unique
+    trials = [t for t in Study.open(tmp_path / "out", 0).study.get_trials() if t.state.name == "COMPLETE"]
+    assert len(trials) == 5
