@@ -55,7 +55,7 @@ def sides(recipe: Recipe, slim: GraphNet, supernet: GraphNet, batch: int) -> dic
     # weights that stay where they are: every round is of the same network
     optimizer = replace(how.optimizer, lr=1e-12)
     students = Students(slim, how, recipe.seed).train()
-    teacher = Teacher("supernet", "", supernet.eval().requires_grad_(False), size)
+    teacher = Teacher("supernet", supernet.eval().requires_grad_(False), size)
     random = torch.Generator().manual_seed(0)
     images = torch.randn(batch, 3, size, size, generator=random).to(device, memory_format=torch.channels_last)
     points = torch.rand(batch, LANDMARKS, 2, generator=random).to(device) * size

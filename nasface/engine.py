@@ -150,7 +150,7 @@ def fit(
         if 0 < settings.epochs <= phase.start:
             raise RecipeError(
                 f"the {phase.name} phase would start after epoch {phase.start}, but {title} has {settings.epochs} "
-                "epochs; give it more epochs or an earlier start"
+                "epochs; give it more epochs, or the searcher a shorter warm-up (search.options.warmup_epochs of 'l1')"
             )
     resume = _Checkpoint.of(checkpoint, title, net, identity) if checkpoint is not None else None
     rows = resume.restore(net, optimizers) if resume is not None else []

@@ -47,6 +47,8 @@ def progress_bars(quiet: bool = False) -> Iterator[Hooks]:
 
         def begin(title: str, total: int, done: int) -> None:
             tasks.append(bars.add_task(title, total=total, completed=done, note=""))
+            if not console.is_terminal:
+                console.print(Text(f"{title}: {done} of {total}"))
 
         def advance() -> None:
             bars.advance(tasks[-1])
@@ -97,7 +99,7 @@ def table(
         title=Text(title), caption=Text(caption) if caption else None, title_justify="left", caption_justify="left"
     )
     for i, column in enumerate(columns):
-        drawn.add_column(Text(column), justify="left" if i < text_columns else "right", overflow="fold")
+        drawn.add_column(Text(column), justify="left" if i < text_columns else "right", overflow="fold", no_wrap=i == 0)
     for row in rows:
         drawn.add_row(*(Text(cell) for cell in row))
     return drawn
@@ -173,7 +175,7 @@ def cost_table(report: Mapping[str, Any], title: str) -> Table:
 def sweep_table(rows: DataFrame, title: str) -> Table:
     """The networks of a pareto.csv: cost, latency against the supernet's, NME by stage, * where on the front."""
     stages = [s for s in ("inherited", "recalibrated", "finetuned") if f"held_out_nme_{s}" in rows]
-    subsets = [c[len("images_") :] for c in rows if c.startswith("images_") and rows[c].max() > 0]
+    subsets = [c[len("images_") :] for c in rows if c.startswith("images_") and rows[c].max() > 0][:1]
     scores = {f"held-out {s}": f"held_out_nme_{s}" for s in stages}
     scores |= {f"{subset} {stages[-1]}": f"nme_{subset}_{stages[-1]}" for subset in subsets if stages}
     done = rows[rows["state"] == "done"]
@@ -185,7 +187,9 @@ def sweep_table(rows: DataFrame, title: str) -> Table:
         lines.append([*cells, *(percent(None if isnan(row[c]) else row[c]) for c in scores.values())])
     columns = ["network", "front", "edges", "params", "MACs", "prunable MACs (%)", "latency / supernet's", *scores]
     lost = rows[rows["state"] == "disconnected"]
-    caption = "NME inter-ocular (%); front: MACs against the held-out NME of the last stage"
+    caption = (
+        "NME inter-ocular (%), other subsets are in the csv; front: MACs against the held-out NME of the last stage"
+    )
     caption += "".join(
         f"\nleft out: {asked}: {error}" for asked, error in zip(lost["asked"], lost["error"], strict=True)
     )

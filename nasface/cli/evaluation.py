@@ -112,6 +112,13 @@ def evaluate(
         raise click.UsageError("--masked covers the faces that a network sees; --predictions are made already")
     form = "json" if as_json else form
     subjects = [] if predictions else [_of_arch(arch, weights, wanted)] if arch else [_of_run(r, wanted) for r in runs]
+    if published and form != "json":  # before the work, not after it
+        from nasface.report.published import published as published_figures
+        from nasface.report.tables import require_published
+
+        names = [subject.recipe.data.name for subject in subjects] or [wanted.resolve().data.name]
+        for name in names:
+            require_published(name, published_figures())
     with place.machine(form == "json") as machine:
         if predictions:
             found = stages.judge(

@@ -23,7 +23,10 @@ class Commands(click.Group):
             click.secho(f"nasface: {err}", fg="red", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:
-            click.echo("\nnasface: interrupted; give the same command again to go on from the last epoch", err=True)
+            click.echo(
+                "\nnasface: interrupted; the same command again goes on from what is finished, or the last epoch",
+                err=True,
+            )
             ctx.exit(130)
         except (OSError, MemoryError, RuntimeError) as err:
             sentence = self._sentence(err)

@@ -72,13 +72,13 @@ def select(
     if as_json:
         click.echo(json.dumps({**choice.as_dict(), "arch": str(arch)}, indent=1))
         return
-    _show(choice)
+    _show(choice, knee)
     click.echo(f"architecture: {arch}")
-    if not RunDir(arch.parent).slim.exists():
-        click.echo(f"its weights are the supernet's; to train it: nasface train --arch {arch}")
+    if choice.stage != "finetuned":
+        click.echo(f"it is {choice.stage}, not trained; next: nasface train --arch {arch}, or distill")
 
 
-def _show(choice: Choice) -> None:
+def _show(choice: Choice, knee: bool) -> None:
     from nasface import terminal
 
     figures = choice.figures
@@ -103,8 +103,9 @@ def _show(choice: Choice) -> None:
         if name.startswith("nme_") and name.endswith(ending) and value is not None:
             subset = name.removeprefix("nme_").removesuffix(ending)
             rows.append([f"NME {subset}, {figures.get(f'images_{subset}', '?')} images (%)", terminal.percent(value)])
+    chosen = "the knee" if knee else "the lowest"
     caption = (
-        f"chosen by held-out NME among {choice.compared} of {choice.networks} pruned networks; NME normalised by "
+        f"{chosen} of held-out NME among {choice.compared} of {choice.networks} pruned networks; NME normalised by "
         "inter-ocular distance, MACs are multiply-adds of one image"
     )
     terminal.show(terminal.table(str(choice.folder), ["", choice.network], rows, caption))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nasface.errors import DataError, did_you_mean
+from nasface.errors import DataError
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -188,10 +188,15 @@ def _methods(comparison: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, 
                 yield f"{network}, mean of {of}", mean["networks"][network]["subsets"]
 
 
+def require_published(data: str, published: Mapping[str, Any]) -> None:
+    """Refuse a data set of which the paper has no table with a DataError."""
+    if _TABLES.get(data, data) not in published["errors"]:
+        raise DataError(f"the paper has no figures for data set '{data}'; leave --published out")
+
+
 def _published(published: Mapping[str, Any], data: str, masked: str | None, columns: Sequence[Column]) -> list[Line]:
+    require_published(data, published)
     key = "masked-300w" if masked and data == "300w" else _TABLES.get(data, data)
-    if key not in published["errors"]:
-        raise DataError(f"nothing is published here for data set '{data}'; {did_you_mean(key, published['errors'])}")
     means, stds = published["errors"][key], published["std"][key]
     names = [{"nme": c.subset, "fr10": "failure_rate" if c.subset == "full" else ""}.get(c.metric, "") for c in columns]
     return [

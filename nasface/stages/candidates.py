@@ -26,8 +26,8 @@ class Wanted:
 
     Attributes:
         thresholds: on the importance.
-        count: so many networks between the largest and the smallest that a threshold gives, evenly spaced among all
-            that differ.
+        count: so many networks between the largest and the smallest pruned ones that a threshold gives, evenly spaced
+            among all that differ.
         macs, params: budgets for the whole network, head included; the nearest network under each.
         shares: budgets as a share of the prunable MACs.
         pruner: 'threshold' (the paper's: one threshold on all edges), or a plug-in that takes the option `share`.
@@ -95,7 +95,7 @@ def candidates(wanted: Wanted, factors: Factors, costs: Costs) -> list[Candidate
     graph, importance = costs.space.graph, factors.importance
     found = [_at(threshold, graph, importance) for threshold in wanted.thresholds]
     if wanted.count:
-        every = networks(graph, importance)
+        every = [found for found in networks(graph, importance) if found[1] != graph]  # that is the supernet
         places = np.unique(np.linspace(0, len(every) - 1, min(wanted.count, len(every))).round().astype(int))
         found += [_at(every[place][0], graph, importance) for place in places]
     choose = _lowest_threshold if wanted.pruner == "threshold" else _by_plugin

@@ -52,9 +52,7 @@ def distill(
     how = recipe.distill
     name = (teacher or how.teacher_from or fallback) if how.teacher else ""
     if name is None:
-        raise RunError(
-            "no teacher is named, and the run of the supernet is gone; give --teacher RUN, or --no-teacher"
-        )
+        raise RunError("no teacher is named, and the run of the supernet is gone; give --teacher RUN, or --no-teacher")
     job = {
         "job": "distill",
         "edges": hashlib.sha256(repr(arch.kept).encode()).hexdigest(),

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 Share = Annotated[float, Interval(gt=0, le=1)]
+COSTS = ("params", "macs", "params_no_head", "macs_no_head", "macs_prunable", "edges")
 MASKS: tuple[masks.Level, ...] = ("half", "hard")
 
 
@@ -257,7 +258,7 @@ def _networks(run: RunDir) -> list[Row]:
     masked = rundir.read_json(covered, "the figures on covered faces") if covered.exists() else {}
     rows = []
     for name, figures in found.items():
-        row = {k: figures[k] for k in ("params", "macs", "params_no_head", "macs_no_head", "macs_prunable", "edges")}
+        row = {k: figures[k] for k in COSTS}
         row |= {"network": name, "held_out_nme": figures["held_out_nme"]}
         row |= {f"nme_{s}": nme for s, nme in _subsets(figures["subsets"]).items()}
         if name == "slim":
@@ -281,7 +282,7 @@ def _swept(folder: Path) -> list[Row]:
     done = table[(table["state"] == "done") & (table["network"] != "supernet")]
     rows = []
     for row in done.to_dict("records"):
-        kept = {k: row[k] for k in ("network", "asked", "pruner", "params", "macs", "macs_prunable", "edges")}
+        kept = {k: row[k] for k in ("network", "asked", "pruner", *COSTS)}
         kept |= {"held_out_nme": row[f"held_out_nme_{stage}"], "stage": stage, "on_front": row["on_front"]}
         ends = f"_{stage}"
         rows.append(

@@ -326,7 +326,11 @@ def predict_files(
         raise DataError(f"no face found in {len(entries)} images and frames; {mend}")
     if without:
         named = ", ".join(dict.fromkeys(entry["image"] for entry in without))
-        log.warning("no face in %d of %d images and frames: %s", len(without), len(entries), shorten(named, 200))
+        least = viewer.settings.min_score
+        limit = "" if least is None else f" (none found, or none of a score of --min-score {least:g})"
+        log.warning(
+            "no face in %d of %d images and frames%s: %s", len(without), len(entries), limit, shorten(named, 200)
+        )
     summary = {
         "images": len(readable - set(lengths)),
         "frames": len(entries) - len(readable - set(lengths)),

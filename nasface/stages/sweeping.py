@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -91,6 +92,8 @@ def sweep(recipe: Recipe, source: RunDir, out: RunDir, wanted: Wanted, measure: 
         check_digest(str(source.factors), factors.graph_digest, costs.space.graph)
         study = Study.open(out.path, recipe.seed)
         for candidate in candidates(wanted, factors, costs):
+            if candidate.error:
+                log.warning("left out: %s", candidate.error)
             study.ask_for(candidate, partial(_write, candidate, factors, own, source))
         bench: _Bench | None = None
         while True:
@@ -138,7 +141,12 @@ class _Bench:
     def supernet_row(self) -> Row:
         """The supernet itself, for comparison."""
         found = self._evaluate(self.supernet)
-        return {**_cost_columns(found, self.costs), **_score_columns(found, "inherited"), **_images(found)}
+        scores = _score_columns(found, "inherited")
+        if self.measuring.recalibrated:
+            measured = deepcopy(self.supernet)
+            engine.recalibrate(measured, self.faces.train, self.work.settings())
+            scores |= _score_columns(self._evaluate(measured), "recalibrated")
+        return {**_cost_columns(found, self.costs), **scores, **_images(found)}
 
     def measure(self, run: RunDir, position: str) -> Row:
         """All figures of the network in a folder; 'error' is one where its training diverged."""

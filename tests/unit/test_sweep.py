@@ -71,12 +71,15 @@ def test_every_network_has_a_row_with_cost_latency_and_error(swept):
         assert read_arch(out / row.arch).kept
 
 
-def test_the_supernet_stands_beside_and_is_what_nothing_pruned_is(swept):
+def test_the_supernet_stands_beside_in_every_state_of_its_own(run, swept, tmp_path):
     _, table = swept
     supernet = table[table.network == "supernet"].iloc[0]
-    whole = table[(table.macs == supernet.macs) & (table.network != "supernet")].iloc[0]
-    assert whole.held_out_nme_inherited == pytest.approx(supernet.held_out_nme_inherited)
     assert pd.isna(supernet.on_front)
+    assert (table.macs[table.network != "supernet"].dropna() < supernet.macs).all()
+    whole = sweep(run, tmp_path / "out", Wanted(thresholds=(0.0,))).query("network != 'supernet'").iloc[0]
+    assert whole.macs == supernet.macs
+    assert whole.held_out_nme_inherited == pytest.approx(supernet.held_out_nme_inherited)
+    assert whole.held_out_nme_recalibrated == pytest.approx(supernet.held_out_nme_recalibrated)
 
 
 def test_a_disconnected_threshold_is_a_marked_row(swept):

@@ -113,7 +113,7 @@ def test_what_cannot_be_compared_is_refused():
     ours = comparison(network({"full": ERRORS}))
     with pytest.raises(DataError, match="inter-ocular distance; leave --normaliser out"):
         layout(ours, title="t", normaliser="box", published=published())
-    with pytest.raises(DataError, match="nothing is published here for data set 'synthetic'"):
+    with pytest.raises(DataError, match="the paper has no figures for data set 'synthetic'"):
         layout({**ours, "data": "synthetic"}, title="t", published=published())
     with pytest.raises(DataError, match="no test face on disk"):
         layout(comparison({"network": "net", "subsets": {}}), title="t")
