@@ -51,7 +51,7 @@ def test_the_installed_package_is_the_wheel(installed: Path):
 
 def test_spaces_recipes_and_help(installed: Path):
     rows = json.loads(run(installed, "plugins", "--json"))
-    assert {row["name"] for row in rows if row["kind"] == "recipe"} == {
+    assert {row["name"] for row in rows if row["kind"] in ("recipe", "experiment")} == {
         p.stem for p in (ROOT / "experiments").glob("*.yaml")
     }
     assert json.loads(run(installed, "count", "--space", "hrsupernet", "--json"))["params"] == 3_403_430
