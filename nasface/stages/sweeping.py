@@ -38,6 +38,7 @@ from nasface.stages.networks import (
 from nasface.stages.study import Row, Study
 from nasface.stages.training import finetune, finish
 from nasface.stages.work import Machine, Work, working_in
+from nasface.step import Batch
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class Measure:
     recalibrated: bool = True
     epochs: int = 0
     latency_batch: int = 1
-    latency_repeats: int = 20
+    latency_repeats: int = 10
 
 
 def sweep(recipe: Recipe, source: RunDir, out: RunDir, wanted: Wanted, measure: Measure, machine: Machine) -> Path:
@@ -128,6 +129,7 @@ class _Bench:
     faces: Faces
     supernet: GraphNet
     images_B3HW: torch.Tensor
+    ready: list[Batch]
 
     @classmethod
     def load(cls, work: Work, source: RunDir, costs: Costs, measure: Measure) -> _Bench:
@@ -136,7 +138,8 @@ class _Bench:
         load_weights(supernet, source.supernet)
         size = costs.input_size
         images = torch.randn(max(1, measure.latency_batch), 3, size, size, device=work.device)
-        return cls(work, costs, measure, faces, supernet, images.contiguous(memory_format=torch.channels_last))
+        ready = engine.measuring_batches(faces.train, work.settings())
+        return cls(work, costs, measure, faces, supernet, images.contiguous(memory_format=torch.channels_last), ready)
 
     def supernet_row(self) -> Row:
         """The supernet itself, for comparison."""
@@ -144,7 +147,7 @@ class _Bench:
         scores = _score_columns(found, "inherited")
         if self.measuring.recalibrated:
             measured = deepcopy(self.supernet)
-            engine.recalibrate(measured, self.faces.train, self.work.settings())
+            engine.recalibrate(measured, self.faces.train, self.work.settings(), ready=self.ready)
             scores |= _score_columns(self._evaluate(measured), "recalibrated")
         return {**_cost_columns(found, self.costs), **scores, **_images(found)}
 
@@ -159,7 +162,7 @@ class _Bench:
             found = self._evaluate(slim)
             scores |= _score_columns(found, "inherited")
         if self.measuring.recalibrated or self.measuring.epochs:
-            engine.recalibrate(slim, self.faces.train, self.work.settings())
+            engine.recalibrate(slim, self.faces.train, self.work.settings(), ready=self.ready)
         if self.measuring.recalibrated:
             found = self._evaluate(slim)
             scores |= _score_columns(found, "recalibrated")

@@ -193,7 +193,7 @@ def test_a_folder_holds_one_sweep(run, swept):
 
 def test_bn_is_measured_on_training_faces(run, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(engine, "recalibrate", lambda net, faces, settings: seen.append(len(faces)))
+    monkeypatch.setattr(engine, "recalibrate", lambda net, faces, settings, ready: seen.append(len(faces)))
     sweep(run, tmp_path / "out", Wanted(thresholds=(0.0,)), QUICK)
     assert seen
     assert all(count <= 48 for count in seen)
