@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -150,10 +150,18 @@ def run_experiment(experiment: Experiment, out: Path, machine: Machine, only: Se
     for seed in plan.seeds:
         for name, changes in plan.runs.items():
             if not only or name in only:
-                for part in _parts(experiment, name, experiment.recipe(changes, seed), out, machine):
+                named = _named(machine, f"{name}-{seed}")
+                for part in _parts(experiment, name, experiment.recipe(changes, seed), out, named):
                     log.info("%s, seed %d: %s", name, seed, part)
                     results(experiment, out)
     return results(experiment, out)
+
+
+def _named(machine: Machine, name: str) -> Machine:
+    """The machine, saying for which run whatever begins is done."""
+    begin = machine.progress.begin
+    progress = replace(machine.progress, begin=lambda title, total, done: begin(f"{name} {title}", total, done))
+    return replace(machine, progress=progress)
 
 
 def _parts(experiment: Experiment, name: str, recipe: Recipe, out: Path, machine: Machine) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from filelock import FileLock
 
 from nasface import recipe as recipes
 from nasface import stages
+from nasface.engine import Progress
 from nasface.errors import RecipeError
 from nasface.report.experiment import ablation, experiment_figures, write_ablation
 from nasface.stages import experiments
@@ -90,7 +92,10 @@ def test_what_is_finished_is_not_done_again(done, folder, monkeypatch):
 
 def test_only_some_runs_and_seeds_can_be_worked_on(folder, tmp_path):
     plan = stages.read_experiment(str(written(tmp_path, sweeps={}, distill={})), None, seeds=(3,))
-    table = stages.run_experiment(plan, tmp_path / "out", MACHINE, only=("small",))
+    begun: list[str] = []
+    machine = replace(MACHINE, progress=Progress(begin=lambda title, total, done: begun.append(title)))
+    table = stages.run_experiment(plan, tmp_path / "out", machine, only=("small",))
+    assert "small-3 search" in begun
     assert set(table.run) == {"small"}
     assert set(table.seed) == {3}
     with pytest.raises(RecipeError, match="no run 'wid'; it has small, wide"):
