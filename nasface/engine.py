@@ -269,15 +269,19 @@ def predict(
     found = []
     with torch.inference_mode(), autocast(faces.images_NHWC.device, precision):
         for part in faces.plain(batch):
-            heatmaps = net(part.images_B3HW)
-            if flip_test:
-                heatmaps = 0.5 * (heatmaps + net(part.images_B3HW.flip(3)).flip(3)[:, flip])
+            heatmaps = heatmaps_of(net, part.images_B3HW, flip if flip_test else None)
             # autocast would decode in bf16 as well, which is too coarse for places
             with torch.autocast(heatmaps.device.type, enabled=False):
                 found.append(decode(heatmaps, faces.input_size, decoder, sigma))
     net.train(training)
     result: NDArray[np.float64] = torch.cat(found).cpu().double().numpy()  # MPS has no float64
     return result
+
+
+def heatmaps_of(net: nn.Module, images_B3HW: Tensor, flip_L: Tensor | None = None) -> Tensor:
+    """Heatmaps (B, L, h, w), averaged with those of the mirrored images where the landmarks' mirror order is given."""
+    heatmaps: Tensor = net(images_B3HW)
+    return heatmaps if flip_L is None else 0.5 * (heatmaps + net(images_B3HW.flip(3)).flip(3)[:, flip_L])
 
 
 def training_batches(faces: DeviceFaces, settings: Settings) -> Iterator[Batch]:

@@ -88,22 +88,15 @@ def largest(
     """
     _check_importance(graph, importance)
     steps = _thresholds(graph, importance)
-
-    def attempt(step: float) -> Graph | None:
-        try:
-            return above(graph, importance, step)
-        except GraphError:
-            return None
-
     low, high = 0, len(steps)  # the first threshold that fits lies in [low, high)
     while low < high:
         middle = (low + high) // 2
-        kept = attempt(steps[middle])
+        kept = _attempt(graph, importance, steps[middle])
         if kept is not None and measure(kept) > limit:
             low = middle + 1
         else:
             high = middle
-    kept = attempt(steps[low]) if low < len(steps) else None
+    kept = _attempt(graph, importance, steps[low]) if low < len(steps) else None
     if kept is None:
         raise GraphError(f"no threshold gives a connected network within {limit:,.0f}")
     return steps[low], kept
@@ -117,9 +110,8 @@ def networks(graph: Graph, importance: Importance) -> list[tuple[float, Graph]]:
     _check_importance(graph, importance)
     found: list[tuple[float, Graph]] = []
     for step in _thresholds(graph, importance):
-        try:
-            kept = above(graph, importance, step)
-        except GraphError:
+        kept = _attempt(graph, importance, step)
+        if kept is None:
             break
         if not found or kept.edges != found[-1][1].edges:
             found.append((step, kept))
@@ -202,6 +194,14 @@ def above(graph: Graph, importance: Importance, limit: float) -> Graph:
     return graph.keep_prunable(edge for edge in graph.prunable if importance[edge] > limit)
 
 
+def _attempt(graph: Graph, importance: Importance, limit: float) -> Graph | None:
+    """`above`, or None where the network would be disconnected."""
+    try:
+        return above(graph, importance, limit)
+    except GraphError:
+        return None
+
+
 def _check_importance(graph: Graph, importance: Importance) -> None:
     if missing := [edge for edge in graph.prunable if edge not in importance]:
         raise GraphError(f"the factors lack {len(missing)} edges of the graph, for example {' -> '.join(missing[0])}")
@@ -215,10 +215,8 @@ def _thresholds(graph: Graph, importance: Importance) -> list[float]:
 def _cheapest(graph: Graph, importance: Importance, costs: Costs) -> tuple[float, int]:
     """The largest threshold that leaves the network connected, and its prunable MACs."""
     for limit in reversed(_thresholds(graph, importance)):
-        try:
-            return limit, costs.prunable(above(graph, importance, limit)).macs
-        except GraphError:
-            continue
+        if (kept := _attempt(graph, importance, limit)) is not None:
+            return limit, costs.prunable(kept).macs
     raise GraphError(
         "the edges of importance above zero connect no input to an output, so no threshold can prune this network; "
         "search again with a smaller penalty"

@@ -18,6 +18,7 @@ from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.networks import check_size, read_arch, read_factors
 from nasface.stages.selection import read_table
+from nasface.stages.sources import Source
 
 T = TypeVar("T")
 _WORDS = ("network", "face", "subsets", "stage", "phase")
@@ -209,7 +210,7 @@ def _arch(run: RunDir, sweep: Sweep | None) -> Architecture | None:
 
 
 def _factors(run: RunDir, arch: Architecture | None) -> Factors | None:
-    origin = RunDir(Path(str(arch.provenance.get("run", run.path)))) if arch else run
+    origin = RunDir(Source(run.arch, arch).run) if arch else run
     path = next((place.factors for place in (run, origin) if place.factors.is_file()), None)
     return None if path is None else read_factors(path)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -180,8 +179,7 @@ def read_alphas(source: Source, full: Graph, kept: Graph) -> tuple[dict[Edge, fl
     Raises:
         RunError, GraphError: when a file is there but cannot be used.
     """
-    run = Path(str(source.arch.provenance.get("run", source.path.parent)))
-    for folder in (source.path.parent, run):
+    for folder in (source.path.parent, source.run):
         if (path := RunDir(folder).factors).exists():
             factors = read_factors(path)
             check_digest(str(path), factors.graph_digest, full)

@@ -199,9 +199,7 @@ def _in_boxes(
         with torch.inference_mode():
             images_B3HW = normalise(pixels.permute(0, 3, 1, 2))
             with engine.autocast(device, recipe.training.precision):
-                heatmaps = net(images_B3HW)
-                if flip is not None:
-                    heatmaps = 0.5 * (heatmaps + net(images_B3HW.flip(3)).flip(3)[:, flip])
+                heatmaps = engine.heatmaps_of(net, images_B3HW, flip)
             points = decode(heatmaps, size, task.decoder, task.sigma)
             peaks = heatmaps.float().amax(dim=(2, 3)).mean(dim=1)
         way = np.stack([crop.to_original_23 for crop in crops])

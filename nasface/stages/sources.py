@@ -32,13 +32,14 @@ class Source:
     @property
     def recipe(self) -> str | None:
         """Path of the recipe beside the arch.json, or in the run that it was pruned from; None without either."""
-        for folder in (self.path.parent, self._run):
+        for folder in (self.path.parent, self.run):
             if (found := RunDir(folder).recipe).exists():
                 return str(found)
         return None
 
     @property
-    def _run(self) -> Path:
+    def run(self) -> Path:
+        """The folder of the run that it was pruned from, whether that is still there or not."""
         return Path(str(self.arch.provenance.get("run", self.path.parent)))
 
     @property
@@ -52,7 +53,7 @@ class Source:
     @property
     def supernet_run(self) -> str | None:
         """The folder of the run that it was pruned from, if its supernet is still there; it teaches by default."""
-        return str(self._run) if RunDir(self._run).supernet.exists() else None
+        return str(self.run) if RunDir(self.run).supernet.exists() else None
 
     def trained_weights(self) -> Path | None:
         """The network's own weights beside the arch.json, if they are there."""
@@ -66,11 +67,11 @@ class Source:
             RunError: when the run named by the provenance is gone or its weights have changed.
         """
         name = str(self.arch.provenance.get("weights", "supernet.safetensors"))
-        for folder in (self._run, self.path.parent):
+        for folder in (self.run, self.path.parent):
             if (path := folder / name).exists():
                 break
         else:
-            raise RunError(f"{self.path}: the weights {self._run / name} it was pruned from are gone; give --weights")
+            raise RunError(f"{self.path}: the weights {self.run / name} it was pruned from are gone; give --weights")
         digest = self.arch.provenance.get("weights_sha256")
         if digest and rundir.file_digest(path) != digest:
             raise RunError(f"{path} has changed since {self.path} was pruned from it; prune again, or give --weights")
