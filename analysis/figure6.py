@@ -25,7 +25,7 @@ from pathlib import Path
 import pandas as pd
 
 from nasface.report.experiment import FIGURE6, figure6_of
-from nasface.stages import at_equal_macs
+from nasface.stages.experiment.results import at_equal_macs
 
 folder = Path(os.environ.get("NASFACE_EXPERIMENT", "runs/figure6-mini"))
 results = pd.read_csv(folder / "results.csv")

@@ -26,7 +26,7 @@ from nasface import pareto
 from nasface import recipe as recipes
 from nasface.report.figures import pareto as draw
 from nasface.rundir import RunDir
-from nasface.stages.selection import read_table, select, sweep_folder
+from nasface.stages.select import read_table, select, sweep_folder
 
 folder = Path(os.environ.get("NASFACE_RUN", "runs/demo"))
 table = read_table(folder)

@@ -33,8 +33,8 @@ from nasface.distill import Students, distill_step
 from nasface.net import GraphNet, slim_net
 from nasface.prune import random as random_pruner
 from nasface.recipe import Recipe
+from nasface.stages.distill.teacher import Teacher
 from nasface.stages.networks import build_net
-from nasface.stages.teachers import Teacher
 from nasface.step import Batch
 
 BOUND = 1.3

@@ -21,12 +21,16 @@ import torch
 from torch import Tensor
 
 from nasface import recipe as recipes
-from nasface import rundir, stages
+from nasface import rundir
 from nasface.arch import Factors
 from nasface.net import GraphNet
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
+from nasface.stages.faces import load_prepared
 from nasface.stages.networks import build_net, save_net
+from nasface.stages.sweep.candidates import Wanted
+from nasface.stages.sweep.run import Measure, sweep
+from nasface.stages.workspace import Machine
 
 
 @dataclass
@@ -79,16 +83,14 @@ def untrained_run(folder: Path, recipe: Recipe, num_landmarks: int) -> RunDir:
     return run
 
 
-def profile(recipe: Recipe, count: int, machine: stages.Machine) -> dict[str, float]:
+def profile(recipe: Recipe, count: int, machine: Machine) -> dict[str, float]:
     """Sweep `count` thresholds; seconds by what they went to."""
-    prepared = stages.load_prepared(recipe, machine)
+    prepared = load_prepared(recipe, machine)
     with tempfile.TemporaryDirectory() as folder:
         run = untrained_run(Path(folder), recipe, prepared["train"].scheme.num_landmarks)
         with timed_passes() as clock:
             start = time.perf_counter()
-            table = stages.sweep(
-                recipe, run, RunDir(run.path / "sweep"), stages.Wanted(count=count), stages.Measure(), machine
-            )
+            table = sweep(recipe, run, RunDir(run.path / "sweep"), Wanted(count=count), Measure(), machine)
             total = time.perf_counter() - start
         rows = len(table.read_text().splitlines()) - 2  # without header and supernet
     return {
@@ -115,7 +117,7 @@ def main() -> None:
     given = parser.parse_args()
     options = f"data.options={{train: {given.train}, test: {given.test}}}"
     settings = ("data.name=synthetic", options, f"training.threads={given.threads}", *given.overrides)
-    found = profile(recipes.load(given.recipe, settings), given.count, stages.Machine(given.device))
+    found = profile(recipes.load(given.recipe, settings), given.count, Machine(given.device))
     if given.json:
         print(json.dumps(found, indent=1))
     else:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from nasface import recipe as recipes
-from nasface import stages
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
-from nasface.stages import Machine
+from nasface.stages.search import search
+from nasface.stages.workspace import Machine
 
 MACHINE = Machine(device="cpu", workers=1)
 SETTINGS = (
@@ -38,5 +38,5 @@ def searched_run(folder: Path) -> RunDir:
     """Search on a small scale below `folder`."""
     run = RunDir(folder / "run")
     with caching_in(folder):
-        stages.search(recipe(), run, MACHINE)
+        search(recipe(), run, MACHINE)
     return run

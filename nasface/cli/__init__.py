@@ -1,17 +1,21 @@
 """The command `nasface`: it parses, calls one stage and prints; it decides nothing."""
 
 from nasface.cli import (
+    count,
     data,
-    distil,
+    distill,
     draw,
-    evaluation,
+    evaluate,
     experiment,
-    jobs,
     predict,
+    prune,
     report,
+    search,
     select,
     sweep,
+    train,
 )  # each adds its commands to the group
 from nasface.cli.group import main
 
-__all__ = ["data", "distil", "draw", "evaluation", "experiment", "jobs", "main", "predict", "report", "select", "sweep"]
+__all__ = ["count", "data", "distill", "draw", "evaluate", "experiment", "main", "predict", "prune", "report", "search"]
+__all__ += ["select", "sweep", "train"]

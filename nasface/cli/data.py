@@ -75,11 +75,12 @@ def data_prepare(wanted: Wanted, place: Place) -> None:
     Example:
       nasface data prepare --recipe 300w-mini --data-root data/300w
     """
-    from nasface import stages, terminal
+    from nasface import terminal
+    from nasface.stages.faces import load_prepared
 
     resolved = wanted.resolve()
     with place.machine() as machine:
-        prepared = stages.load_prepared(resolved, machine)
+        prepared = load_prepared(resolved, machine)
     rows = []
     for split, faces in prepared.items():
         for subset in (*faces.subset_names, None):

@@ -26,10 +26,11 @@ def draw(arch: Path, out: Path | None, heatmap: bool, title: str) -> None:
       nasface draw runs/mini/arch.json
       nasface draw runs/mini/arch.json --heatmap --out factors.png
     """
-    from nasface import plugins, stages
+    from nasface import plugins
     from nasface.report import drawing, write
+    from nasface.stages.sources import read_source
 
-    source = stages.read_source(arch)
+    source = read_source(arch)
     full = plugins.space(source.arch.space, source.arch.options).graph
     kept = source.arch.subgraph(full)
     values, whence = drawing.read_alphas(source, full, kept)

@@ -40,13 +40,16 @@ def experiment(
       nasface experiment figure6-mini --data-root data/300w
       nasface experiment table6-mini --data-root data/300w --seed 0 --set training.threads=2
     """
-    from nasface import stages, terminal
+    from nasface import terminal
     from nasface.report.experiment import ablation, experiment_figures, write_ablation
+    from nasface.stages.experiment.plan import read_experiment
+    from nasface.stages.experiment.results import at_equal_macs, summary
+    from nasface.stages.experiment.run import run_experiment
 
     folder = out or Path("runs") / Path(name).stem
-    planned = stages.read_experiment(name, data_root, overrides, seeds)
+    planned = read_experiment(name, data_root, overrides, seeds)
     with place.machine(as_json) as machine:
-        table = stages.run_experiment(planned, folder, machine, only)
+        table = run_experiment(planned, folder, machine, only)
     written = experiment_figures(planned, folder, sorted(set(table["seed"]))) if len(table) else []
     variants = ablation(planned, table) if len(table) else table
     if len(variants):
@@ -55,12 +58,12 @@ def experiment(
         click.echo(json.dumps(json.loads(table.to_json(orient="records")), indent=1))
         return
     if len(table):
-        shown = variants if len(variants) else stages.summary(table)
+        shown = variants if len(variants) else summary(table)
         terminal.show(terminal.frame(shown, f"{name}: mean and deviation over seeds"))
         for part in planned.plan.sweeps:
             for runs in planned.plan.compare or (tuple(planned.plan.runs),):
                 if set(runs) <= set(table.loc[table["part"] == part, "run"]):
                     title = f"{name}, sweep {part}: best held-out NME within a budget of MACs"
-                    terminal.show(terminal.frame(stages.at_equal_macs(table, part, runs), title))
+                    terminal.show(terminal.frame(at_equal_macs(table, part, runs), title))
     for path in (folder / "results.csv", *written):
         click.echo(f"written: {path}")

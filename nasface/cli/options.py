@@ -15,7 +15,8 @@ import click
 if TYPE_CHECKING:
     from nasface.recipe import Recipe
     from nasface.rundir import RunDir
-    from nasface.stages import Machine, Source
+    from nasface.stages.sources import Source
+    from nasface.stages.workspace import Machine
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -51,7 +52,7 @@ class Place:
     def machine(self, quiet: bool = False, tensorboard: bool = False) -> Iterator[Machine]:
         """The machine that they ask for, with progress bars while the block runs."""
         from nasface import terminal
-        from nasface.stages import Machine
+        from nasface.stages.workspace import Machine
 
         with terminal.progress_bars(self.quiet or quiet) as hooks:
             yield Machine(self.device, hooks, tensorboard, self.workers)

@@ -80,8 +80,9 @@ def predict(
     from contextlib import nullcontext
 
     from nasface import engine
-    from nasface.stages import prediction
-    from nasface.stages.work import use_threads
+    from nasface.stages.predict import pictures as sources
+    from nasface.stages.predict import run as prediction
+    from nasface.stages.workspace import use_threads
 
     if not (inputs or boxes):
         raise click.UsageError("name images, folders or videos, or the images by --boxes")
@@ -92,11 +93,11 @@ def predict(
         min_score=None if boxes else min_score,
         every=every,
     )
-    pictures = prediction.find_pictures(inputs, out / "overlays")
+    pictures = sources.find_pictures(inputs, out / "overlays")
     if boxes:
-        pictures, find = prediction.by_file(boxes, inputs, pictures)
+        pictures, find = sources.by_file(boxes, inputs, pictures)
     else:
-        find = prediction.by_detector(detector)
+        find = sources.by_detector(detector)
     if overlay:
         from nasface.report.overlay import overlays
 
@@ -116,23 +117,23 @@ def _network(
     wanted: Wanted, run: Path | None, network: str | None, arch: Path | None, weights: Path | None
 ) -> tuple[Recipe, Architecture | None, Path]:
     """Recipe, architecture (None for the full graph) and weights of the network asked for."""
-    from nasface import stages
     from nasface.errors import RunError, did_you_mean
+    from nasface.stages.sources import read_source, required, run_networks
 
     if (run is None) == (arch is None):
         raise click.UsageError("give the network either by --run or by --arch")
     if (weights and run) or (network and arch):
         raise click.UsageError("--weights goes with --arch, --network with --run")
     if arch is not None:
-        source = stages.read_source(arch)
+        source = read_source(arch)
         if not (wanted.recipe or source.recipe):
             click.echo("nasface: no recipe beside the arch.json; crop and decoder are those of recipe 300w", err=True)
         weights = weights or source.trained_weights() or source.weights()
         click.echo(f"weights: {weights}", err=True)
         return of_source(wanted, source).resolve(), source.arch, weights
     assert run is not None
-    beside = str(stages.required(run / "recipe.yaml", "a run folder"))
-    networks = stages.run_networks(run)
+    beside = str(required(run / "recipe.yaml", "a run folder"))
+    networks = run_networks(run)
     name = network or ("slim" if "slim" in networks else next(iter(networks)))
     if name not in networks:
         raise RunError(f"{run} has no network '{name}'; {did_you_mean(name, networks)}")

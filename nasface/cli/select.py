@@ -13,7 +13,7 @@ from nasface.cli.options import FOLDER, json_option
 from nasface.cli.sizes import SIZE
 
 if TYPE_CHECKING:
-    from nasface.stages.selection import Choice
+    from nasface.stages.select import Choice
 
 
 @main.command(short_help="Choose a network of a sweep.")
@@ -51,7 +51,7 @@ def select(
       nasface select runs/mini --knee --cost params
     """
     from nasface.rundir import RunDir
-    from nasface.stages import selection
+    from nasface.stages import select as selection
 
     if not knee and max_macs is None and max_params is None and max_latency is None:
         raise click.UsageError("give --max-macs, --max-params or --max-latency, or --knee")

@@ -67,22 +67,25 @@ def sweep_thresholds(
       nasface sweep-thresholds runs/mini --share 0.5 --pruner random --draws 3 --epochs 20
     """
     from nasface import recipe as recipes
-    from nasface import stages
     from nasface.rundir import RunDir
+    from nasface.stages.sources import required
+    from nasface.stages.sweep.candidates import Wanted
+    from nasface.stages.sweep.run import Measure
+    from nasface.stages.sweep.run import sweep as run_sweep
 
     if not (thresholds or count or target_macs or target_params or shares):
         count = 10
-    content = recipes.read(str(stages.required(run / "recipe.yaml", "a run folder")))
+    content = recipes.read(str(required(run / "recipe.yaml", "a run folder")))
     if data_root is not None:
         content["data"]["root"] = str(data_root.resolve())
     recipes.override(content, overrides)
     given: dict[str, Any] = {}
     recipes.override(given, options)
-    wanted = stages.Wanted(thresholds, count or 0, target_macs, target_params, shares, pruner, given, draws)
-    measure = stages.Measure(inherited, recalibrated, epochs, latency_batch)
+    wanted = Wanted(thresholds, count or 0, target_macs, target_params, shares, pruner, given, draws)
+    measure = Measure(inherited, recalibrated, epochs, latency_batch)
     resolved = recipes.resolve(content, f"the recipe of {run}")
     with place.machine(as_json) as machine:
-        table = stages.sweep(resolved, RunDir(run), RunDir(out or run / "sweep"), wanted, measure, machine)
+        table = run_sweep(resolved, RunDir(run), RunDir(out or run / "sweep"), wanted, measure, machine)
     import pandas as pd
 
     from nasface import terminal

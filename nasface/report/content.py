@@ -17,7 +17,7 @@ from nasface.errors import NasfaceError, RunError
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.networks import check_size, read_arch, read_factors
-from nasface.stages.selection import read_table
+from nasface.stages.select import read_table
 from nasface.stages.sources import Source
 
 T = TypeVar("T")

@@ -19,8 +19,8 @@ from nasface.graph import Edge, Graph, Node
 from nasface.report import PAGE, Colour, styled
 from nasface.report.heatmap import Layout, alpha_heatmap, check, layout
 from nasface.rundir import RunDir
-from nasface.stages import Source
 from nasface.stages.networks import read_factors
+from nasface.stages.sources import Source
 
 __all__ = ["Layout", "alpha_heatmap", "architecture", "layout", "read_alphas"]
 

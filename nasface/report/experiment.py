@@ -13,8 +13,8 @@ from nasface import rundir
 from nasface.report import figures, save
 from nasface.report.published import published
 from nasface.rundir import RunDir
-from nasface.stages.experiments import Experiment
-from nasface.stages.selection import read_table
+from nasface.stages.experiment.plan import Experiment
+from nasface.stages.select import read_table
 
 SWITCHES = ("teacher", "peer", "masked")
 FIGURE6 = ("hrnet-residual", "hrsupernet-residual", "hrnet-mbconv", "hrsupernet-mbconv")

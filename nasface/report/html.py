@@ -16,15 +16,18 @@ import pandas as pd
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from nasface import __version__, engine, rundir, stages
+from nasface import __version__, engine, rundir
 from nasface.data.augment import on_device
 from nasface.errors import DataError, NasfaceError
 from nasface.graph import Graph
 from nasface.report import drawing, figures, overview
 from nasface.report.content import Content, read
 from nasface.report.tradeoff import measured, tradeoff
-from nasface.stages import Machine, evaluation
+from nasface.stages import measure
+from nasface.stages.faces import load_prepared
 from nasface.stages.networks import arch_graph, build_net, load_net
+from nasface.stages.sources import run_networks
+from nasface.stages.workspace import Machine
 
 HERE = Path(__file__).parent
 EXAMPLES = 6  # faces of a kind: a row of the figure
@@ -200,12 +203,12 @@ def _faces(content: Content, machine: Machine, data_root: Path | None) -> Figure
     assert errors is not None
     if recipe is None:
         raise DataError("no recipe that can be read says which data set the faces are of")
-    networks = stages.run_networks(content.run.path)
+    networks = run_networks(content.run.path)
     if name not in networks:
         raise DataError(f"the weights of '{name}' are not here")
     if data_root is not None:
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": data_root})})
-    test = stages.load_prepared(recipe, machine)["test"]
+    test = load_prepared(recipe, machine)["test"]
     own = errors[(errors["network"] == name) & errors["face"].isin(test.names)]
     own = own.dropna(subset="nme_inter_ocular").sort_values("nme_inter_ocular", kind="stable")
     if own.empty:
@@ -221,7 +224,7 @@ def _faces(content: Content, machine: Machine, data_root: Path | None) -> Figure
     window = slice(test.pad, test.pad + test.input_size)
     return figures.faces(
         test.images_NHWC[index][:, window, window],
-        evaluation.predict(net, recipe, chosen),
+        measure.predict(net, recipe, chosen),
         chosen.input_landmarks().cpu().numpy(),
         own["nme_inter_ocular"].to_numpy(),
         list(words.values()),

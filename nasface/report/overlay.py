@@ -14,7 +14,7 @@ from nasface import detect
 from nasface.detect import FoundFaces, Pixels
 from nasface.errors import RunError
 from nasface.rundir import atomic
-from nasface.stages.prediction import Seen
+from nasface.stages.predict.run import Seen
 
 BOX, POINT, RIM = (240, 228, 66), (0, 200, 140), (0, 0, 0)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nasface.report.content import Content
-from nasface.stages import cost_report
+from nasface.stages.count import cost_report
 
 NORMALISERS = ("inter_ocular", "inter_pupil", "box")
 LIMITS = ("0.08", "0.1")

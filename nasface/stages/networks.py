@@ -20,10 +20,14 @@ from nasface.net import GraphNet, Inherited, place, slim_net
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.space import SearchSpace, TakesBackbone
-from nasface.stages.work import provenance
+from nasface.stages.workspace import provenance
 
 _PICKLES = (".pth", ".pt", ".pkl", ".bin", ".ckpt", ".tar")
+
+
 _WRAPPERS = re.compile(r"^(module\.|backbone\.)+")
+
+
 _COUNTER = ".num_batches_tracked"  # of BN, which has a momentum: any value does
 
 

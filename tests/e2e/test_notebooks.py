@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
-from nasface import stages
 from nasface.rundir import RunDir
+from nasface.stages.sources import read_source
+from nasface.stages.sweep.candidates import Wanted
+from nasface.stages.sweep.run import Measure, sweep
 from tests.searched import MACHINE, caching_in, recipe, searched_run
 
 NOTEBOOKS = Path(__file__).parents[2] / "analysis"
@@ -23,8 +25,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     folder = tmp_path_factory.mktemp("notebooks")
     run = searched_run(folder)
     with caching_in(folder):
-        wanted, measure = stages.Wanted(count=4), stages.Measure(latency_repeats=1)
-        stages.sweep(recipe(), run, RunDir(run.path / "sweep"), wanted, measure, MACHINE)
+        wanted, measure = Wanted(count=4), Measure(latency_repeats=1)
+        sweep(recipe(), run, RunDir(run.path / "sweep"), wanted, measure, MACHINE)
     return run
 
 
@@ -70,7 +72,7 @@ def executed(name: str, monkeypatch: pytest.MonkeyPatch, variable: str, folder: 
 
 def test_factors(run, monkeypatch):
     text, figures = executed("factors.py", monkeypatch, "NASFACE_RUN", run.path)
-    kept = len(stages.read_source(run.arch).arch.kept)
+    kept = len(read_source(run.arch).arch.kept)
     assert f"hrsupernet: {kept} of " in text
     assert figures == 2
 

@@ -133,7 +133,7 @@ def test_the_share_of_a_sweep_inside_networks_is_measured(tmp_path: Path) -> Non
         "data.options.train=48", "data.options.test=16", "data.input_size=32", "training.batch=16",
         "training.threads=1", "space.options.width=4", "space.options.stages=4", "space.options.resolutions=3",
     )  # fmt: skip
-    found = sweep.profile(recipes.load("demo", small), 3, sweep.stages.Machine("cpu", workers=1))
+    found = sweep.profile(recipes.load("demo", small), 3, sweep.Machine("cpu", workers=1))
     assert found["networks"] == 3
     assert found["slim networks timed"] == 3
     assert 0 < found["seconds in slim networks"] < found["seconds"]

@@ -23,7 +23,7 @@ from nasface.errors import GraphError, RunError
 from nasface.graph import Edge, Graph, Node
 from nasface.report.drawing import alpha_heatmap, architecture, layout, read_alphas
 from nasface.rundir import RunDir
-from nasface.stages import read_source
+from nasface.stages.sources import read_source
 
 
 @cache

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from nasface.data.crop import PrepareOptions
 from nasface.data.prepare import PreparedFaces, prepare
 from nasface.errors import DataError
-from nasface.stages.evaluation import measure, true_landmarks
-from nasface.stages.landmarks_csv import read_predictions, write_predictions
+from nasface.stages.evaluate.landmarks_csv import read_predictions, write_predictions
+from nasface.stages.measure import measure, true_landmarks
 
 DATA = toy(test=4)
 

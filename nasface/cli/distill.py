@@ -60,12 +60,13 @@ def distill(
       nasface distill --arch runs/half/arch.json --teacher runs/hrnet --out runs/half-distilled
       nasface distill --arch runs/half/arch.json --no-teacher --no-peer --no-masks --out runs/half-baseline
     """
-    from nasface import stages
     from nasface.rundir import RunDir
+    from nasface.stages.distill.run import distill as run_distill
+    from nasface.stages.sources import read_source
 
     if teacher and no_teacher:
         raise click.UsageError("--teacher and --no-teacher exclude each other")
-    source = stages.read_source(arch)
+    source = read_source(arch)
     wanted = of_source(wanted, source)
     changes = {"teacher": no_teacher, "peer": no_peer, "masked": no_masks}
     settings = [f"distill.{name}=false" for name, off in changes.items() if off]
@@ -74,5 +75,5 @@ def distill(
     run = RunDir(out or Path("runs") / f"{source.path.resolve().parent.name}-distilled")
     with place.machine(as_json, tensorboard) as machine:
         start = weights or source.weights()
-        stages.distill(resolved, run, machine, source.arch, start, teacher, source.supernet_run)
+        run_distill(resolved, run, machine, source.arch, start, teacher, source.supernet_run)
     show_run(run, as_json)

@@ -10,11 +10,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from nasface import stages
 from nasface.errors import GraphError, NasfaceError, RunError
 from nasface.rundir import RunDir
+from nasface.stages.distill import run as distilling
+from nasface.stages.distill.teacher import load_teacher
+from nasface.stages.evaluate.compare import evaluate
 from nasface.stages.networks import read_arch
-from nasface.stages.teachers import load_teacher
+from nasface.stages.sources import run_networks
+from nasface.stages.train import train
 from tests.searched import MACHINE, caching_in, recipe, searched_run
 
 SHORT = ("distill.epochs=2", "distill.optimizer.lr=1e-3")
@@ -76,7 +79,7 @@ def cached(folder: Path, own_cache: Path):
 
 def distill(run: RunDir, out: Path, *overrides: str, teacher: str | None = None) -> RunDir:
     arch = read_arch(run.arch)
-    stages.distill(recipe(*SHORT, *overrides), RunDir(out), MACHINE, arch, run.supernet, teacher, str(run.path))
+    distilling.distill(recipe(*SHORT, *overrides), RunDir(out), MACHINE, arch, run.supernet, teacher, str(run.path))
     return RunDir(out)
 
 
@@ -109,7 +112,7 @@ def test_the_supernet_teaches_where_none_is_named(run, distilled):
 
 
 def test_the_result_is_a_run_that_evaluate_reads(distilled):
-    (found,) = stages.evaluate(recipe(), MACHINE, stages.run_networks(distilled.path))
+    (found,) = evaluate(recipe(), MACHINE, run_networks(distilled.path))
     before = json.loads(distilled.metrics.read_text())["networks"]["slim"]
     assert found.held_out_nme == pytest.approx(before["held_out_nme"], rel=1e-6)
 
@@ -152,13 +155,13 @@ def test_other_settings_do_not_go_into_the_same_folder(run, distilled):
 
 
 def test_a_network_by_name_can_teach(run, tmp_path):
-    out = distill(run, tmp_path / "out", teacher="tests.unit.test_distilling:Wise")
+    out = distill(run, tmp_path / "out", teacher="tests.unit.test_stage_distill:Wise")
     assert "teacher" in out.metrics_csv.read_text()
     assert "teacher" not in json.loads(out.metrics.read_text())["networks"]  # it is no network of ours to count
 
 
 def test_a_teacher_of_another_size_is_resized_with_a_warning(run, caplog):
-    teacher = load_teacher("tests.unit.test_distilling:Choosy", 68, recipe(), torch.device("cpu"))
+    teacher = load_teacher("tests.unit.test_stage_distill:Choosy", 68, recipe(), torch.device("cpu"))
     assert "trained at 64 pixels, the students see 32" in caplog.text
     images = torch.randn(2, 3, 32, 32)
     assert teacher(images, (8, 8)).shape == (2, 68, 8, 8)
@@ -170,7 +173,7 @@ def test_a_trained_run_of_another_space_can_teach(run, folder, tmp_path):
         "space.name=hrnet", "space.options={width: 4, depth: 1, modules: [1, 1, 1], stem_channels: 4}",
     )  # fmt: skip
     school = RunDir(tmp_path / "hrnet")
-    stages.train(recipe(*hrnet), school, MACHINE)
+    train(recipe(*hrnet), school, MACHINE)
     out = distill(run, tmp_path / "out", teacher=str(school.path))
     trained = json.loads(school.metrics.read_text())["networks"]["supernet"]
     teacher = json.loads(out.metrics.read_text())["networks"]["teacher"]
@@ -182,11 +185,11 @@ def test_a_trained_run_of_another_space_can_teach(run, folder, tmp_path):
     ("teacher", "error", "says"),
     [
         ("nowhere", RunError, "there is no teacher 'nowhere'.*--teacher"),
-        ("tests.unit.test_distilling:five", GraphError, "gives 5 landmarks, the students have 68"),
-        ("tests.unit.test_distilling:broken", RunError, "fails on an image of 32 pixels"),
-        ("tests.unit.test_distilling:failing", RunError, "cannot be built .* called with the number of landmarks"),
-        ("tests.unit.test_distilling:no_module", RunError, "made a str; expected a torch module"),
-        ("tests.unit.test_distilling:missing", NasfaceError, "cannot be imported"),
+        ("tests.unit.test_stage_distill:five", GraphError, "gives 5 landmarks, the students have 68"),
+        ("tests.unit.test_stage_distill:broken", RunError, "fails on an image of 32 pixels"),
+        ("tests.unit.test_stage_distill:failing", RunError, "cannot be built .* called with the number of landmarks"),
+        ("tests.unit.test_stage_distill:no_module", RunError, "made a str; expected a torch module"),
+        ("tests.unit.test_stage_distill:missing", NasfaceError, "cannot be imported"),
         (str(Path(__file__).parent), RunError, "holds neither supernet.safetensors nor slim.safetensors"),
     ],
 )
@@ -197,21 +200,21 @@ def test_a_teacher_that_cannot_teach_is_refused_in_a_sentence(teacher, error, sa
 
 def test_without_any_teacher_the_option_is_named(run, tmp_path):
     with pytest.raises(RunError, match="give --teacher RUN, or --no-teacher"):
-        stages.distill(recipe(*SHORT), RunDir(tmp_path / "out"), MACHINE, read_arch(run.arch), run.supernet)
+        distilling.distill(recipe(*SHORT), RunDir(tmp_path / "out"), MACHINE, read_arch(run.arch), run.supernet)
 
 
 def test_the_warning_of_a_resized_teacher_is_in_the_log_of_the_run(run, tmp_path):
-    out = distill(run, tmp_path / "out", teacher="tests.unit.test_distilling:Choosy")
+    out = distill(run, tmp_path / "out", teacher="tests.unit.test_stage_distill:Choosy")
     assert "trained at 64 pixels, the students see 32" in out.log.read_text()
 
 
 def test_an_arch_of_another_space_is_refused(run, tmp_path):
     other = recipe(*SHORT, "space.options.width=6")
     with pytest.raises(GraphError, match="the space now has the graph"):
-        stages.distill(other, RunDir(tmp_path / "out"), MACHINE, read_arch(run.arch), run.supernet, str(run.path))
+        distilling.distill(other, RunDir(tmp_path / "out"), MACHINE, read_arch(run.arch), run.supernet, str(run.path))
 
 
 def test_weights_that_do_not_fit_are_refused(run, tmp_path):
     deeper = recipe(*SHORT, "space.options.depth=2")
     with pytest.raises(RunError, match=r"do not fit the network: .* tensors are missing"):
-        stages.distill(deeper, RunDir(tmp_path / "out"), MACHINE, read_arch(run.arch), run.supernet, str(run.path))
+        distilling.distill(deeper, RunDir(tmp_path / "out"), MACHINE, read_arch(run.arch), run.supernet, str(run.path))

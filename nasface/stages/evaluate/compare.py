@@ -17,23 +17,15 @@ from nasface.data.augment import DeviceFaces
 from nasface.data.prepare import PreparedFaces
 from nasface.errors import DataError, RunError
 from nasface.recipe import Recipe
-from nasface.stages.evaluation import (
-    Accuracy,
-    Evaluation,
-    Faces,
-    evaluate_net,
-    load_faces,
-    load_prepared,
-    measure,
-    true_landmarks,
-)
-from nasface.stages.landmarks_csv import Missing, read_predictions, write_predictions
-from nasface.stages.networks import arch_graph, build_net, load_net, net_costs
-from nasface.stages.sources import Networks
-from nasface.stages.work import Machine, use_threads
 
 if TYPE_CHECKING:
     from nasface.data.masks import Level
+from nasface.stages.evaluate.landmarks_csv import Missing, read_predictions, write_predictions
+from nasface.stages.faces import Faces, load_faces, load_prepared
+from nasface.stages.measure import Accuracy, Evaluation, evaluate_net, measure, true_landmarks
+from nasface.stages.networks import arch_graph, build_net, load_net, net_costs
+from nasface.stages.sources import Networks
+from nasface.stages.workspace import Machine, use_threads
 
 log = logging.getLogger(__name__)
 

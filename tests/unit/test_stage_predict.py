@@ -15,10 +15,15 @@ from nasface.data.synthetic import Synthetic
 from nasface.detect import FoundFaces
 from nasface.errors import DataError, GraphError, RunError
 from nasface.recipe import Recipe
-from nasface.stages import evaluation, prediction
+from nasface.stages import faces as loading
+from nasface.stages import measure as measuring
 from nasface.stages.networks import save_net
-from nasface.stages.prediction import Picture, Seen, Settings, Viewer, predict_faces, predict_files
-from nasface.stages.work import Machine
+from nasface.stages.predict import pictures as sources
+from nasface.stages.predict import run as prediction
+from nasface.stages.predict.faces import predict_faces
+from nasface.stages.predict.pictures import Picture
+from nasface.stages.predict.run import Seen, Settings, Viewer, predict_files
+from nasface.stages.workspace import Machine
 from tests.tiny import scrambled, supernet
 
 CPU = torch.device("cpu")
@@ -50,9 +55,9 @@ def same(one: FoundFaces, other: FoundFaces) -> None:
 )
 def test_landmark_boxes_give_the_landmarks_and_the_nme_of_evaluate(input_size: int, size: int, task: dict[str, Any]):
     how = recipe(input_size, size=size, **task)
-    faces = evaluation.load_faces(how, CPU, Machine(workers=1), training=False)
+    faces = loading.load_faces(how, CPU, Machine(workers=1), training=False)
     prepared = faces.prepared["test"]
-    in_input_NL2 = evaluation.predict(NET, how, faces.test)
+    in_input_NL2 = measuring.predict(NET, how, faces.test)
     way_N23 = prepared.to_original_N23
     wanted_NL2 = (in_input_NL2 + prepared.pad) @ way_N23[:, :, :2].transpose(0, 2, 1) + way_N23[:, None, :, 2]
 
@@ -65,7 +70,7 @@ def test_landmark_boxes_give_the_landmarks_and_the_nme_of_evaluate(input_size: i
     np.testing.assert_allclose(found_NL2, wanted_NL2, atol=1e-3)
     groups = {"inter_ocular": dataset.scheme.inter_ocular}
     nme_N = metrics.nme(found_NL2, true_NL2, metrics.distances(true_NL2, "inter_ocular", groups))
-    wanted_N = [row["nme_inter_ocular"] for row in evaluation.measure("net", in_input_NL2, prepared).faces]
+    wanted_N = [row["nme_inter_ocular"] for row in measuring.measure("net", in_input_NL2, prepared).faces]
     np.testing.assert_allclose(nme_N, wanted_N, rtol=1e-4)
 
 
@@ -139,7 +144,7 @@ def write(path: Path, image: np.ndarray, **how: Any) -> Path:
     return path
 
 
-def viewer(find: prediction.Find, **settings: Any) -> Viewer:
+def viewer(find: sources.Find, **settings: Any) -> Viewer:
     return Viewer(NET, recipe(), find, Settings(**{"min_score": None, "refine": 0} | settings), Machine(workers=1))
 
 
@@ -154,7 +159,7 @@ def test_pictures_are_found_in_folders_once_and_in_order(tmp_path: Path, caplog)
     for name in ("notes.txt", "film.MP4"):
         (tmp_path / name).write_text("")
     (tmp_path / "empty").mkdir()
-    found = prediction.find_pictures(
+    found = sources.find_pictures(
         [tmp_path / "b.jpg", tmp_path, tmp_path / "notes.txt", tmp_path / "empty"], tmp_path / "out" / "overlays"
     )
     paths = [picture.path.relative_to(tmp_path).as_posix() for picture in found]
@@ -163,7 +168,7 @@ def test_pictures_are_found_in_folders_once_and_in_order(tmp_path: Path, caplog)
     assert [picture.is_video for picture in found] == [False] * 4 + [True, False]
     assert "empty holds no image or video" in caplog.text
     with pytest.raises(DataError, match="absent does not exist"):
-        prediction.find_pictures([tmp_path / "absent"])
+        sources.find_pictures([tmp_path / "absent"])
 
 
 def test_images_are_turned_upright(tmp_path: Path):
@@ -187,7 +192,7 @@ def test_grey_and_transparent_images_are_rgb(tmp_path: Path):
 def test_files_and_summary_say_what_was_found(tmp_path: Path, caplog):
     paths = [write(tmp_path / f"{i}.png", noise(40 + i, 50, i)) for i in range(5)]
     (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8\xff")
-    pictures = prediction.find_pictures([*paths, tmp_path / "torn.jpg"])
+    pictures = sources.find_pictures([*paths, tmp_path / "torn.jpg"])
     shown: list[Seen] = []
 
     def two_but_in_3(picture: Picture, image: np.ndarray) -> np.ndarray:
@@ -220,8 +225,8 @@ def test_files_and_summary_say_what_was_found(tmp_path: Path, caplog):
 
 def test_the_csv_serves_as_boxes_again(tmp_path: Path):
     path = write(tmp_path / "a.png", noise(50, 50))
-    first = predict_files(viewer(middle, refine=2), prediction.find_pictures([path]), tmp_path / "one")
-    pictures, find = prediction.by_file(tmp_path / "one" / "landmarks.csv", [], [])
+    first = predict_files(viewer(middle, refine=2), sources.find_pictures([path]), tmp_path / "one")
+    pictures, find = sources.by_file(tmp_path / "one" / "landmarks.csv", [], [])
     again = predict_files(viewer(find), pictures, tmp_path / "two")
     np.testing.assert_allclose(
         again["images"][0]["faces"][0]["landmarks"], first["images"][0]["faces"][0]["landmarks"], atol=2e-3
@@ -229,7 +234,7 @@ def test_the_csv_serves_as_boxes_again(tmp_path: Path):
 
 
 def test_doubles_and_low_scores_are_dropped_for_detectors_only(tmp_path: Path):
-    pictures = prediction.find_pictures([write(tmp_path / "a.png", noise(50, 50))])
+    pictures = sources.find_pictures([write(tmp_path / "a.png", noise(50, 50))])
 
     def twice(picture: Picture, image: np.ndarray) -> np.ndarray:
         return np.repeat(middle(picture, image), 2, axis=0)
@@ -246,7 +251,7 @@ def test_nothing_to_look_at_is_refused(tmp_path: Path, caplog):
         predict_files(viewer(middle), [], tmp_path / "out")
     (tmp_path / "a.jpg").write_text("x")
     with pytest.raises(DataError, match="none of the images and videos"):
-        predict_files(viewer(middle), prediction.find_pictures([tmp_path / "a.jpg"]), tmp_path / "out")
+        predict_files(viewer(middle), sources.find_pictures([tmp_path / "a.jpg"]), tmp_path / "out")
     assert len([r for r in caplog.records if r.levelno == logging.WARNING]) == 1
 
 
@@ -261,18 +266,16 @@ def test_boxes_are_matched_by_path_by_the_file_and_by_the_folders_given(tmp_path
         write(tmp_path / name, noise(30, 30))
     file = boxes_file(Path("lists/boxes.csv"), "deep/a.png", "b.png", "c.png", "d.png", "in/b.png", "gone.png")
     inputs = [Path("in"), Path("lists/c.png"), Path("d.png")]
-    pictures, find = prediction.by_file(file, inputs, prediction.find_pictures(inputs))
+    pictures, find = sources.by_file(file, inputs, sources.find_pictures(inputs))
     firsts = {p.path.as_posix(): find(p, noise(30, 30))[:, 0].tolist() for p in pictures}
     assert firsts == {"in/b.png": [1, 4], "in/deep/a.png": [0], "lists/c.png": [2], "d.png": [3]}
     assert "there is no image gone.png" in caplog.text
-    alone, _ = prediction.by_file(file, [], [])
+    alone, _ = sources.by_file(file, [], [])
     assert [p.path.as_posix() for p in alone] == ["lists/c.png", "d.png", "in/b.png"]
     with pytest.raises(DataError, match="has no box for any of the images"):
-        prediction.by_file(
-            boxes_file(tmp_path / "other.csv", "d.png"), inputs[:1], prediction.find_pictures(inputs[:1])
-        )
+        sources.by_file(boxes_file(tmp_path / "other.csv", "d.png"), inputs[:1], sources.find_pictures(inputs[:1]))
     with pytest.raises(DataError, match=r"film.mp4 is a video, .* leave --boxes out"):
-        prediction.by_file(file, inputs, [Picture(Path("film.mp4"), "film")])
+        sources.by_file(file, inputs, [Picture(Path("film.mp4"), "film")])
 
 
 def test_videos_are_tracked_drawn_and_numbered(tmp_path: Path):
@@ -291,7 +294,7 @@ def test_videos_are_tracked_drawn_and_numbered(tmp_path: Path):
         looks.append(picture.name)
         return middle(picture, image)
 
-    pictures = prediction.find_pictures([tmp_path])
+    pictures = sources.find_pictures([tmp_path])
     with overlays(tmp_path / "drawn") as show:
         report = predict_files(viewer(find), pictures, tmp_path / "out", show)
     assert looks[:2] == ["a", "film"]

@@ -1,11 +1,11 @@
-"""evaluate and count."""
+"""evaluate."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -19,12 +19,10 @@ from nasface.cli.options import (
     machine_options,
     of_source,
     recipe_options,
-    show_costs,
 )
 
 if TYPE_CHECKING:
-    from nasface.stages import Comparison, Subject
-    from nasface.stages.evaluating import Worst
+    from nasface.stages.evaluate.compare import Comparison, Subject, Worst
 
 
 @main.command(short_help="NME, failure rate and AUC by test subset; tables; other programs' landmarks.")
@@ -98,7 +96,7 @@ def evaluate(
       nasface evaluate --arch arch.json --weights slim.safetensors --dataset 300w --data-root data/300w
       nasface evaluate --predictions other.csv --dataset 300w --data-root data/300w
     """
-    from nasface import stages
+    from nasface.stages.evaluate.compare import compare, judge
 
     if sum(map(bool, (runs, arch, predictions))) != 1:
         raise click.UsageError("give either RUN folders, --arch or --predictions")
@@ -121,11 +119,9 @@ def evaluate(
             require_published(name, published_figures())
     with place.machine(form == "json") as machine:
         if predictions:
-            found = stages.judge(
-                wanted.resolve(), machine, predictions, one_based=one_based, missing=missing or "error"
-            )
+            found = judge(wanted.resolve(), machine, predictions, one_based=one_based, missing=missing or "error")
         else:
-            found = stages.compare(subjects, machine, masked)
+            found = compare(subjects, machine, masked)
     for path, write in ((per_image, found.write_errors), (save_predictions, found.save_predictions)):
         if path is not None:
             write(path)
@@ -136,21 +132,23 @@ def evaluate(
 
 def _of_run(run: Path, wanted: Wanted) -> Subject:
     """The networks of a run folder with its recipe, or the one that is wanted."""
-    from nasface import stages
+    from nasface.stages.evaluate.compare import Subject
+    from nasface.stages.sources import required, run_networks
 
-    recipe = str(stages.required(run / "recipe.yaml", "a run folder"))
+    recipe = str(required(run / "recipe.yaml", "a run folder"))
     resolved = replace(wanted, recipe=wanted.recipe or recipe).resolve()
-    return stages.Subject(str(run), resolved, stages.run_networks(run))
+    return Subject(str(run), resolved, run_networks(run))
 
 
 def _of_arch(arch: Path, weights: Path | None, wanted: Wanted) -> Subject:
     """The network of an arch.json with its recipe, or the one that is wanted."""
-    from nasface import stages
+    from nasface.stages.evaluate.compare import Subject
+    from nasface.stages.sources import read_source
 
-    source = stages.read_source(arch)
+    source = read_source(arch)
     weights = weights or source.trained_weights() or source.weights()
     click.echo(f"weights: {weights}", err=True)
-    return stages.Subject(str(arch), of_source(wanted, source).resolve(), {"slim": (source.arch, weights)})
+    return Subject(str(arch), of_source(wanted, source).resolve(), {"slim": (source.arch, weights)})
 
 
 def _draw(worst: Worst, path: Path) -> None:
@@ -182,43 +180,3 @@ def _show(found: Comparison, form: str | None, normaliser: str, metrics: tuple[s
         terminal.show(terminal.table(table.title, table.header(), table.cells(), table.note))
     else:
         click.echo({"markdown": tables.markdown, "latex": tables.latex, "csv": tables.csv}[str(form)](table), nl=False)
-
-
-@main.command(short_help="Parameters and MACs, by stage.")
-@click.option("--space", help="Search space to count.")
-@click.option("--arch", type=FILE, help="Count the network of an arch.json.")
-@click.option("--edges", type=FILE, help="Count the sub-network of --space with these edges (JSON).")
-@click.option(
-    "--landmarks", type=click.IntRange(1, 10_000), default=68, show_default=True, help="Heatmaps of the head."
-)
-@click.option("--input-size", type=click.IntRange(16, 4096), help="Pixels, square; default 256, or that of --arch.")
-@click.option("--set", "overrides", multiple=True, metavar="OPTION=VALUE", help="An option of the space.")
-@json_option
-def count(
-    space: str | None,
-    arch: Path | None,
-    edges: Path | None,
-    landmarks: int,
-    input_size: int | None,
-    overrides: tuple[str, ...],
-    as_json: bool,
-) -> None:
-    """Count parameters and multiply-adds (MACs) of a space or a sub-network, by stage and in total.
-
-    \b
-    Examples:
-      nasface count --space hrsupernet
-      nasface count --space hrnet --set encoder=mbconv --json
-      nasface count --arch runs/mini/arch.json
-    """
-    from nasface import recipe as recipes
-    from nasface import stages
-
-    if (space is None) == (arch is None):
-        raise click.UsageError("give either --space or --arch")
-    if arch is not None and (edges or overrides):
-        raise click.UsageError("--edges and --set go with --space; an arch.json has its own")
-    options: dict[str, Any] = {}
-    recipes.override(options, overrides)
-    report = stages.count(space, options, landmarks, input_size, arch, edges)
-    show_costs(report, str(arch or edges or space), as_json)

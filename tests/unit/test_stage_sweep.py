@@ -14,15 +14,20 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
-from nasface import engine, stages
+from nasface import engine
 from nasface import recipe as recipes
 from nasface.errors import RunError
 from nasface.pareto import front
 from nasface.prune import share as share_of
 from nasface.rundir import RunDir
-from nasface.stages import Measure, Wanted, sweeping
+from nasface.stages.count import count
+from nasface.stages.evaluate.compare import evaluate
 from nasface.stages.networks import read_arch
-from nasface.stages.study import Study
+from nasface.stages.sources import run_networks
+from nasface.stages.sweep import run as sweeping
+from nasface.stages.sweep.book import Study
+from nasface.stages.sweep.candidates import Wanted
+from nasface.stages.sweep.run import Measure
 from tests.searched import MACHINE, caching_in, recipe, searched_run
 
 QUICK = Measure(latency_repeats=1)
@@ -46,7 +51,7 @@ def cached(folder: Path, own_cache: Path):
 
 
 def sweep(run: RunDir, out: Path, wanted: Wanted, measure: Measure = QUICK, *overrides: str) -> pd.DataFrame:
-    return pd.read_csv(stages.sweep(recipe(*overrides), run, RunDir(out), wanted, measure, MACHINE))
+    return pd.read_csv(sweeping.sweep(recipe(*overrides), run, RunDir(out), wanted, measure, MACHINE))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +69,7 @@ def test_every_network_has_a_row_with_cost_latency_and_error(swept):
     assert (done.threads == 1).all()
     assert (done.seed == 0).all()
     for row in done.itertuples():
-        counted = stages.count(None, {}, 0, None, out / row.arch, None)
+        counted = count(None, {}, 0, None, out / row.arch, None)
         assert (row.params, row.macs, row.macs_no_head, row.edges, row.blocks) == tuple(
             counted[name] for name in ("params", "macs", "macs_no_head", "edges", "blocks")
         )
@@ -178,7 +183,7 @@ def test_fine_tuned_networks_are_runs_that_other_commands_read(run, tmp_path):
     found = json.loads(home.metrics.read_text())["networks"]["slim"]
     assert found["held_out_nme"] == pytest.approx(row.held_out_nme_finetuned)
     assert not (home.path / "checkpoints").exists()
-    (again,) = stages.evaluate(recipe(), MACHINE, stages.run_networks(home.path))
+    (again,) = evaluate(recipe(), MACHINE, run_networks(home.path))
     assert again.held_out_nme == pytest.approx(row.held_out_nme_finetuned, rel=1e-6)
     assert recipes.load(str(home.recipe)).finetune == recipe().finetune  # as the run would train it, not the sweep
 

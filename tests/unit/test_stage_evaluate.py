@@ -14,8 +14,8 @@ from nasface.data.crop import PrepareOptions
 from nasface.data.prepare import PreparedFaces, prepare
 from nasface.errors import DataError
 from nasface.recipe import Data, Recipe
-from nasface.stages.evaluating import Case, Comparison
-from nasface.stages.evaluation import Evaluation, measure, true_landmarks
+from nasface.stages.evaluate.compare import Case, Comparison
+from nasface.stages.measure import Evaluation, measure, true_landmarks
 
 
 def faces(count: int = 5) -> PreparedFaces:

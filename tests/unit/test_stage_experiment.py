@@ -12,11 +12,13 @@ import yaml
 from filelock import FileLock
 
 from nasface import recipe as recipes
-from nasface import stages
 from nasface.engine import Progress
 from nasface.errors import RecipeError
 from nasface.report.experiment import ablation, experiment_figures, write_ablation
-from nasface.stages import experiments
+from nasface.stages.experiment import run as experiments
+from nasface.stages.experiment.plan import read_experiment
+from nasface.stages.experiment.results import at_equal_macs, summary
+from nasface.stages.experiment.run import run_experiment
 from tests.searched import MACHINE, SETTINGS, caching_in
 
 PLAN = {
@@ -50,8 +52,8 @@ def cached(folder: Path, own_cache: Path):
 @pytest.fixture(scope="module")
 def done(folder: Path) -> tuple[Path, pd.DataFrame]:
     with caching_in(folder):
-        plan = stages.read_experiment(str(written(folder)), None)
-        return folder / "out", stages.run_experiment(plan, folder / "out", MACHINE)
+        plan = read_experiment(str(written(folder)), None)
+        return folder / "out", run_experiment(plan, folder / "out", MACHINE)
 
 
 def test_every_part_of_every_run_and_seed_is_in_the_table(done):
@@ -86,40 +88,40 @@ def test_what_is_finished_is_not_done_again(done, folder, monkeypatch):
     out, table = done
     for name in ("search", "train", "distill", "evaluate"):
         monkeypatch.setattr(experiments, name, lambda *_, name=name: pytest.fail(f"{name} was called"))
-    again = stages.run_experiment(stages.read_experiment(str(written(folder)), None), out, MACHINE)
+    again = run_experiment(read_experiment(str(written(folder)), None), out, MACHINE)
     pd.testing.assert_frame_equal(again, table)
 
 
 def test_only_some_runs_and_seeds_can_be_worked_on(folder, tmp_path):
-    plan = stages.read_experiment(str(written(tmp_path, sweeps={}, distill={})), None, seeds=(3,))
+    plan = read_experiment(str(written(tmp_path, sweeps={}, distill={})), None, seeds=(3,))
     begun: list[str] = []
     machine = replace(MACHINE, progress=Progress(begin=lambda title, total, done: begun.append(title)))
-    table = stages.run_experiment(plan, tmp_path / "out", machine, only=("small",))
+    table = run_experiment(plan, tmp_path / "out", machine, only=("small",))
     assert "small-3 search" in begun
     assert set(table.run) == {"small"}
     assert set(table.seed) == {3}
     with pytest.raises(RecipeError, match="no run 'wid'; it has small, wide"):
-        stages.run_experiment(plan, tmp_path / "out", MACHINE, only=("wid",))
+        run_experiment(plan, tmp_path / "out", MACHINE, only=("wid",))
 
 
 def test_what_another_process_is_at_is_left_alone(done, folder, tmp_path, caplog):
-    plan = stages.read_experiment(str(written(tmp_path, sweeps={}, distill={}, seeds=[0])), None)
+    plan = read_experiment(str(written(tmp_path, sweeps={}, distill={}, seeds=[0])), None)
     (tmp_path / "out" / "small-0").mkdir(parents=True)
     with FileLock(tmp_path / "out" / "small-0" / ".lock"):
-        table = stages.run_experiment(plan, tmp_path / "out", MACHINE)
+        table = run_experiment(plan, tmp_path / "out", MACHINE)
     assert set(table.run) == {"wide"}
     assert "another process works in" in caplog.text
 
 
 def test_the_summary_is_mean_and_deviation_over_seeds(done):
     _, table = done
-    summary = stages.summary(table).set_index(["run", "part", "network"])
-    row = summary.loc[("wide", "all", "slim")]
+    means = summary(table).set_index(["run", "part", "network"])
+    row = means.loc[("wide", "all", "slim")]
     values = table[(table.run == "wide") & (table.part == "all") & (table.network == "slim")].nme_full
     assert row.seeds == 2
     assert row.nme_full_mean == pytest.approx(values.mean())
     assert row.nme_full_std == pytest.approx(values.std(ddof=1))
-    assert "by-threshold" not in summary.index.get_level_values("part")
+    assert "by-threshold" not in means.index.get_level_values("part")
 
 
 def test_runs_are_compared_at_equal_macs():
@@ -131,7 +133,7 @@ def test_runs_are_compared_at_equal_macs():
             for macs, nme in points
         ]
     )
-    compared = stages.at_equal_macs(table, "t", points=3)
+    compared = at_equal_macs(table, "t", points=3)
     assert compared.macs.tolist() == [10, 12.5, 15]  # from where both have networks to where one has no more
     np.testing.assert_allclose(compared["nme a_mean"], [0.505, 0.505, 0.505])
     np.testing.assert_allclose(compared["nme b_mean"], [0.605, 0.605, 0.205])
@@ -155,25 +157,25 @@ def test_runs_are_compared_at_equal_macs():
 )
 def test_a_mistake_in_the_plan_shows_at_once(tmp_path, plan, says):
     with pytest.raises(RecipeError, match=says):
-        stages.read_experiment(str(written(tmp_path, **plan)), None)
+        read_experiment(str(written(tmp_path, **plan)), None)
 
 
 def test_a_recipe_is_no_experiment_and_the_other_way_round():
     with pytest.raises(RecipeError, match="nasface search --recipe demo"):
-        stages.read_experiment("demo", None)
+        read_experiment("demo", None)
     with pytest.raises(RecipeError, match="nasface experiment"):
         recipes.load("figure6-mini")
 
 
 @pytest.mark.parametrize("name", [row["name"] for row in recipes.listing() if row["kind"] == "experiment"])
 def test_shipped_experiments_can_be_read(name):
-    experiment = stages.read_experiment(name, None)
+    experiment = read_experiment(name, None)
     assert experiment.plan.runs
 
 
 def test_both_topologies_of_figure_6_differ_in_the_graph_only():
     for name in ("figure6", "figure6-mini"):
-        experiment = stages.read_experiment(name, None)
+        experiment = read_experiment(name, None)
         found = {run: experiment.recipe(changes, 0) for run, changes in experiment.plan.runs.items()}
         for block in ("residual", "mbconv"):
             one, other = found[f"hrsupernet-{block}"], found[f"hrnet-{block}"]
@@ -185,7 +187,7 @@ def test_both_topologies_of_figure_6_differ_in_the_graph_only():
 
 def test_the_ablation_stands_beside_the_papers_rows(done, folder, tmp_path):
     _, table = done
-    experiment = stages.read_experiment(str(written(folder)), None)
+    experiment = read_experiment(str(written(folder)), None)
     rows = ablation(experiment, table).set_index(["run", "variant"])
     assert rows.loc[("small", "none"), ["teacher", "peer", "masked"]].tolist() == [False, False, False]
     assert rows.loc[("wide", "all"), ["teacher", "peer", "masked"]].tolist() == [True, True, True]
@@ -199,7 +201,7 @@ def test_the_ablation_stands_beside_the_papers_rows(done, folder, tmp_path):
 
 def test_a_figure_6_is_drawn_when_all_four_are_there(tmp_path):
     names = ("hrnet-residual", "hrsupernet-residual", "hrnet-mbconv", "hrsupernet-mbconv")
-    plan = stages.read_experiment(str(written(tmp_path, runs={name: {} for name in names}, distill={})), None)
+    plan = read_experiment(str(written(tmp_path, runs={name: {} for name in names}, distill={})), None)
     table = pd.DataFrame(
         {
             "network": ["supernet", "a", "b"], "state": "done", "macs": [3e7, 2e7, 1e7], "params": [3e5, 2e5, 1e5],

@@ -14,11 +14,12 @@ from nasface.errors import RunError
 from nasface.net import GraphNet
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
-from nasface.stages.evaluation import Evaluation, evaluate_net, held_out_nme, load_faces
+from nasface.stages.distill.teacher import Teacher, load_teacher, teacher_digest
+from nasface.stages.faces import load_faces
+from nasface.stages.measure import Evaluation, evaluate_net, held_out_nme
 from nasface.stages.networks import arch_graph, build_net, load_net, net_costs, save_net
-from nasface.stages.teachers import Teacher, load_teacher, teacher_digest
-from nasface.stages.training import finish
-from nasface.stages.work import Machine, working_in
+from nasface.stages.train import finish
+from nasface.stages.workspace import Machine, working_in
 from nasface.step import Phase
 
 log = logging.getLogger(__name__)

@@ -23,8 +23,8 @@ from nasface.errors import DivergedError
 from nasface.net import GraphNet, slim_net
 from nasface.recipe import Prune, Recipe
 from nasface.rundir import RunDir
-from nasface.stages.candidates import Candidate, Wanted, candidates
-from nasface.stages.evaluation import Evaluation, Faces, evaluate_net, load_faces
+from nasface.stages.faces import Faces, load_faces
+from nasface.stages.measure import Evaluation, evaluate_net
 from nasface.stages.networks import (
     arch_graph,
     build_net,
@@ -35,9 +35,10 @@ from nasface.stages.networks import (
     save_net,
     write_arch,
 )
-from nasface.stages.study import Row, Study
-from nasface.stages.training import finetune, finish
-from nasface.stages.work import Machine, Work, working_in
+from nasface.stages.sweep.book import Row, Study
+from nasface.stages.sweep.candidates import Candidate, Wanted, candidates
+from nasface.stages.train import finetune, finish
+from nasface.stages.workspace import Machine, Work, working_in
 from nasface.step import Batch
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from nasface.cost import Costs, count_space
 from nasface.errors import GraphError, RecipeError
 from nasface.graph import Graph
 from nasface.prune import above, networks
-from nasface.stages.candidates import Wanted, candidates
+from nasface.stages.sweep.candidates import Wanted, candidates
 from tests.tiny import importance, supernet
 
 

@@ -16,12 +16,17 @@ from nasface.errors import RunError
 from nasface.rundir import RunDir
 from nasface.stages.networks import read_arch
 from nasface.stages.sources import required
-from nasface.stages.work import claim
+from nasface.stages.workspace import claim
 
 Cost = Literal["macs", "params", "latency_ms"]
 
+
 _UNITS: Mapping[Cost, str] = {"macs": "MACs", "params": "params", "latency_ms": "ms"}
+
+
 _COLUMNS = ("network", "state", "pruner", "seed", "params", "macs", "latency_ms", "on_front", "arch")
+
+
 _FIGURES = r"(params|macs)(_no_head)?|latency_ms|threshold|(held_out_)?nme_.+"  # must be numbers, where they are
 
 

@@ -21,12 +21,13 @@ from nasface import rundir
 from nasface.errors import RunError
 from nasface.pareto import STAGES, front
 from nasface.rundir import RunDir
-from nasface.stages.candidates import Candidate
 
 if TYPE_CHECKING:
     import optuna
+from nasface.stages.sweep.candidates import Candidate
 
 log = logging.getLogger(__name__)
+
 
 Row = dict[str, Any]
 

@@ -26,8 +26,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+
 Missing = Literal["error", "fail"]
+
+
 _FORMS = (("x{}", "y{}"), ("lm{}_x", "lm{}_y"))
+
+
 _EXPECTED = "a column image and x0, y0, x1, y1, ... (or lm0_x, lm0_y, ...)"
 
 

@@ -15,8 +15,8 @@ from nasface import rundir
 from nasface.arch import Architecture
 from nasface.errors import GraphError, RunError
 from nasface.rundir import RunDir
-from nasface.stages import read_source, run_networks
-from nasface.stages.selection import copy_network, read_table, select, sweep_folder
+from nasface.stages.select import copy_network, read_table, select, sweep_folder
+from nasface.stages.sources import read_source, run_networks
 from searchspaces.hrsupernet import hrsupernet
 
 NAN = math.nan

@@ -1,0 +1,58 @@
+"""count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nasface.cli.group import main
+from nasface.cli.options import (
+    FILE,
+    json_option,
+    show_costs,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+@main.command(short_help="Parameters and MACs, by stage.")
+@click.option("--space", help="Search space to count.")
+@click.option("--arch", type=FILE, help="Count the network of an arch.json.")
+@click.option("--edges", type=FILE, help="Count the sub-network of --space with these edges (JSON).")
+@click.option(
+    "--landmarks", type=click.IntRange(1, 10_000), default=68, show_default=True, help="Heatmaps of the head."
+)
+@click.option("--input-size", type=click.IntRange(16, 4096), help="Pixels, square; default 256, or that of --arch.")
+@click.option("--set", "overrides", multiple=True, metavar="OPTION=VALUE", help="An option of the space.")
+@json_option
+def count(
+    space: str | None,
+    arch: Path | None,
+    edges: Path | None,
+    landmarks: int,
+    input_size: int | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Count parameters and multiply-adds (MACs) of a space or a sub-network, by stage and in total.
+
+    \b
+    Examples:
+      nasface count --space hrsupernet
+      nasface count --space hrnet --set encoder=mbconv --json
+      nasface count --arch runs/mini/arch.json
+    """
+    from nasface import recipe as recipes
+    from nasface.stages.count import count as run_count
+
+    if (space is None) == (arch is None):
+        raise click.UsageError("give either --space or --arch")
+    if arch is not None and (edges or overrides):
+        raise click.UsageError("--edges and --set go with --space; an arch.json has its own")
+    options: dict[str, Any] = {}
+    recipes.override(options, overrides)
+    report = run_count(space, options, landmarks, input_size, arch, edges)
+    show_costs(report, str(arch or edges or space), as_json)

@@ -1,0 +1,69 @@
+"""prune."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from nasface.cli.group import main
+from nasface.cli.options import (
+    FOLDER,
+    json_option,
+    show_costs,
+)
+
+# heavy imports stand inside the commands: `nasface --help` answers at once
+
+
+@main.command(short_help="Choose a sub-network of a searched run.")
+@click.argument("run", type=FOLDER)
+@click.option("--threshold", type=float, help="Keep edges whose importance is above this.")
+@click.option("--share", type=float, help="Keep at most this share of the prunable MACs.")
+@click.option("--top", type=int, help="Keep this many edges.")
+@click.option("--pruner", help="Pruner plug-in (see `nasface plugins`); by default the run's, if it takes the option.")
+@click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change a value of the run's recipe.")
+@click.option("--out", type=FOLDER, required=True, help="Folder for arch.json and the inherited weights.")
+@json_option
+def prune(
+    run: Path,
+    threshold: float | None,
+    share: float | None,
+    top: int | None,
+    pruner: str | None,
+    overrides: tuple[str, ...],
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Choose a sub-network of a searched RUN; train it with `nasface train --arch`.
+
+    \b
+    Examples:
+      nasface prune runs/mini --share 0.5 --out runs/half
+      nasface prune runs/mini --pruner random --share 0.5 --set prune.options.seed=1 --out runs/random
+      nasface prune runs/mini --threshold 0.0017 --out runs/paper
+    """
+    from nasface import recipe as recipes
+    from nasface.rundir import RunDir
+    from nasface.stages.count import cost_report
+    from nasface.stages.prune import prune as run_prune
+    from nasface.stages.sources import required
+
+    given = [
+        (option, value, default)
+        for option, value, default in (
+            ("threshold", threshold, "threshold"),
+            ("share", share, "share"),
+            ("edges", top, "top"),
+        )
+        if value is not None
+    ]
+    if len(given) > 1:
+        raise click.UsageError("--threshold, --share and --top exclude one another; give one")
+    source = RunDir(run)
+    content = recipes.read(str(required(source.recipe, "a run folder")))
+    recipes.choose_pruner(content, pruner, *given[:1])
+    recipes.override(content, overrides)
+    resolved = recipes.resolve(content, f"the recipe of {run}")
+    costs, graph = run_prune(source, resolved, RunDir(out))
+    show_costs(cost_report(costs, graph), f"{out / 'arch.json'}", as_json)

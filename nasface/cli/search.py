@@ -1,0 +1,45 @@
+"""search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nasface.cli.group import main
+from nasface.cli.options import (
+    Place,
+    Wanted,
+    json_option,
+    machine_options,
+    out_option,
+    recipe_options,
+    show_run,
+    tensorboard_option,
+)
+
+# heavy imports stand inside the commands: `nasface --help` answers at once
+
+
+@main.command(short_help="Search, prune, fine-tune and evaluate.")
+@recipe_options
+@out_option
+@tensorboard_option
+@machine_options
+@json_option
+def search(wanted: Wanted, place: Place, out: Path | None, tensorboard: bool, as_json: bool) -> None:
+    """Search a supernet, prune it, fine-tune and evaluate the slim network.
+
+    Given again with the same --out, it goes on where it stopped.
+
+    \b
+    Examples:
+      nasface search --space hrsupernet --dataset 300w --data-root data/300w
+      nasface search --recipe 300w-mini --data-root data/300w --set prune.options.share=0.3 --out runs/mini
+    """
+    from nasface.rundir import RunDir
+    from nasface.stages.search import search as run_search
+
+    resolved = wanted.resolve()
+    run = RunDir(out or Path("runs") / f"{resolved.space.name}-{resolved.data.name}-seed{resolved.seed}")
+    with place.machine(as_json, tensorboard) as machine:
+        run_search(resolved, run, machine)
+    show_run(run, as_json)

@@ -1,0 +1,1 @@
+"""Refine a slim network by distillation."""

@@ -1,0 +1,1 @@
+"""Evaluate networks, or landmarks that any program has written."""

@@ -1,0 +1,1 @@
+"""Several runs over seeds to one table."""

@@ -1,0 +1,113 @@
+"""An experiment as a recipe with a plan: which runs, sweeps and distillations over which seeds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import Ge, Interval, Len
+from pydantic import Field, ValidationError
+
+from nasface import plugins
+from nasface import recipe as recipes
+from nasface.errors import RecipeError
+from nasface.recipe import Part, Recipe
+
+log = logging.getLogger(__name__)
+
+
+Share = Annotated[float, Interval(gt=0, le=1)]
+
+
+class SweepPlan(Part):
+    """A sweep of every searched run, see `nasface sweep-thresholds`."""
+
+    shares: tuple[Share, ...] = ()
+    count: Annotated[int, Ge(0)] = 0
+    pruner: str = "threshold"
+    options: dict[str, Any] = Field(default_factory=dict)
+    draws: Annotated[int, Ge(1)] = 1
+    epochs: Annotated[int, Ge(0)] = 0
+
+
+class Plan(Part):
+    """What an experiment consists of.
+
+    runs: name -> what its recipe changes; each is searched once a seed.
+    sweeps: of every run, by name.
+    compare: groups of runs that are set side by side at equal MACs; all together where none is given.
+    teacher: a run trained once a seed, which teaches; without it the searched supernets do.
+    distill: name -> what a variant changes in the section `distill`; each is made of every run's slim network.
+    """
+
+    seeds: tuple[Annotated[int, Ge(0)], ...] = (0,)
+    runs: Annotated[dict[str, dict[str, Any]], Len(1)]
+    sweeps: dict[str, SweepPlan] = Field(default_factory=dict)
+    compare: tuple[tuple[str, ...], ...] = ()
+    teacher: dict[str, Any] | None = None
+    distill: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A plan over a base recipe.
+
+    Attributes:
+        name: of the recipe.
+        base: its content without the plan.
+        overrides: 'a.b=value', over everything.
+    """
+
+    name: str
+    plan: Plan
+    base: Mapping[str, Any]
+    overrides: Sequence[str] = ()
+
+    def recipe(self, changes: Mapping[str, Any], seed: int, distill: Mapping[str, Any] | None = None) -> Recipe:
+        """The recipe of one run, or of a variant of its distillation."""
+        content = recipes.merge(recipes.merge(dict(self.base), {**changes, "seed": seed}), {"distill": distill or {}})
+        recipes.override(content, self.overrides)
+        return recipes.resolve(content, f"experiment '{self.name}'")
+
+
+def read_experiment(
+    name: str, data_root: Path | None, overrides: Sequence[str] = (), seeds: Sequence[int] = ()
+) -> Experiment:
+    """Read a shipped experiment or a YAML file; RecipeError when it is none or something in it is wrong."""
+    content = recipes.read(name)
+    plan = content.pop("experiment", None)
+    if plan is None:
+        raise RecipeError(f"recipe '{name}' has no section 'experiment'; run it with `nasface search --recipe {name}`")
+    try:
+        checked = Plan.model_validate(plan)
+    except ValidationError as err:
+        raise RecipeError(plugins.explain(err, f"experiment '{name}'")) from err
+    if strange := [run for group in checked.compare for run in group if run not in checked.runs]:
+        raise RecipeError(f"experiment '{name}' compares '{strange[0]}', which is none of its runs")
+    if data_root is not None:
+        content = recipes.merge(content, {"data": {"root": str(data_root.resolve())}})
+    if seeds:
+        checked = checked.model_copy(update={"seeds": tuple(seeds)})
+    experiment = Experiment(name, checked, content, overrides)
+    _check(experiment)
+    return experiment
+
+
+def _check(experiment: Experiment) -> None:
+    """A mistake in the last run should not show after hours."""
+    plan = experiment.plan
+    for changes in plan.runs.values():
+        for how in (None, *plan.distill.values()):
+            experiment.recipe(changes, 0, how)
+    if plan.teacher is not None:
+        experiment.recipe(plan.teacher, 0)
+    for title, planned in plan.sweeps.items():
+        if not planned.shares and not planned.count:
+            raise RecipeError(
+                f"sweep '{title}' of experiment '{experiment.name}' asks for no network; give shares or count"
+            )
+        if planned.pruner != "threshold":
+            plugins.pruner(planned.pruner, {**planned.options, "share": 0.5})

@@ -1,0 +1,127 @@
+"""The images and videos to look at, and where their face boxes come from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain, count
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from nasface import detect
+from nasface.data.images import IMAGE_SUFFIXES
+from nasface.detect import Boxes, Pixels
+from nasface.errors import DataError
+
+log = logging.getLogger(__name__)
+
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image or video: its file, and what it is called below the output folder, without extension."""
+
+    path: Path
+    name: str
+
+    @property
+    def is_video(self) -> bool:
+        """By the extension."""
+        return self.path.suffix.lower() in VIDEO_SUFFIXES
+
+
+Find = Callable[[Picture, Pixels], Boxes]
+"""Boxes of the faces of a picture."""
+
+
+def find_pictures(inputs: Sequence[Path], but: Path | None = None) -> list[Picture]:
+    """Image files and videos as named, and those of folders, recursively and in order; each once.
+
+    Args:
+        inputs: files and folders. A file is taken for an image unless its extension is a video's.
+        but: a folder to pass over: what an earlier run has drawn.
+
+    Raises:
+        DataError: when one does not exist.
+    """
+    found: dict[Path, Picture] = {}
+    names: set[str] = set()
+    for given in inputs:
+        if not given.exists():
+            raise DataError(f"{given} does not exist; name image files, videos or folders")
+        folder = given if given.is_dir() else given.parent
+        inside = (
+            [p for p in sorted(given.rglob("*")) if _is_picture(p.relative_to(given))] if given.is_dir() else [given]
+        )
+        if not inside:
+            log.warning("%s holds no image or video", given)
+        for path in inside:
+            real = path.resolve()
+            if real not in found and (but is None or but.resolve() not in real.parents):
+                stem = path.relative_to(folder).with_suffix("").as_posix()
+                name = next(n for n in chain([stem], (f"{stem}-{i}" for i in count(2))) if n not in names)
+                names.add(name)
+                found[real] = Picture(path, name)
+    return list(found.values())
+
+
+def by_detector(name: str) -> Find:
+    """Boxes by `detect.find_detector`."""
+    detector = detect.find_detector(name)
+    return lambda picture, image_HW3: detector(image_HW3)
+
+
+def by_file(file: Path, inputs: Sequence[Path], pictures: list[Picture]) -> tuple[list[Picture], Find]:
+    """Boxes by a csv (`detect.read_boxes`), and the images: those that it names where there are no inputs.
+
+    An image in it is a path as it stands, or relative to the csv, to a folder given, or to that of an image given.
+
+    Raises:
+        DataError: the csv is damaged or has no box for any image, or there is a video.
+    """
+    if videos := [picture.path for picture in pictures if picture.is_video]:
+        raise DataError(f"{videos[0]} is a video, whose faces are detected and tracked; leave --boxes out")
+    folders = [Path(), file.parent, *dict.fromkeys(path if path.is_dir() else path.parent for path in inputs)]
+    paths: list[Path] = []
+    boxes: dict[Path, list[Boxes]] = {}
+    for name, boxes_K4 in detect.read_boxes(file).items():
+        path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+        if path is None:
+            log.warning("%s: there is no image %s", file, name)
+        else:
+            paths.append(path)
+            boxes.setdefault(path.resolve(), []).append(boxes_K4)
+    pictures = pictures if inputs else find_pictures(paths)
+    if not any(picture.path.resolve() in boxes for picture in pictures):
+        raise DataError(
+            f"{file} has no box for any of the images; its column image holds paths, or names in a folder given"
+        )
+    return pictures, lambda picture, _: np.concatenate([np.empty((0, 4)), *boxes.get(picture.path.resolve(), [])])
+
+
+def _is_picture(path: Path) -> bool:
+    hidden = any(part.startswith(".") for part in path.parts)
+    return not hidden and path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+
+
+def _length(video: Path) -> int:
+    """Frames of a video; 0 with a warning where it cannot be read."""
+    try:
+        return detect.probe(video)[0]
+    except DataError as err:
+        log.warning("%s", err)
+        return 0
+
+
+def _read(picture: Picture) -> Pixels | DataError:
+    """An image file as RGB, upright as its EXIF orientation says, or what is wrong with it."""
+    try:
+        with Image.open(picture.path) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except Exception as err:  # decoders raise a dozen types on damaged files
+        return DataError(f"{picture.path}: cannot be decoded as an image ({err}); it is left out")

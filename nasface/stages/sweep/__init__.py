@@ -1,0 +1,1 @@
+"""Many sub-networks of one supernet, each measured and, if asked, trained."""
