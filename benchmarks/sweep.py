@@ -77,7 +77,7 @@ def untrained_run(folder: Path, recipe: Recipe, num_landmarks: int) -> RunDir:
     values = dict(zip(net.graph.prunable, random, strict=True))
     options = recipe.space.options
     factors = Factors(recipe.space.name, options, num_landmarks, net.graph.digest, values, values, {})
-    save_net(run.supernet, net)
+    save_net(run.supernet, net, recipe)
     rundir.write_text(run.factors, factors.to_json())
     rundir.write_text(run.recipe, recipe.to_yaml())
     return run

@@ -1,3 +1,31 @@
 """nasface finds, slims, distils and ships efficient landmark networks."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nasface.model import Model
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+
+def load(source: str | Path, *, network: str | None = None, device: str = "cpu") -> Model:
+    """Load a network with everything that it takes to use it.
+
+    Args:
+        source: a run folder, a file of weights written by nasface (safetensors), an arch.json, or the name of a network
+            that comes with nasface.
+        network: which one of a run folder; by default 'slim' where there is one.
+        device: for example 'cpu' or 'cuda'; 'auto' takes an accelerator where there is one.
+
+    Raises:
+        RunError: when there is no such network, or its files are damaged or do not fit one another.
+        GraphError: when its search space has changed since.
+    """
+    from nasface.model import files  # torch takes seconds to import: only who loads a network waits for it
+
+    return files.one(source, network).load(device=files.pick_device(device))

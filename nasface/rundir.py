@@ -183,7 +183,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         pd.DataFrame(list(rows), dtype=object).to_csv(temporary, index=False)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, str] | None = None) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None) -> None:
     """Write safetensors atomically, from any device."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -198,7 +198,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, 
             raise OSError(errno.ENOSPC if full else errno.EIO, str(err)) from err
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors on the CPU and the metadata of a safetensors file.
 
     Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,21 +11,19 @@ import click
 from nasface.cli.group import main
 from nasface.cli.options import (
     FILE,
-    FOLDER,
     Place,
     Wanted,
     json_option,
     machine_options,
-    of_source,
     recipe_options,
 )
 
 if TYPE_CHECKING:
-    from nasface.stages.evaluate.compare import Comparison, Subject, Worst
+    from nasface.stages.evaluate.compare import Comparison, Worst
 
 
 @main.command(short_help="NME, failure rate and AUC by test subset; tables; other programs' landmarks.")
-@click.argument("runs", metavar="[RUN]...", type=FOLDER, nargs=-1)
+@click.argument("models", metavar="[MODEL]...", nargs=-1)
 @click.option("--arch", type=FILE, help="arch.json of the network, instead of a run.")
 @click.option("--weights", type=FILE, help="Its weights (safetensors).")
 @click.option("--predictions", type=FILE, multiple=True, help="csv of landmarks by any program, instead of a run.")
@@ -66,7 +63,7 @@ if TYPE_CHECKING:
 def evaluate(
     wanted: Wanted,
     place: Place,
-    runs: tuple[Path, ...],
+    models: tuple[str, ...],
     arch: Path | None,
     weights: Path | None,
     predictions: tuple[Path, ...],
@@ -83,7 +80,7 @@ def evaluate(
     worst_count: int,
     as_json: bool,
 ) -> None:
-    """Evaluate the networks of RUN folders, one given by --arch and --weights, or --predictions of any program.
+    """Evaluate networks on a test set: of a run folder or a file of weights (MODEL), of --arch, or any --predictions.
 
     Runs that differ in their seed alone are averaged. A subset that is not all on disk is shown with its count.
 
@@ -96,20 +93,27 @@ def evaluate(
       nasface evaluate --arch arch.json --weights slim.safetensors --dataset 300w --data-root data/300w
       nasface evaluate --predictions other.csv --dataset 300w --data-root data/300w
     """
-    from nasface.stages.evaluate.compare import compare, judge
+    from nasface.stages.evaluate.compare import compare, judge, subject
 
-    if sum(map(bool, (runs, arch, predictions))) != 1:
-        raise click.UsageError("give either RUN folders, --arch or --predictions")
-    if len({run.resolve() for run in runs}) < len(runs):
-        raise click.UsageError("a RUN folder is given twice")
+    if sum(map(bool, (models, arch, predictions))) != 1:
+        raise click.UsageError("give either MODELs (run folders or files of weights), --arch or --predictions")
+    if len({Path(model).resolve() for model in models}) < len(models):
+        raise click.UsageError("a MODEL is given twice")
     if weights and not arch:
-        raise click.UsageError("--weights goes with --arch; a RUN folder has its own")
+        raise click.UsageError("--weights goes with --arch; a MODEL has its own")
+    if wanted.space:
+        raise click.UsageError("--space is not needed: a network names its own search space")
     if (one_based or missing) and not predictions:
         raise click.UsageError("--one-based and --missing go with --predictions")
     if masked and predictions:
         raise click.UsageError("--masked covers the faces that a network sees; --predictions are made already")
     form = "json" if as_json else form
-    subjects = [] if predictions else [_of_arch(arch, weights, wanted)] if arch else [_of_run(r, wanted) for r in runs]
+    places = [str(arch)] if arch else models
+    subjects = [
+        subject(name, weights, wanted.recipe, wanted.dataset, wanted.data_root, wanted.overrides) for name in places
+    ]
+    if arch:
+        click.echo(f"weights: {subjects[0].networks[0].weights}", err=True)
     if published and form != "json":  # before the work, not after it
         from nasface.report.published import published as published_figures
         from nasface.report.tables import require_published
@@ -128,27 +132,6 @@ def evaluate(
     if worst is not None:
         _draw(found.worst(worst_count), worst)
     _show(found, form, normaliser, metrics, published)
-
-
-def _of_run(run: Path, wanted: Wanted) -> Subject:
-    """The networks of a run folder with its recipe, or the one that is wanted."""
-    from nasface.stages.evaluate.compare import Subject
-    from nasface.stages.sources import required, run_networks
-
-    recipe = str(required(run / "recipe.yaml", "a run folder"))
-    resolved = replace(wanted, recipe=wanted.recipe or recipe).resolve()
-    return Subject(str(run), resolved, run_networks(run))
-
-
-def _of_arch(arch: Path, weights: Path | None, wanted: Wanted) -> Subject:
-    """The network of an arch.json with its recipe, or the one that is wanted."""
-    from nasface.stages.evaluate.compare import Subject
-    from nasface.stages.sources import read_source
-
-    source = read_source(arch)
-    weights = weights or source.trained_weights() or source.weights()
-    click.echo(f"weights: {weights}", err=True)
-    return Subject(str(arch), of_source(wanted, source).resolve(), {"slim": (source.arch, weights)})
 
 
 def _draw(worst: Worst, path: Path) -> None:

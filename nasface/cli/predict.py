@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nasface.cli.group import main
-from nasface.cli.options import FILE, FOLDER, Place, Wanted, json_option, machine_options, of_source
+from nasface.cli.options import FILE, FOLDER, Place, json_option, machine_options
 
 if TYPE_CHECKING:
-    from nasface.arch import Architecture
-    from nasface.recipe import Recipe
+    from nasface.model.files import Saved
 
 
 @main.command(short_help="Landmarks on images, folders and videos.")
 @click.argument("inputs", metavar="[IMAGE|FOLDER|VIDEO]...", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--run", type=FOLDER, help="Run folder of the network.")
+@click.option(
+    "--model", "--run", "model", help="Run folder, file of weights, or the name of a network that comes with nasface."
+)
 @click.option("--network", help="Which network of the run: slim (default where there is one) or supernet.")
 @click.option("--arch", type=FILE, help="arch.json of the network, instead of a run.")
 @click.option("--weights", type=FILE, help="Weights of --arch; by default those beside it.")
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 def predict(
     place: Place,
     inputs: tuple[Path, ...],
-    run: Path | None,
+    model: str | None,
     network: str | None,
     arch: Path | None,
     weights: Path | None,
@@ -71,42 +71,33 @@ def predict(
 
     \b
     Examples:
-      nasface predict --run runs/mini photos --overlay
-      nasface predict --run runs/mini --network supernet talk.mp4 --every 30 --overlay --out talk
+      nasface predict --model runs/mini photos --overlay
+      nasface predict --model runs/mini --network supernet talk.mp4 --every 30 --overlay --out talk
       nasface predict --arch arch.json --weights slim.safetensors face.jpg --json
-      nasface predict --run runs/mini photos --boxes boxes.csv
-      nasface predict --run runs/mini photos --detector mydetector:find_faces --refine 2
+      nasface predict --model runs/mini photos --boxes boxes.csv
+      nasface predict --model runs/mini photos --detector mydetector:find_faces --refine 2
     """
     from contextlib import nullcontext
 
-    from nasface import engine
-    from nasface.stages.predict import pictures as sources
-    from nasface.stages.predict import run as prediction
+    from nasface.model.files import pick_device
+    from nasface.stages.predict.pictures import gather
+    from nasface.stages.predict.run import FaceSearch, Viewer, predict_files
     from nasface.stages.workspace import use_threads
 
     if not (inputs or boxes):
         raise click.UsageError("name images, folders or videos, or the images by --boxes")
-    resolved, found, path = _network(Wanted(recipe, None, None, None, overrides), run, network, arch, weights)
-    settings = prediction.Settings(
-        refine=(0 if boxes else 1) if refine is None else refine,
-        batch=batch,
-        min_score=None if boxes else min_score,
-        every=every,
-    )
-    pictures = sources.find_pictures(inputs, out / "overlays")
-    if boxes:
-        pictures, find = sources.by_file(boxes, inputs, pictures)
-    else:
-        find = sources.by_detector(detector)
+    saved = _network(model, network, arch, weights, recipe)
+    resolved = saved.recipe(recipe, overrides=overrides)
+    how = FaceSearch.of(boxes=boxes is not None, refine=refine, batch=batch, min_score=min_score, every=every)
+    pictures, find = gather(inputs, boxes, detector, out / "overlays")
     if overlay:
         from nasface.report.overlay import overlays
 
         drawing = overlays(out / "overlays")
     use_threads(resolved)
-    net = prediction.load_network(resolved, found, path, engine.pick_device(place.device))
+    loaded = saved.load(resolved, pick_device(place.device))
     with place.machine(as_json) as machine, drawing if overlay else nullcontext() as show:
-        viewer = prediction.Viewer(net, resolved, find, settings, machine)
-        report = prediction.predict_files(viewer, pictures, out, show)
+        report = predict_files(Viewer(loaded, find, how, machine), pictures, out, show)
     if as_json:
         click.echo(json.dumps(report, indent=1))
     else:
@@ -114,30 +105,21 @@ def predict(
 
 
 def _network(
-    wanted: Wanted, run: Path | None, network: str | None, arch: Path | None, weights: Path | None
-) -> tuple[Recipe, Architecture | None, Path]:
-    """Recipe, architecture (None for the full graph) and weights of the network asked for."""
-    from nasface.errors import RunError, did_you_mean
-    from nasface.stages.sources import read_source, required, run_networks
+    model: str | None, network: str | None, arch: Path | None, weights: Path | None, recipe: str | None
+) -> Saved:
+    """The network asked for."""
+    from nasface.model.files import one
 
-    if (run is None) == (arch is None):
-        raise click.UsageError("give the network either by --run or by --arch")
-    if (weights and run) or (network and arch):
-        raise click.UsageError("--weights goes with --arch, --network with --run")
+    if (model is None) == (arch is None):
+        raise click.UsageError("give the network either by --model or by --arch")
+    if (weights and model) or (network and arch):
+        raise click.UsageError("--weights goes with --arch, and --network with --model")
+    saved = one(model or str(arch), network, weights)
     if arch is not None:
-        source = read_source(arch)
-        if not (wanted.recipe or source.recipe):
+        if not (recipe or saved.recipe_file):
             click.echo("nasface: no recipe beside the arch.json; crop and decoder are those of recipe 300w", err=True)
-        weights = weights or source.trained_weights() or source.weights()
-        click.echo(f"weights: {weights}", err=True)
-        return of_source(wanted, source).resolve(), source.arch, weights
-    assert run is not None
-    beside = str(required(run / "recipe.yaml", "a run folder"))
-    networks = run_networks(run)
-    name = network or ("slim" if "slim" in networks else next(iter(networks)))
-    if name not in networks:
-        raise RunError(f"{run} has no network '{name}'; {did_you_mean(name, networks)}")
-    return replace(wanted, recipe=wanted.recipe or beside).resolve(), *networks[name]
+        click.echo(f"weights: {saved.weights}", err=True)
+    return saved
 
 
 def _show(summary: dict[str, Any], out: Path, overlay: bool) -> None:

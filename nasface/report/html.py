@@ -20,13 +20,12 @@ from nasface import __version__, engine, rundir
 from nasface.data.augment import on_device
 from nasface.errors import DataError, NasfaceError
 from nasface.graph import Graph
+from nasface.model.files import at
 from nasface.report import drawing, figures, overview
 from nasface.report.content import Content, read
 from nasface.report.tradeoff import measured, tradeoff
 from nasface.stages import measure
 from nasface.stages.faces import load_prepared
-from nasface.stages.networks import arch_graph, build_net, load_net
-from nasface.stages.sources import run_networks
 from nasface.stages.workspace import Machine
 
 HERE = Path(__file__).parent
@@ -203,8 +202,8 @@ def _faces(content: Content, machine: Machine, data_root: Path | None) -> Figure
     assert errors is not None
     if recipe is None:
         raise DataError("no recipe that can be read says which data set the faces are of")
-    networks = run_networks(content.run.path)
-    if name not in networks:
+    network = next((saved for saved in at(content.run.path) if saved.name == name), None)
+    if network is None:
         raise DataError(f"the weights of '{name}' are not here")
     if data_root is not None:
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": data_root})})
@@ -218,9 +217,7 @@ def _faces(content: Content, machine: Machine, data_root: Path | None) -> Figure
     index = [test.names.index(face) for face in own["face"]]
     device = engine.pick_device(machine.device)
     chosen = on_device(test, device, index)
-    arch, weights = networks[name]
-    full = build_net(recipe, test.scheme.num_landmarks, device)
-    net = load_net(full, full.graph if arch is None else arch_graph(arch, full), weights)
+    net = network.load(recipe, device).module
     window = slice(test.pad, test.pad + test.input_size)
     return figures.faces(
         test.images_NHWC[index][:, window, window],

@@ -63,7 +63,7 @@ def search(recipe: Recipe, run: RunDir, machine: Machine) -> list[Evaluation]:
         )
         if run.factors.exists():  # a resumed run measures again; on a GPU not to the last bit
             factors = read_factors(run.factors)
-        save_net(run.supernet, net)
+        save_net(run.supernet, net, recipe)
         rundir.write_text(run.factors, factors.to_json())
         try:
             graph = choose(recipe, factors, costs)
@@ -76,7 +76,7 @@ def search(recipe: Recipe, run: RunDir, machine: Machine) -> list[Evaluation]:
         engine.recalibrate(slim, faces.train, work.settings())
         log.info("slim network of %d of %d edges: %s", len(graph.edges), len(net.graph.edges), inherited)
         finetune(slim, work, faces)
-        save_net(run.slim, slim)
+        save_net(run.slim, slim, recipe)
         found = [
             evaluate_net("supernet", net, recipe, faces, costs),
             evaluate_net("slim", slim, recipe, faces, costs),

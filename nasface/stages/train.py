@@ -92,7 +92,7 @@ def train(
         if backbone is not None:
             log.info("backbone %s: %s", backbone, load_backbone(net, backbone))
         finetune(net, work, faces)
-        save_net(run.supernet if arch is None else run.slim, net)
+        save_net(run.supernet if arch is None else run.slim, net, recipe)
         if arch is not None:
             rundir.write_text(run.arch, arch.to_json())
         found = [evaluate_net("supernet" if arch is None else "slim", net, recipe, faces, costs)]

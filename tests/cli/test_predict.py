@@ -39,8 +39,8 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     graph = top(net.graph, importance(net.graph), None, edges=12)
     arch = Architecture("hrsupernet", OPTIONS, 68, 32, net.graph.digest, graph.edges, {"run": "gone"})
     rundir.write_text(run.arch, arch.to_json())
-    save_net(run.supernet, net)
-    save_net(run.slim, slim_net(net, graph)[0])
+    save_net(run.supernet, net, recipe)
+    save_net(run.slim, slim_net(net, graph)[0], recipe)
     faces = Synthetic(None, train=1, test=3, size=96)
     (tmp_path / "photos").mkdir()
     for i, face in enumerate(faces.index().faces[1:]):
@@ -122,13 +122,13 @@ def test_boxes_and_detectors_of_ones_own(work: Path):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["photos"], "either by --run or by --arch"),
-        (["--run", "run", "--arch", "run/arch.json", "photos"], "either by --run or by --arch"),
+        (["photos"], "--model or"),
+        (["--run", "run", "--arch", "run/arch.json", "photos"], "--model or"),
         (["--run", "run"], "name images, folders or videos"),
         (["--run", "run", "--weights", "x", "photos"], "--weights goes with --arch"),
-        (["--arch", "run/arch.json", "--network", "slim", "photos"], "--network with --run"),
+        (["--arch", "run/arch.json", "--network", "slim", "photos"], "--network with --model"),
         (["--run", "run", "--network", "thin", "photos"], "no network 'thin'; known: slim, supernet"),
-        (["--run", "photos", "photos"], "recipe.yaml does not exist; expected a run folder"),
+        (["--run", "photos", "photos"], "neither supernet.safetensors nor slim.safetensors"),
         (["--run", "run", "nowhere"], "nowhere does not exist"),
         (["--run", "run", "run/job.jpg"], "run/job.jpg does not exist"),
         (["--run", "run", "run/recipe.yaml"], "none of the images and videos"),

@@ -22,7 +22,7 @@ from nasface.cli import main
 from nasface.errors import RunError
 from nasface.net import GraphNet
 from nasface.space import TakesBackbone
-from nasface.stages.networks import load_backbone, save_net
+from nasface.stages.networks import load_backbone
 from searchspaces.hrnet import hrnet
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
@@ -146,7 +146,7 @@ def test_what_no_option_mends_is_said_so(tmp_path: Path) -> None:
 
 def test_files_without_a_backbone_are_refused(tmp_path: Path) -> None:
     own = tmp_path / "supernet.safetensors"
-    save_net(own, toy())
+    rundir.write_tensors(own, toy().state_dict())
     for path in (own, saved(tmp_path / "classifier", OF_OTHERS)):
         sentence = refusal(toy(), path)
         assert "knows from public backbones" in sentence

@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nasface.errors import GraphError, NasfaceError, RunError
+from nasface.model.files import at
 from nasface.rundir import RunDir
 from nasface.stages.distill import run as distilling
 from nasface.stages.distill.teacher import load_teacher
 from nasface.stages.evaluate.compare import evaluate
 from nasface.stages.networks import read_arch
-from nasface.stages.sources import run_networks
 from nasface.stages.train import train
 from tests.searched import MACHINE, caching_in, recipe, searched_run
 
@@ -112,7 +112,7 @@ def test_the_supernet_teaches_where_none_is_named(run, distilled):
 
 
 def test_the_result_is_a_run_that_evaluate_reads(distilled):
-    (found,) = evaluate(recipe(), MACHINE, run_networks(distilled.path))
+    (found,) = evaluate(recipe(), MACHINE, at(distilled.path))
     before = json.loads(distilled.metrics.read_text())["networks"]["slim"]
     assert found.held_out_nme == pytest.approx(before["held_out_nme"], rel=1e-6)
 

@@ -9,20 +9,20 @@ import pytest
 import torch
 from PIL import Image
 
-from nasface import detect, metrics, rundir
+from nasface import detect, metrics
 from nasface import recipe as recipes
+from nasface.arch import Architecture
 from nasface.data.synthetic import Synthetic
 from nasface.detect import FoundFaces
-from nasface.errors import DataError, GraphError, RunError
+from nasface.errors import DataError
+from nasface.model import Model, View
+from nasface.net import GraphNet
 from nasface.recipe import Recipe
 from nasface.stages import faces as loading
 from nasface.stages import measure as measuring
-from nasface.stages.networks import save_net
 from nasface.stages.predict import pictures as sources
-from nasface.stages.predict import run as prediction
-from nasface.stages.predict.faces import predict_faces
 from nasface.stages.predict.pictures import Picture
-from nasface.stages.predict.run import Seen, Settings, Viewer, predict_files
+from nasface.stages.predict.run import FaceSearch, Seen, Viewer, predict_files
 from nasface.stages.workspace import Machine
 from tests.tiny import scrambled, supernet
 
@@ -35,6 +35,13 @@ def recipe(input_size: int = 32, faces: int = 4, size: int = 96, **task: Any) ->
     data = {"name": "synthetic", "input_size": input_size, "options": {"train": 1, "test": faces, "size": size}}
     content = {"space": {"name": "hrsupernet", "options": options}, "data": data, "task": {"decoder": "dark", **task}}
     return recipes.resolve(content, "a test's recipe")
+
+
+def model(how: Recipe | None = None, net: GraphNet = NET) -> Model:
+    how = how or recipe()
+    full = net.space.graph
+    arch = Architecture(how.space.name, how.space.options, 68, how.data.input_size, full.digest, full.edges)
+    return Model(net, arch, View.of(how))
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -65,7 +72,7 @@ def test_landmark_boxes_give_the_landmarks_and_the_nme_of_evaluate(input_size: i
     test = [face for face in dataset.index().faces if face.split == "test"]
     true_NL2 = np.stack([face.landmarks_L2 for face in test])
     boxes_N4 = detect.landmark_boxes(true_NL2)
-    found = predict_faces(NET, [dataset.read(face) for face in test], list(boxes_N4[:, None]), how)
+    found = model(how).find([dataset.read(face) for face in test], list(boxes_N4[:, None]))
     found_NL2 = np.concatenate([faces.landmarks_KL2 for faces in found])
     np.testing.assert_allclose(found_NL2, wanted_NL2, atol=1e-3)
     groups = {"inter_ocular": dataset.scheme.inter_ocular}
@@ -77,14 +84,14 @@ def test_landmark_boxes_give_the_landmarks_and_the_nme_of_evaluate(input_size: i
 def test_faces_of_many_images_are_batched_and_come_back_in_order():
     images = [noise(60, 80), noise(90, 70, 1), noise(50, 50, 2)]
     boxes = [np.array([[10, 10, 40, 45], [30, 5, 70, 50]]), np.empty((0, 4)), np.array([[-5, 3, 30, 40]])]
-    together = predict_faces(NET, images, boxes, recipe(), batch=2)
+    together = model().find(images, boxes, batch=2)
     assert [len(faces) for faces in together] == [2, 0, 1]
     assert [faces.numbers_K.tolist() for faces in together] == [[0, 1], [], [0]]
     for image, of_image, faces in zip(images, boxes, together, strict=True):
-        alone = [predict_faces(NET, [image], [box[None]], recipe())[0] for box in of_image]
+        alone = [model().find([image], [box[None]])[0] for box in of_image]
         for i, one in enumerate(alone):
             same(faces.take(np.array([i])), FoundFaces(*list(vars(one).values())[:3], np.array([i])))
-    assert predict_faces(NET, [], [], recipe()) == []
+    assert model().find([], []) == []
 
 
 def test_landmarks_move_with_the_face():
@@ -92,7 +99,7 @@ def test_landmarks_move_with_the_face():
     moved = np.zeros((90, 100, 3), np.uint8)
     moved[20:70, 30:90] = picture
     box, way = np.array([[10.0, 10, 40, 38]]), np.array([30.0, 20])
-    here, there = predict_faces(NET, [picture, moved], [box, box + np.tile(way, 2)], recipe())
+    here, there = model().find([picture, moved], [box, box + np.tile(way, 2)])
     np.testing.assert_allclose(there.landmarks_KL2, here.landmarks_KL2 + way, atol=2e-3)
     np.testing.assert_allclose(there.scores_K, here.scores_K, atol=1e-4)
 
@@ -103,16 +110,16 @@ def test_the_score_is_the_mean_peak_of_the_heatmaps():
     with torch.no_grad():
         net.head.heatmaps.weight.zero_()
         net.head.heatmaps.bias.copy_(torch.linspace(0, 1, 68))
-    (faces,) = predict_faces(net, [picture], [np.array([[2, 2, 29, 29]])], how)
+    (faces,) = model(how, net).find([picture], [np.array([[2, 2, 29, 29]])])
     assert faces.scores_K == pytest.approx([0.5])
 
 
 def test_refinement_looks_again_in_the_box_of_the_own_landmarks():
     picture, box = noise(70, 70), np.array([[15.0, 15, 50, 50]])
-    (first,) = predict_faces(NET, [picture], [box], recipe())
+    (first,) = model().find([picture], [box])
     own = detect.landmark_boxes(first.landmarks_KL2)
-    (second,) = predict_faces(NET, [picture], [own], recipe())
-    (refined,) = predict_faces(NET, [picture], [box], recipe(), refine=1)
+    (second,) = model().find([picture], [own])
+    (refined,) = model().find([picture], [box], refine=1)
     assert not np.allclose(first.landmarks_KL2, second.landmarks_KL2)
     same(refined, second)
     assert first.boxes_K4.tolist() == box.tolist()
@@ -120,19 +127,7 @@ def test_refinement_looks_again_in_the_box_of_the_own_landmarks():
 
 def test_a_box_outside_its_image_is_refused():
     with pytest.raises(DataError, match=r"\[50.0, 0.0, 60.0, 10.0\] does not fit image 1 of 40 x 30 pixels; give"):
-        predict_faces(NET, [noise(99, 99), noise(30, 40)], [np.empty((0, 4)), np.array([[50, 0, 60, 10]])], recipe())
-
-
-def test_a_network_is_loaded_with_or_without_its_architecture(tmp_path: Path):
-    save_net(tmp_path / "net.safetensors", NET)
-    net = prediction.load_network(recipe(), None, tmp_path / "net.safetensors", CPU)
-    assert net.num_landmarks == 68
-    assert not net.training
-    with pytest.raises(GraphError, match="needs a multiple of 16"):
-        prediction.load_network(recipe(24), None, tmp_path / "net.safetensors", CPU)
-    rundir.write_tensors(tmp_path / "bare.safetensors", NET.state_dict())
-    with pytest.raises(RunError, match="does not say how many landmarks"):
-        prediction.load_network(recipe(), None, tmp_path / "bare.safetensors", CPU)
+        model().find([noise(99, 99), noise(30, 40)], [np.empty((0, 4)), np.array([[50, 0, 60, 10]])])
 
 
 # --- files
@@ -145,7 +140,7 @@ def write(path: Path, image: np.ndarray, **how: Any) -> Path:
 
 
 def viewer(find: sources.Find, **settings: Any) -> Viewer:
-    return Viewer(NET, recipe(), find, Settings(**{"min_score": None, "refine": 0} | settings), Machine(workers=1))
+    return Viewer(model(), find, FaceSearch(**{"min_score": None, "refine": 0} | settings), Machine(workers=1))
 
 
 def middle(picture: Picture, image: np.ndarray) -> np.ndarray:

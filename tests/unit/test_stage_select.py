@@ -14,9 +14,10 @@ from nasface import recipe as recipes
 from nasface import rundir
 from nasface.arch import Architecture
 from nasface.errors import GraphError, RunError
+from nasface.model.files import at
 from nasface.rundir import RunDir
 from nasface.stages.select import copy_network, read_table, select, sweep_folder
-from nasface.stages.sources import read_source, run_networks
+from nasface.stages.sources import read_source
 from searchspaces.hrsupernet import hrsupernet
 
 NAN = math.nan
@@ -246,7 +247,8 @@ def test_a_copy_is_an_architecture_with_its_weights_and_recipe(run: Path, tmp_pa
     assert source.weights() == run / "supernet.safetensors"
     assert source.recipe == str(out.recipe)
     assert recipes.load(source.recipe) == recipes.load("demo")
-    assert run_networks(out.path) == {"slim": (source.arch, out.slim)}
+    (saved,) = at(out.path)
+    assert (saved.name, saved.arch, saved.weights) == ("slim", source.arch, out.slim)
 
 
 def test_a_network_with_a_recipe_of_its_own_takes_that_along(run: Path, tmp_path: Path):

@@ -17,13 +17,13 @@ from filelock import FileLock
 from nasface import engine
 from nasface import recipe as recipes
 from nasface.errors import RunError
+from nasface.model.files import at
 from nasface.pareto import front
 from nasface.prune import share as share_of
 from nasface.rundir import RunDir
 from nasface.stages.count import count
 from nasface.stages.evaluate.compare import evaluate
 from nasface.stages.networks import read_arch
-from nasface.stages.sources import run_networks
 from nasface.stages.sweep import run as sweeping
 from nasface.stages.sweep.book import Study
 from nasface.stages.sweep.candidates import Wanted
@@ -183,7 +183,7 @@ def test_fine_tuned_networks_are_runs_that_other_commands_read(run, tmp_path):
     found = json.loads(home.metrics.read_text())["networks"]["slim"]
     assert found["held_out_nme"] == pytest.approx(row.held_out_nme_finetuned)
     assert not (home.path / "checkpoints").exists()
-    (again,) = evaluate(recipe(), MACHINE, run_networks(home.path))
+    (again,) = evaluate(recipe(), MACHINE, at(home.path))
     assert again.held_out_nme == pytest.approx(row.held_out_nme_finetuned, rel=1e-6)
     assert recipes.load(str(home.recipe)).finetune == recipe().finetune  # as the run would train it, not the sweep
 

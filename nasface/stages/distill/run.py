@@ -85,8 +85,8 @@ def distill(
         ]
         best = min(range(len(found)), key=lambda i: found[i].held_out_nme)
         for i, peer in enumerate(students.peers, start=1):
-            save_net(run.student(i), peer)
-        save_net(run.slim, students.peers[best])
+            save_net(run.student(i), peer, recipe)
+        save_net(run.slim, students.peers[best], recipe)
         rundir.write_text(run.arch, arch.to_json())
         log.info("student %d is the better one on held-out faces", best + 1)
         if tutor is not None and isinstance(tutor.net, GraphNet) and tutor.input_size == recipe.data.input_size:

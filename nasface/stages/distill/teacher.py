@@ -11,13 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nasface import plugins, rundir
-from nasface import recipe as recipes
-from nasface.arch import Architecture
 from nasface.errors import GraphError, NasfaceError, RunError
-from nasface.net import GraphNet, place
+from nasface.model.files import Saved, at
 from nasface.recipe import Recipe
-from nasface.stages.networks import load_net
-from nasface.stages.sources import required, run_networks
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +43,13 @@ class Teacher:
 
 def teacher_digest(name: str) -> str:
     """Tells one teacher from another: a run by its weights, a network by its name. RunError when there is none."""
-    folder = Path(name)
-    if folder.is_dir():
-        return rundir.file_digest(_network_of(folder)[1])
+    if Path(name).exists():
+        return rundir.file_digest(_saved(name).weights)
     if ":" in name or name in plugins.names("teachers"):
         return name
     raise RunError(
-        f"there is no teacher '{name}'; give the folder of a trained run or a network as 'module:attr' with --teacher"
+        f"there is no teacher '{name}'; give a run folder, a file of weights or a network as 'module:attr' with "
+        "--teacher"
     )
 
 
@@ -61,9 +57,9 @@ def load_teacher(name: str, num_landmarks: int, recipe: Recipe, device: torch.de
     """A teacher for students of this recipe.
 
     Args:
-        name: a run folder (its supernet, else its slim network), or a network by plug-in name or 'module:attr': a
-            callable that takes the number of landmarks and gives a module from normalised images (B, 3, H, W) to
-            heatmaps (B, L, h, w), with an attribute `input_size` where it wants one.
+        name: a run folder (its supernet, else its slim network), a file of weights, or a plug-in by its name or as
+            'module:attr': a callable that takes the number of landmarks and returns a module from normalised images
+            (B, 3, H, W) to heatmaps (B, L, h, w), with an attribute `input_size` where it needs one.
         num_landmarks: of the students.
         recipe: of the students.
         device: where it runs.
@@ -73,7 +69,7 @@ def load_teacher(name: str, num_landmarks: int, recipe: Recipe, device: torch.de
         GraphError: when its landmarks are not the students'.
     """
     teacher_digest(name)
-    net, input_size = _from_run(Path(name), device) if Path(name).is_dir() else _named(name, num_landmarks, recipe.seed)
+    net, input_size = _loaded(name, device) if Path(name).exists() else _named(name, num_landmarks, recipe.seed)
     net.to(device).eval().requires_grad_(False)
     size = recipe.data.input_size
     if input_size is not None and input_size != size:
@@ -86,24 +82,15 @@ def load_teacher(name: str, num_landmarks: int, recipe: Recipe, device: torch.de
     return teacher
 
 
-def _network_of(folder: Path) -> tuple[Architecture | None, Path]:
-    """The network of a run that teaches."""
-    networks = run_networks(folder)
-    return networks.get("supernet") or networks["slim"]
+def _saved(place: str) -> Saved:
+    """The network that teaches: of a run its supernet, else its slim network."""
+    found = {saved.name: saved for saved in at(place)}
+    return found.get("supernet") or next(iter(found.values()))
 
 
-def _from_run(folder: Path, device: torch.device) -> tuple[nn.Module, int | None]:
-    arch, weights = _network_of(folder)
-    recipe = recipes.load(str(required(folder / "recipe.yaml", "a trained run")))
-    meta = rundir.read_tensors(weights)[1]
-    try:
-        landmarks = arch.num_landmarks if arch is not None else int(meta["num_landmarks"])
-    except (KeyError, ValueError) as err:
-        raise RunError(f"{weights} does not say how many landmarks it has; give weights written by nasface") from err
-    space = plugins.space(recipe.space.name, recipe.space.options)
-    supernet = place(GraphNet(space, landmarks), device)
-    graph = supernet.graph if arch is None else arch.subgraph(supernet.graph)
-    return load_net(supernet, graph, weights), recipe.data.input_size
+def _loaded(place: str, device: torch.device) -> tuple[nn.Module, int | None]:
+    model = _saved(place).load(device=device)
+    return model.module, model.view.input_size
 
 
 def _named(name: str, num_landmarks: int, seed: int) -> tuple[nn.Module, int | None]:

@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from nasface import engine, metrics, rundir
 from nasface.data.augment import DeviceFaces
 from nasface.data.prepare import PreparedFaces
-from nasface.errors import DataError, RunError
+from nasface.errors import DataError, GraphError, RunError
 from nasface.recipe import Recipe
 
 if TYPE_CHECKING:
     from nasface.data.masks import Level
+from nasface.model.build import net_costs
+from nasface.model.files import Saved, at
 from nasface.stages.evaluate.landmarks_csv import Missing, read_predictions, write_predictions
 from nasface.stages.faces import Faces, load_faces, load_prepared
 from nasface.stages.measure import Accuracy, Evaluation, evaluate_net, measure, true_landmarks
-from nasface.stages.networks import arch_graph, build_net, load_net, net_costs
-from nasface.stages.sources import Networks
 from nasface.stages.workspace import Machine, use_threads
 
 log = logging.getLogger(__name__)
@@ -32,11 +32,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Subject:
-    """What to evaluate: a name (the run folder as given), the recipe, and networks of its space."""
+    """What to evaluate: a name (the place as given), how its networks see and on which faces, and the networks."""
 
     name: str
     recipe: Recipe
-    networks: Networks
+    networks: Sequence[Saved]
 
 
 @dataclass(frozen=True)
@@ -166,8 +166,32 @@ class Comparison:
         )
 
 
-def evaluate(recipe: Recipe, machine: Machine, networks: Networks, masked: Level | None = None) -> list[Evaluation]:
-    """Evaluate networks, given by name as (architecture, or None for the full graph; weights)."""
+def subject(
+    place: str,
+    weights: Path | None = None,
+    recipe: str | None = None,
+    dataset: str | None = None,
+    data_root: Path | None = None,
+    overrides: Sequence[str] = (),
+) -> Subject:
+    """All networks at a place with their own recipe, or the one that is asked for; see `Saved.recipe`.
+
+    Args:
+        place: a run folder, a file of weights, an arch.json, or the name of a network that comes with nasface.
+        weights: of an arch.json, instead of those beside it.
+        recipe: name or path of another recipe.
+        dataset: name of another dataset.
+        data_root: where the faces are.
+        overrides: 'a.b=value', over everything.
+    """
+    networks = at(place, weights)
+    return Subject(place, networks[0].recipe(recipe, dataset, data_root, overrides), networks)
+
+
+def evaluate(
+    recipe: Recipe, machine: Machine, networks: Sequence[Saved], masked: Level | None = None
+) -> list[Evaluation]:
+    """Evaluate networks on the faces that a recipe names, seen as it says."""
     return _evaluate(recipe, machine, networks, _load(recipe, machine, masked))
 
 
@@ -215,16 +239,19 @@ def _load(recipe: Recipe, machine: Machine, masked: Level | None) -> Faces:
     return replace(faces, test=cover(faces.test, masked))
 
 
-def _evaluate(recipe: Recipe, machine: Machine, networks: Networks, faces: Faces) -> list[Evaluation]:
+def _evaluate(recipe: Recipe, machine: Machine, networks: Sequence[Saved], faces: Faces) -> list[Evaluation]:
     device = engine.pick_device(machine.device)
     use_threads(recipe)
-    num_landmarks = faces.train.scheme.num_landmarks
-    costs = net_costs(build_net(recipe, num_landmarks, device), recipe)
+    wanted = faces.train.scheme.num_landmarks
     found = []
-    for name, (arch, weights) in networks.items():
-        full = build_net(recipe, num_landmarks, device)  # afresh: inheriting changes the parent's weights
-        graph = full.graph if arch is None else arch_graph(arch, full)
-        found.append(evaluate_net(name, load_net(full, graph, weights), recipe, faces, costs))
+    for saved in networks:
+        model = saved.load(recipe, device)
+        if model.view.scheme.num_landmarks != wanted:
+            raise GraphError(
+                f"the network in {saved.weights} has {model.view.scheme.num_landmarks} landmarks, but the dataset "
+                f"{recipe.data.name} has {wanted}; choose a dataset with the same landmark scheme"
+            )
+        found.append(evaluate_net(saved.name, model.module, recipe, faces, net_costs(model.module, recipe)))
     return found
 
 

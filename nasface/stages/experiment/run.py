@@ -13,6 +13,7 @@ from nasface import recipe as recipes
 from nasface import rundir
 from nasface.data import masks
 from nasface.errors import DivergedError, RecipeError, RunBusyError
+from nasface.model.files import one
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.distill.run import distill
@@ -21,7 +22,6 @@ from nasface.stages.experiment.plan import Experiment
 from nasface.stages.experiment.results import results
 from nasface.stages.networks import read_arch
 from nasface.stages.search import search
-from nasface.stages.sources import Networks
 from nasface.stages.sweep.candidates import Wanted
 from nasface.stages.sweep.run import Measure, sweep
 from nasface.stages.train import train
@@ -112,6 +112,6 @@ def _face_masks(run: RunDir, recipe: Recipe, machine: Machine) -> None:
     path = run.path / "masked.json"
     if path.exists():
         return
-    networks: Networks = {"slim": (read_arch(run.arch), run.slim)}
-    found = {level: evaluate(recipe, machine, networks, level)[0].as_dict()["subsets"] for level in MASKS}
+    slim = [one(run.path, "slim")]
+    found = {level: evaluate(recipe, machine, slim, level)[0].as_dict()["subsets"] for level in MASKS}
     rundir.write_json(path, found)

@@ -9,12 +9,12 @@ from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from nasface import detect
 from nasface.data.images import IMAGE_SUFFIXES
 from nasface.detect import Boxes, Pixels
 from nasface.errors import DataError
+from nasface.model.network import read_image
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,21 @@ def find_pictures(inputs: Sequence[Path], but: Path | None = None) -> list[Pictu
     return list(found.values())
 
 
+def gather(
+    inputs: Sequence[Path], boxes: Path | None, detector: str, but: Path | None = None
+) -> tuple[list[Picture], Find]:
+    """The pictures to look at, and what gives the boxes of their faces: a CSV where there is one, else a detector.
+
+    Args:
+        inputs: files and folders, see `find_pictures`.
+        boxes: a CSV of face boxes, see `by_file`.
+        detector: see `detect.find_detector`.
+        but: a folder to pass over.
+    """
+    pictures = find_pictures(inputs, but)
+    return by_file(boxes, inputs, pictures) if boxes else (pictures, by_detector(detector))
+
+
 def by_detector(name: str) -> Find:
     """Boxes by `detect.find_detector`."""
     detector = detect.find_detector(name)
@@ -109,7 +124,7 @@ def _is_picture(path: Path) -> bool:
     return not hidden and path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
 
 
-def _length(video: Path) -> int:
+def frame_count(video: Path) -> int:
     """Frames of a video; 0 with a warning where it cannot be read."""
     try:
         return detect.probe(video)[0]
@@ -118,10 +133,9 @@ def _length(video: Path) -> int:
         return 0
 
 
-def _read(picture: Picture) -> Pixels | DataError:
+def read_picture(picture: Picture) -> Pixels | DataError:
     """An image file as RGB, upright as its EXIF orientation says, or what is wrong with it."""
     try:
-        with Image.open(picture.path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except Exception as err:  # decoders raise a dozen types on damaged files
-        return DataError(f"{picture.path}: cannot be decoded as an image ({err}); it is left out")
+        return read_image(picture.path)
+    except DataError as err:
+        return err

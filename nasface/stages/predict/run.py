@@ -13,18 +13,13 @@ from textwrap import shorten
 from typing import Any
 
 import numpy as np
-import torch
 
 from nasface import __version__, detect, rundir
-from nasface.arch import Architecture
 from nasface.data.parallel import default_workers, map_in_order
 from nasface.detect import Boxes, FoundFaces, Pixels
-from nasface.errors import DataError, RunError
-from nasface.net import GraphNet
-from nasface.recipe import Recipe
-from nasface.stages.networks import arch_graph, build_net, check_size, load_net
-from nasface.stages.predict.faces import predict_faces
-from nasface.stages.predict.pictures import Find, Picture, _length, _read
+from nasface.errors import DataError
+from nasface.model import Model
+from nasface.stages.predict.pictures import Find, Picture, frame_count, read_picture
 from nasface.stages.workspace import Machine
 
 log = logging.getLogger(__name__)
@@ -37,7 +32,7 @@ _READERS = 4  # threads that decode: each holds some whole images
 
 
 @dataclass(frozen=True)
-class Settings:
+class FaceSearch:
     """How faces are looked for.
 
     Attributes:
@@ -51,6 +46,12 @@ class Settings:
     batch: int = 64
     min_score: float | None = 0.5
     every: int = 10
+
+    @classmethod
+    def of(cls, *, boxes: bool, refine: int | None, batch: int, min_score: float, every: int) -> FaceSearch:
+        """What is asked for, with defaults that depend on whether the boxes are given: those are taken as they are."""
+        refine = (0 if boxes else 1) if refine is None else refine
+        return cls(refine, batch, None if boxes else min_score, every)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,43 +80,20 @@ class Seen:
         }
 
 
-def load_network(recipe: Recipe, arch: Architecture | None, weights: Path, device: torch.device) -> GraphNet:
-    """A trained network in eval mode.
-
-    Args:
-        recipe: its space and input size.
-        arch: of a slim network; None for the full graph of the recipe's space.
-        weights: of the network, or of its supernet.
-        device: where it goes.
-
-    Raises:
-        RunError: the weights do not fit.
-        GraphError: the architecture or the input size does not fit the space.
-    """
-    meta = {} if arch is not None else rundir.read_tensors(weights)[1]
-    num_landmarks = arch.num_landmarks if arch is not None else int(meta.get("num_landmarks", 0))
-    if not num_landmarks:
-        raise RunError(f"{weights} does not say how many landmarks its network has; give weights that nasface wrote")
-    full = build_net(recipe, num_landmarks, device)
-    check_size(recipe.data.input_size, full.space)
-    return load_net(full, full.graph if arch is None else arch_graph(arch, full), weights).eval()
-
-
 @dataclass(frozen=True)
 class Viewer:
     """What looks at pictures.
 
     Attributes:
-        net, recipe: a trained network and its recipe.
+        model: a trained network.
         find: gives the boxes of a picture's faces.
-        settings: how faces are looked for.
+        how: faces are looked for.
         machine: progress and workers.
     """
 
-    net: GraphNet
-    recipe: Recipe
+    model: Model
     find: Find
-    settings: Settings
+    how: FaceSearch
     machine: Machine
 
     def images(self, pictures: Sequence[Picture]) -> Iterator[Seen]:
@@ -125,31 +103,31 @@ class Viewer:
         def look() -> Iterator[Seen]:
             found = self._look([image for _, image, _ in waiting], [boxes for _, _, boxes in waiting])
             for (picture, image, _), faces in zip(waiting, found, strict=True):
-                least = self.settings.min_score
+                least = self.how.min_score
                 yield Seen(picture, None, image, faces if least is None else faces.plausible(least))
             waiting.clear()
 
         readers = self.machine.workers or min(_READERS, default_workers())
-        for picture, image in zip(pictures, map_in_order(_read, pictures, workers=readers), strict=True):
+        for picture, image in zip(pictures, map_in_order(read_picture, pictures, workers=readers), strict=True):
             self.machine.progress.advance()
             if isinstance(image, DataError):
                 log.warning("%s", image)
                 continue
             waiting.append((picture, image, self._boxes(picture, image)))
             faces = sum(len(boxes) for _, _, boxes in waiting)
-            if faces >= self.settings.batch or sum(image.nbytes for _, image, _ in waiting) >= _WAITING_BYTES:
+            if faces >= self.how.batch or sum(image.nbytes for _, image, _ in waiting) >= _WAITING_BYTES:
                 yield from look()
         yield from look()
 
     def video(self, picture: Picture) -> Iterator[Seen]:
         """All frames of a video in order; a face is looked for where it was in the frame before."""
-        least = self.settings.min_score
+        least = self.how.min_score
         tracked = detect.track(
             detect.frames(picture.path),
             partial(self._boxes, picture),
             lambda image, boxes_K4, refine: self._look([image], [boxes_K4], refine)[0],
-            every=self.settings.every,
-            refine=self.settings.refine,
+            every=self.how.every,
+            refine=self.how.refine,
             min_score=-np.inf if least is None else least,
         )
         for number, (image, faces) in enumerate(tracked):
@@ -164,13 +142,11 @@ class Viewer:
         return boxes_K4[inside]
 
     def _look(self, images: Sequence[Pixels], boxes: Sequence[Boxes], refine: int | None = None) -> list[FoundFaces]:
-        return predict_faces(
-            self.net,
+        return self.model.find(
             images,
             boxes,
-            self.recipe,
-            refine=self.settings.refine if refine is None else refine,
-            batch=self.settings.batch,
+            refine=self.how.refine if refine is None else refine,
+            batch=self.how.batch,
             workers=self.machine.workers,
         )
 
@@ -195,7 +171,7 @@ def predict_files(
     if not pictures:
         raise DataError("there is no image or video to look at; name image files, videos, or folders that hold some")
     images = [picture for picture in pictures if not picture.is_video]
-    lengths = {picture: _length(picture.path) for picture in pictures if picture.is_video}
+    lengths = {picture: frame_count(picture.path) for picture in pictures if picture.is_video}
     viewer.machine.progress.begin("predict", len(images) + sum(lengths.values()), 0)
     entries = []
     readable = set()
@@ -211,12 +187,12 @@ def predict_files(
     faces, without = sum(len(entry["faces"]) for entry in entries), [entry for entry in entries if not entry["faces"]]
     if not faces:
         mend = "try a lower --min-score or another --detector, or give the faces by --boxes"
-        if viewer.settings.min_score is None:
+        if viewer.how.min_score is None:
             mend = "give boxes that lie in the images"
         raise DataError(f"no face found in {len(entries)} images and frames; {mend}")
     if without:
         named = ", ".join(dict.fromkeys(entry["image"] for entry in without))
-        least = viewer.settings.min_score
+        least = viewer.how.min_score
         limit = "" if least is None else f" (none found, or none of a score of --min-score {least:g})"
         log.warning(
             "no face in %d of %d images and frames%s: %s", len(without), len(entries), limit, shorten(named, 200)

@@ -28,7 +28,7 @@ from nasface.stages.measure import Evaluation, evaluate_net
 from nasface.stages.networks import (
     arch_graph,
     build_net,
-    load_weights,
+    load_net,
     net_costs,
     read_arch,
     read_factors,
@@ -136,7 +136,7 @@ class _Bench:
     def load(cls, work: Work, source: RunDir, costs: Costs, measure: Measure) -> _Bench:
         faces = load_faces(work.recipe, work.device, work.machine)
         supernet = build_net(work.recipe, costs.num_landmarks, work.device)
-        load_weights(supernet, source.supernet)
+        supernet = load_net(supernet, supernet.graph, source.supernet)
         size = costs.input_size
         images = torch.randn(max(1, measure.latency_batch), 3, size, size, device=work.device)
         ready = engine.measuring_batches(faces.train, work.settings())
@@ -181,7 +181,7 @@ class _Bench:
                 scores["error"] = str(err)
             shutil.rmtree(run.checkpoint("").parent, ignore_errors=True)
         if "error" not in scores:
-            save_net(run.slim, slim)
+            save_net(run.slim, slim, self.work.recipe)
         found = found or self._evaluate(slim)
         return {**_cost_columns(found, self.costs), **scores, **self._latency(slim), **_images(found)}
 

@@ -1,0 +1,222 @@
+"""The network in use: from images and face boxes to landmarks in pixels of the images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from nasface import detect, engine
+from nasface.arch import Architecture
+from nasface.data import base as data
+from nasface.data.augment import normalise
+from nasface.data.crop import Crop, crop_face
+from nasface.data.parallel import default_workers, map_in_order
+from nasface.detect import Boxes, Detector, FoundFaces, Pixels
+from nasface.errors import DataError
+from nasface.model.card import Card, View, write_net
+from nasface.net import GraphNet
+from nasface.task import decode
+
+AnyImage = str | Path | Image.Image | NDArray[Any]
+"""A file, a PIL image, or an array (H, W, 3) or (H, W) of uint8 in RGB order or grey."""
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """A face in an image.
+
+    Attributes:
+        box: (4,) x0, y0, x1, y1 in pixels of the image, 0-based, integers at pixel centres.
+        landmarks: (L, 2) x and y in the same pixels.
+        score: mean peak of the heatmaps; near 1 for a face like those of the training set, near 0 where there is none.
+    """
+
+    box: NDArray[np.float64]
+    landmarks: NDArray[np.float64]
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A landmark network with everything that it takes to use it. `nasface.load` makes one.
+
+    Attributes:
+        module: the network itself, a plain nn.Module from normalised images (B, 3, H, W) to heatmaps (B, L, h, w).
+        architecture: its search space and its kept edges.
+        view: how it sees a face: landmark scheme, input size, crop, decoder.
+        training: what it was trained on: dataset, licence of the faces, seed, digest of the recipe.
+        name: what its run calls it, or the stem of its file.
+    """
+
+    module: GraphNet = field(repr=False)
+    architecture: Architecture = field(repr=False)
+    view: View = field(repr=False)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    name: str = ""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lies."""
+        return self.module.alpha.device
+
+    def predict(
+        self, image: AnyImage, *, detector: str | Detector = "haar", refine: int = 1, min_score: float = 0.5
+    ) -> list[Face]:
+        """Find the faces of an image and their landmarks.
+
+        Args:
+            image: a file, a PIL image, or an array of uint8, (H, W, 3) in RGB order or (H, W) in grey. Files and PIL
+                images are turned upright as their EXIF orientation says.
+            detector: 'haar' (OpenCV's frontal faces), 'whole' (the image is a face), 'module:attr', or any callable
+                from an RGB image to boxes (K, 4).
+            refine: how often to run again on the box of the network's own landmarks.
+            min_score: faces with a lower score are left out.
+
+        Returns:
+            The faces, in the order of the detector.
+
+        Raises:
+            DataError: when the image cannot be decoded or is not an image.
+        """
+        pixels = read_image(image)
+        find = detect.find_detector(detector) if isinstance(detector, str) else detector
+        boxes_K4 = np.asarray(find(pixels), dtype=np.float64).reshape(-1, 4)
+        boxes_K4 = boxes_K4[detect.fits(boxes_K4, np.array(pixels.shape[1::-1]))]
+        found = self.find([pixels], [boxes_K4], refine=refine)[0].plausible(min_score)
+        return [
+            Face(box, points, float(score))
+            for box, points, score in zip(found.boxes_K4, found.landmarks_KL2, found.scores_K, strict=True)
+        ]
+
+    def landmarks(self, image: AnyImage, boxes: NDArray[Any], *, refine: int = 0) -> NDArray[np.float64]:
+        """Landmarks of faces whose boxes are known, in one batch.
+
+        Args:
+            image: see `predict`.
+            boxes: (K, 4) x0, y0, x1, y1 in pixels of the image: the boxes of the landmarks (brows to chin), or near.
+            refine: see `predict`.
+
+        Returns:
+            (K, L, 2) x and y in pixels of the image, 0-based, integers at pixel centres.
+
+        Raises:
+            DataError: when the image cannot be decoded, or a box does not fit it.
+        """
+        boxes_K4 = np.asarray(boxes, dtype=np.float64)
+        if boxes_K4.ndim != 2 or boxes_K4.shape[1] != 4:
+            raise DataError(f"boxes have the shape {boxes_K4.shape}; expected (K, 4): x0, y0, x1, y1 of each face")
+        return self.find([read_image(image)], [boxes_K4], refine=refine)[0].landmarks_KL2
+
+    def find(
+        self,
+        images: Sequence[Pixels],
+        boxes: Sequence[NDArray[Any]],
+        *,
+        refine: int = 0,
+        batch: int = 64,
+        workers: int | None = None,
+    ) -> list[FoundFaces]:
+        """Landmarks of the faces of many images, with full batches across images.
+
+        Args:
+            images: uint8 (H, W, 3), RGB, each of its own size.
+            boxes: (K, 4) x0, y0, x1, y1 of each image's faces in its pixels, see `landmarks`. K may be 0.
+            refine: see `predict`.
+            batch: faces in a forward pass, whichever images they come from.
+            workers: threads that crop; None takes the number of cores.
+
+        Returns:
+            The faces of each image, in the order of its boxes.
+
+        Raises:
+            DataError: when a box does not fit its image.
+        """
+        counts = [len(of_image) for of_image in boxes]
+        image_N = np.repeat(np.arange(len(images)), counts)
+        sizes_N2 = np.array([image.shape[1::-1] for image in images]).reshape(-1, 2)[image_N]
+        boxes_N4 = np.concatenate([np.empty((0, 4)), *boxes])
+        if not (sound := detect.fits(boxes_N4, sizes_N2)).all():
+            bad = int(np.argmin(sound))
+            raise DataError(
+                f"the box {boxes_N4[bad].tolist()} does not fit image {image_N[bad]} of {sizes_N2[bad, 0]} x "
+                f"{sizes_N2[bad, 1]} pixels; give x0, y0, x1, y1 that lie in it"
+            )
+        of_faces = [images[i] for i in image_N.tolist()]
+        landmarks_NL2, scores_N = self._look(of_faces, boxes_N4, batch, workers)
+        for _ in range(refine):
+            own_N4 = detect.landmark_boxes(landmarks_NL2)
+            boxes_N4 = np.where(detect.fits(own_N4, sizes_N2)[:, None], own_N4, boxes_N4)
+            landmarks_NL2, scores_N = self._look(of_faces, boxes_N4, batch, workers)
+        numbers_N = np.concatenate([np.empty(0, np.int64), *(np.arange(count) for count in counts)])
+        faces = FoundFaces(boxes_N4, landmarks_NL2, scores_N, numbers_N)
+        return [faces.take(image_N == i) for i in range(len(images))]
+
+    def save(self, path: str | Path) -> None:
+        """Write the network as one self-describing file of weights (safetensors), which `nasface.load` reads alone."""
+        write_net(Path(path), self.module, Card(self.architecture, self.view, self.training))
+
+    def _look(
+        self, images_N: Sequence[Pixels], boxes_N4: Boxes, batch: int, workers: int | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Landmarks (N, L, 2) in pixels of the images, and scores (N,)."""
+        view, net, device = self.view, self.module, self.device
+        crop, size = view.crop, view.input_size
+        flip = torch.tensor(view.scheme.flip, device=device) if view.flip_test else None
+
+        def cut(i: int) -> Crop:
+            x0, y0, x1, y1 = boxes_N4[i].tolist()
+            face = data.Face(str(i), "test", (), boxes_N4[i].reshape(2, 2), None, (x0, y0, x1 - x0, y1 - y0))
+            return crop_face(images_N[i], face, 2, crop)
+
+        landmarks, scores = [np.empty((0, view.scheme.num_landmarks, 2))], [np.empty(0)]
+        net.eval()
+        for start in range(0, len(boxes_N4), batch):
+            part = range(start, min(start + batch, len(boxes_N4)))
+            crops = list(map_in_order(cut, part, workers=min(workers or default_workers(), len(part))))
+            pixels = torch.from_numpy(np.stack([crop.image for crop in crops])).to(device)
+            with torch.inference_mode():
+                images_B3HW = normalise(pixels.permute(0, 3, 1, 2))
+                with engine.autocast(device, view.precision):
+                    heatmaps = engine.heatmaps_of(net, images_B3HW, flip)
+                points = decode(heatmaps, size, view.decoder, view.sigma)
+                peaks = heatmaps.float().amax(dim=(2, 3)).mean(dim=1)
+            way = np.stack([crop.to_original_23 for crop in crops])
+            points_BL2 = points.cpu().double().numpy()  # MPS has no float64
+            landmarks.append(points_BL2 @ way[:, :, :2].transpose(0, 2, 1) + way[:, None, :, 2])
+            scores.append(peaks.cpu().double().numpy())
+        return np.concatenate(landmarks), np.concatenate(scores)
+
+
+def read_image(image: AnyImage) -> Pixels:
+    """Any image as RGB uint8 (H, W, 3), upright as its EXIF orientation says.
+
+    Raises:
+        DataError: when a file cannot be decoded, or an array has another shape or type.
+    """
+    if isinstance(image, np.ndarray):
+        grey = image.ndim == 2
+        if image.dtype != np.uint8 or not (grey or (image.ndim == 3 and image.shape[2] == 3)) or not image.size:
+            raise DataError(
+                f"the image is an array of {image.dtype} and shape {image.shape}; expected uint8 and (H, W, 3) in RGB "
+                "order, or (H, W) in grey"
+            )
+        return np.repeat(image[..., None], 3, axis=2) if grey else image
+    try:
+        if isinstance(image, Image.Image):
+            return _upright(image)
+        with Image.open(image) as opened:
+            return _upright(opened)
+    except Exception as err:  # decoders raise a dozen types on damaged files
+        what = "the image" if isinstance(image, Image.Image) else str(image)
+        raise DataError(f"{what}: cannot be decoded as an image ({err}); give another image") from err
+
+
+def _upright(image: Image.Image) -> Pixels:
+    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
