@@ -7,7 +7,9 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +105,26 @@ class RunDir:
         return self.path / "checkpoints" / f"{stage}.safetensors"
 
 
+PARTIAL = ".partial"
+_OLD_PARTIAL = re.compile(r"\.[\w-]+\.(yaml|json|csv|safetensors)\.[a-z0-9_]{8}")  # as named before 0.2
+
+
+def remove_partials(folder: Path, older_than: float = 0.0) -> None:
+    """Remove the temporary files that killed writes have left in a run folder and its checkpoints.
+
+    Args:
+        folder: of a run.
+        older_than: seconds; younger ones may belong to another process at work in the folder.
+    """
+    now = time.time()
+    for place in (folder, folder / "checkpoints"):
+        for path in place.glob(".*"):
+            if path.name.endswith(PARTIAL) or _OLD_PARTIAL.fullmatch(path.name):
+                with contextlib.suppress(OSError):  # another process may have been faster
+                    if now - path.lstat().st_mtime >= older_than:
+                        path.unlink()
+
+
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary file that replaces `path` when the block ends well, and is removed when it does not.
@@ -113,7 +135,7 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
         os.close(handle)
         temporary = Path(name)
         yield temporary

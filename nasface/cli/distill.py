@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,7 @@ from nasface.cli.options import (
     FILE,
     Place,
     Wanted,
+    gathered,
     json_option,
     machine_options,
     of_source,
@@ -21,16 +23,45 @@ from nasface.cli.options import (
     tensorboard_option,
 )
 
+if TYPE_CHECKING:
+    from nasface.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What the command line changes in a recipe's section `distill`."""
+
+    no_teacher: bool
+    no_peer: bool
+    no_masks: bool
+    epochs: int | None
+
+    def apply(self, recipe: Recipe) -> Recipe:
+        """The recipe with these changes."""
+        how = recipe.distill
+        changed = replace(
+            how,
+            teacher=how.teacher and not self.no_teacher,
+            peer=how.peer and not self.no_peer,
+            masked=how.masked and not self.no_masks,
+            epochs=how.epochs if self.epochs is None else self.epochs,
+        )
+        return recipe.model_copy(update={"distill": changed})
+
 
 @main.command(short_help="Refine a slim network with a teacher, a peer and masks.")
 @recipe_options
 @click.option("--arch", type=FILE, required=True, help="arch.json; its weights, recipe and teacher are found by it.")
 @click.option("--weights", type=FILE, help="Weights to start from, of the network itself or of its supernet.")
 @click.option("--teacher", help="Folder of a trained run, or a network as 'module:attr'; default: the supernet.")
-@click.option("--no-teacher", is_flag=True, help="Learn from no teacher.")
-@click.option("--no-peer", is_flag=True, help="Train one student, not two that learn from each other.")
-@click.option("--no-masks", is_flag=True, help="Show the students the whole image.")
-@click.option("--epochs", type=click.IntRange(0), help="Instead of the recipe's distill.epochs.")
+@gathered(
+    "changes",
+    Changes,
+    click.option("--no-teacher", is_flag=True, help="Train without a teacher."),
+    click.option("--no-peer", is_flag=True, help="Train one student instead of two that learn from each other."),
+    click.option("--no-masks", is_flag=True, help="Show the whole image to the students, without random masks."),
+    click.option("--epochs", type=click.IntRange(0), help="Epochs, instead of the recipe's distill.epochs."),
+)
 @out_option
 @tensorboard_option
 @machine_options
@@ -41,10 +72,7 @@ def distill(
     arch: Path,
     weights: Path | None,
     teacher: str | None,
-    no_teacher: bool,
-    no_peer: bool,
-    no_masks: bool,
-    epochs: int | None,
+    changes: Changes,
     out: Path | None,
     tensorboard: bool,
     as_json: bool,
@@ -64,14 +92,10 @@ def distill(
     from nasface.stages.distill.run import distill as run_distill
     from nasface.stages.sources import read_source
 
-    if teacher and no_teacher:
+    if teacher and changes.no_teacher:
         raise click.UsageError("--teacher and --no-teacher exclude each other")
     source = read_source(arch)
-    wanted = of_source(wanted, source)
-    changes = {"teacher": no_teacher, "peer": no_peer, "masked": no_masks}
-    settings = [f"distill.{name}=false" for name, off in changes.items() if off]
-    settings += [f"distill.epochs={epochs}"] if epochs is not None else []
-    resolved = replace(wanted, overrides=(*wanted.overrides, *settings)).resolve()
+    resolved = changes.apply(of_source(wanted, source).resolve())
     run = RunDir(out or Path("runs") / f"{source.path.resolve().parent.name}-distilled")
     with place.machine(as_json, tensorboard) as machine:
         start = weights or source.weights()

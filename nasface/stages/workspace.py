@@ -25,6 +25,8 @@ from nasface.step import Phase
 
 log = logging.getLogger(__name__)
 
+SHARED_FOR = 3600.0  # seconds after which a temporary file in a shared folder belongs to no process any more
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -105,8 +107,8 @@ class Work:
             )
         )
 
-    def finish(self, networks: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write metrics.json."""
+    def finish(self, networks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Write metrics.json, and return its content."""
         seconds = sum(row["seconds"] for row in self.rows)
         final = {
             **provenance(self.recipe),
@@ -122,6 +124,7 @@ class Work:
             rundir.write_rows(self.run.metrics_csv, self.rows)
         rundir.write_json(self.run.metrics, final)
         log.info("finished; %.1f minutes of training", seconds / 60)
+        return final
 
 
 @contextmanager
@@ -144,6 +147,7 @@ def working_in(
     device = engine.pick_device(machine.device)
     with nullcontext() if shared else _alone_in(run):
         claim(run, recipe, job)
+        rundir.remove_partials(run.path, SHARED_FOR if shared else 0)
         use_threads(recipe)
         with _logging_to(run), _events(run, machine) as writer:
             log.info(

@@ -158,5 +158,5 @@ def test_without_opencv_the_extra_is_named(work: Path, monkeypatch: pytest.Monke
 
 def test_the_help_has_examples():
     out = CliRunner().invoke(main, ["predict", "--help"]).stdout
-    assert any(line.startswith("    nasface predict --run ") for line in out.splitlines())
+    assert any(line.startswith("    nasface predict --model ") for line in out.splitlines())
     assert "\\b" not in out

@@ -216,3 +216,23 @@ def test_bad_tensor_files_are_refused(tmp_path):
             rundir.read_tensors(path)
     with pytest.raises(RunError, match="is no readable safetensors file"):
         rundir.read_tensors(tmp_path)
+
+
+def test_what_killed_writes_have_left_is_removed_and_nothing_else(tmp_path: Path):
+    (tmp_path / "checkpoints").mkdir()
+    left = [".slim.safetensors.x3k9_a2b", ".metrics.csv.abcdefgh", ".job.json.q1w2e3r4.partial"]
+    left = [tmp_path / name for name in left] + [tmp_path / "checkpoints" / ".search.safetensors.abcd1234.partial"]
+    kept = [tmp_path / name for name in (".lock", ".gitignore", "slim.safetensors", "recipe.yaml", "a.partial")]
+    for path in (*left, *kept):
+        path.write_text("x")
+    rundir.remove_partials(tmp_path, older_than=3600)
+    assert all(path.exists() for path in (*left, *kept))
+    rundir.remove_partials(tmp_path)
+    assert [path for path in (*left, *kept) if path.exists()] == kept
+
+
+def test_a_write_that_is_going_on_is_told_from_other_files(tmp_path: Path):
+    with rundir.atomic(tmp_path / "slim.safetensors") as temporary:
+        temporary.write_text("new")
+        rundir.remove_partials(tmp_path, older_than=3600)
+    assert (tmp_path / "slim.safetensors").read_text() == "new"
