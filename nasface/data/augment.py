@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nasface.data.base import Scheme
-from nasface.data.masks import random_mask
+from nasface.data.patches import random_mask
 from nasface.data.prepare import PreparedFaces
 from nasface.step import STRICT, Batch
 
@@ -32,7 +32,7 @@ class Augmentation:
         shift: share of the input size, drawn from -shift to +shift for x and y.
         colour: brightness and contrast factors are drawn from 1 - colour to 1 + colour.
         occlusion: probability of a rectangle of coloured noise, as large as a square of 10 to 50 % of the input's side
-            and up to 1.5 times as wide as high, or as high as wide (`nasface.data.masks.random_mask`).
+            and up to 1.5 times as wide as high, or as high as wide (`nasface.data.patches.random_mask`).
     """
 
     scale: Annotated[float, Interval(ge=0, lt=1)] = 0.25

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -16,9 +16,6 @@ from torch.nn import functional as F
 from nasface.data.base import Scheme
 from nasface.data.cloth import LOOKS, Cloth, Masks, cut, inside
 from nasface.errors import RecipeError
-
-if TYPE_CHECKING:
-    from nasface.data.augment import DeviceFaces
 
 Level = Literal["light", "half", "hard"]
 
@@ -61,17 +58,19 @@ _CONTROLS, _STEPS = 12, 4  # of an outline: points that are drawn, and edges fro
 _GRID, _DIRECTIONS = 48, 64  # coverage: points across a face, and tangents of its convex hull
 
 
-def plans(faces: DeviceFaces, level: Level, seed: int, at_once: int) -> Iterator[tuple[slice, Tensor, Masks]]:
+def plans(
+    landmarks_NL2: Tensor, scheme: Scheme, level: Level, seed: int, at_once: int
+) -> Iterator[tuple[slice, Tensor, Masks]]:
     """A few faces at a time: which, points whose convex hull is the face, and what they wear; on the CPU."""
     if level not in get_args(Level):
         raise RecipeError(f"the level of a mask must be one of {', '.join(get_args(Level))}, not {level!r}")
     rising = torch.tensor([0.5, 0.9, 1.0, 1.0, 0.9, 0.5], dtype=torch.float64)[:, None]
-    for start in range(0, len(faces), at_once):
+    for start in range(0, len(landmarks_NL2), at_once):
         few = slice(start, start + at_once)
-        landmarks_NL2 = faces.landmarks_NL2[few].double().cpu()
-        p = _skeleton(landmarks_NL2, faces.scheme)
-        hull_NP2 = torch.cat((landmarks_NL2, p[:, _JAW], p[:, _BROWS] + rising * _up(p)[:, None]), dim=1)
-        draws = _draws(landmarks_NL2, seed, 1 + 2 * (LOOKS + 2 * _CONTROLS))
+        marks_NL2 = landmarks_NL2[few].double().cpu()
+        p = _skeleton(marks_NL2, scheme)
+        hull_NP2 = torch.cat((marks_NL2, p[:, _JAW], p[:, _BROWS] + rising * _up(p)[:, None]), dim=1)
+        draws = _draws(marks_NL2, seed, 1 + 2 * (LOOKS + 2 * _CONTROLS))
         yield few, hull_NP2, _dress(p, hull_NP2, level, draws)
 
 
