@@ -13,7 +13,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from nasface.data.synthetic.head3d import Floats, head, outward
+from nasface.data.synthetic.anatomy import outward
+from nasface.data.synthetic.head3d import head
+from nasface.data.synthetic.smooth import Floats
 
 PIVOT = (0.0, 0.30, 0.35)  # the head turns about this point
 
@@ -138,69 +140,6 @@ def along_arcs(arcs_AR2: Floats, position_A: Floats) -> Floats:
     return arcs_AR2[rows, low] * (1 - part) + arcs_AR2[rows, low + 1] * part
 
 
-def landmark_rows(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """How a mark-up reads the curves.
-
-    Args:
-        count: 68, 98 or 29.
-
-    Returns:
-        Jaw arcs of the leading contour points (or of the chin, which comes last, for 29 points), and pairs
-        of rows of `marks_K3` (n, 2) whose means are the other points.
-    """
-    at = head().at
-    step = 4 if count == 68 else 2
-    rows: list[tuple[int, int]] = []
-
-    def take(name: str, *positions: int) -> None:
-        rows.extend((int(at[name][p]), int(at[name][p])) for p in positions)
-
-    if count == 29:
-        for positions in ((0,), (12,)):
-            for side in "lr":
-                a, b = at[f"brow_upper_{side}"], at[f"brow_lower_{side}"]
-                rows.extend((int(a[p]), int(b[p])) for p in positions)
-        for side in "lr":
-            take(f"brow_upper_{side}", 6)
-            take(f"brow_lower_{side}", 6)
-        for position in (0, 12):
-            for side in "lr":
-                take(f"lid_upper_{side}", position)
-        for side in "lr":
-            take(f"lid_upper_{side}", 6)
-            take(f"lid_lower_{side}", 6)
-        take("pupil", 0, 1)
-        take("ala", 0, 1)
-        take("bridge", 3)
-        take("base", 2)
-        take("lip_outer_upper", 0, 12)
-        take("lip_outer_upper", 6)
-        take("lip_inner_upper", 6)
-        take("lip_inner_lower", 6)
-        take("lip_outer_lower", 6)
-        return np.array([32], np.intp), np.array(rows, np.intp)
-    take("brow_upper_l", 0, 3, 6, 9, 12)
-    if count == 98:
-        take("brow_lower_l", 12, 9, 6, 3)
-    take("brow_upper_r", 12, 9, 6, 3, 0)
-    if count == 98:
-        take("brow_lower_r", 3, 6, 9, 12)
-    take("bridge", 0, 1, 2, 3)
-    take("base", 0, 1, 2, 3, 4)
-    lids = (3, 6, 9) if count == 98 else (4, 8)
-    take("lid_upper_l", 0, *lids, 12)
-    take("lid_lower_l", *reversed(lids))
-    take("lid_upper_r", 12, *reversed(lids), 0)
-    take("lid_lower_r", *lids)
-    take("lip_outer_upper", *range(0, 13, 2))
-    take("lip_outer_lower", *range(10, 0, -2))
-    take("lip_inner_upper", 0, 3, 6, 9, 12)
-    take("lip_inner_lower", 9, 6, 3)
-    if count == 98:
-        take("pupil", 0, 1)
-    return np.arange(0, 65, step, dtype=np.intp), np.array(rows, np.intp)
-
-
 def landmarks(figure: Figure, count: int) -> Floats:
     """Landmarks (count, 2) of a mark-up in pixels.
 
@@ -231,4 +170,71 @@ def _within(points_N2: Floats, figure: Figure) -> Floats:
 
 @lru_cache(maxsize=8)
 def _rows(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    return landmark_rows(count)
+    """Say where on the curves the landmarks of a scheme lie.
+
+    Args:
+        count: 68, 98 or 29 landmarks.
+
+    Returns:
+        The jaw arcs of the contour landmarks, and pairs of rows of `marks_K3` (n, 2), the means of which are the other
+        landmarks. The contour comes first; with 29 landmarks it is the chin alone, which comes last.
+    """
+    if count == 29:
+        return np.array([32], np.intp), np.array(_rows_29(), np.intp)
+    return np.arange(0, 65, 4 if count == 68 else 2, dtype=np.intp), np.array(_rows_68_98(count), np.intp)
+
+
+def _rows_29() -> list[tuple[int, int]]:
+    at = head().at
+    rows: list[tuple[int, int]] = []
+    for position in (0, 12):
+        for side in "lr":
+            upper, lower = at[f"brow_upper_{side}"], at[f"brow_lower_{side}"]
+            rows += [(int(upper[position]), int(lower[position]))]
+    for side in "lr":
+        rows += _take(f"brow_upper_{side}", 6)
+        rows += _take(f"brow_lower_{side}", 6)
+    for position in (0, 12):
+        for side in "lr":
+            rows += _take(f"lid_upper_{side}", position)
+    for side in "lr":
+        rows += _take(f"lid_upper_{side}", 6)
+        rows += _take(f"lid_lower_{side}", 6)
+    rows += _take("pupil", 0, 1)
+    rows += _take("ala", 0, 1)
+    rows += _take("bridge", 3)
+    rows += _take("base", 2)
+    rows += _take("lip_outer_upper", 0, 12)
+    rows += _take("lip_outer_upper", 6)
+    rows += _take("lip_inner_upper", 6)
+    rows += _take("lip_inner_lower", 6)
+    rows += _take("lip_outer_lower", 6)
+    return rows
+
+
+def _rows_68_98(count: int) -> list[tuple[int, int]]:
+    rows: list[tuple[int, int]] = []
+    rows += _take("brow_upper_l", 0, 3, 6, 9, 12)
+    if count == 98:
+        rows += _take("brow_lower_l", 12, 9, 6, 3)
+    rows += _take("brow_upper_r", 12, 9, 6, 3, 0)
+    if count == 98:
+        rows += _take("brow_lower_r", 3, 6, 9, 12)
+    rows += _take("bridge", 0, 1, 2, 3)
+    rows += _take("base", 0, 1, 2, 3, 4)
+    lids = (3, 6, 9) if count == 98 else (4, 8)
+    rows += _take("lid_upper_l", 0, *lids, 12)
+    rows += _take("lid_lower_l", *reversed(lids))
+    rows += _take("lid_upper_r", 12, *reversed(lids), 0)
+    rows += _take("lid_lower_r", *lids)
+    rows += _take("lip_outer_upper", *range(0, 13, 2))
+    rows += _take("lip_outer_lower", *range(10, 0, -2))
+    rows += _take("lip_inner_upper", 0, 3, 6, 9, 12)
+    rows += _take("lip_inner_lower", 9, 6, 3)
+    if count == 98:
+        rows += _take("pupil", 0, 1)
+    return rows
+
+
+def _take(name: str, *positions: int) -> list[tuple[int, int]]:
+    return [(int(row), int(row)) for row in head().at[name][list(positions)]]

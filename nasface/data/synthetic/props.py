@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nasface.data.synthetic.head3d import ramp, spline
 from nasface.data.synthetic.paint import Canvas, Floats, as_image, ellipse, random_colour, weave
 from nasface.data.synthetic.posed import along_arcs
+from nasface.data.synthetic.smooth import ramp, spline
 from nasface.data.synthetic.surface import Scene, Surface
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nasface.data.synthetic.head3d import ramp
 from nasface.data.synthetic.paint import (
     Canvas,
     Floats,
@@ -26,6 +25,7 @@ from nasface.data.synthetic.paint import (
     taper,
 )
 from nasface.data.synthetic.props import hair_style, occlude, paint_behind, paint_body, paint_ear, paint_hair
+from nasface.data.synthetic.smooth import ramp
 from nasface.data.synthetic.surface import Scene, Subject, Surface, compose, shade
 
 _IRISES = np.array([(58, 36, 22), (84, 54, 30), (110, 84, 48), (84, 104, 76), (92, 122, 152), (120, 136, 148)])

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nasface.data.synthetic.head3d import bump, head, ramp
+from nasface.data.synthetic.head3d import head
 from nasface.data.synthetic.paint import Floats, Rng, speckle
 from nasface.data.synthetic.posed import Figure
+from nasface.data.synthetic.smooth import bump, ramp
 
 _SKINS = np.array(
     [
