@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -72,13 +73,14 @@ def check(
     looks = map_in_order(
         partial(_look, dataset), index.faces, workers=workers, kind=getattr(dataset, "parallel", "thread")
     )
-    for done, (face, look) in enumerate(zip(index.faces, looks, strict=True), start=1):
-        if look.problem:
-            problems.append(look.problem)
-        if look.content:
-            images[look.content].append(face)
-        if progress:
-            progress(done, len(index.faces))
+    with closing(looks):
+        for done, (face, look) in enumerate(zip(index.faces, looks, strict=True), start=1):
+            if look.problem:
+                problems.append(look.problem)
+            if look.content:
+                images[look.content].append(face)
+            if progress:
+                progress(done, len(index.faces))
     for faces in images.values():
         problems += _leaks(faces)
     return CheckReport(tuple(problems), _counts(index))

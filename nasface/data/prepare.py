@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -173,10 +173,11 @@ def _key(dataset: Dataset, index: Index, options: PrepareOptions, root: Path, wo
     shape = (options.input_size, options.pad, options.box, options.box_scale)
     digest.update(repr((_FORMAT, dataset.name, dataset.scheme.num_landmarks, shape)).encode())
     prints = map_in_order(partial(_fingerprint, dataset), index.faces, workers=workers)
-    for face, content in zip(index.faces, prints, strict=True):
-        box = face.box if options.box == "provided" else None
-        digest.update(repr((face.split, face.name, face.subsets, box, content)).encode())
-        digest.update(np.ascontiguousarray(face.landmarks_L2, dtype="<f8").tobytes())
+    with closing(prints):
+        for face, content in zip(index.faces, prints, strict=True):
+            box = face.box if options.box == "provided" else None
+            digest.update(repr((face.split, face.name, face.subsets, box, content)).encode())
+            digest.update(np.ascontiguousarray(face.landmarks_L2, dtype="<f8").tobytes())
     with suppress(OSError):
         root.mkdir(parents=True, exist_ok=True)
     save_digests(root / "digests.json")
@@ -212,7 +213,8 @@ def _build(
                 workers=workers,
                 kind=getattr(dataset, "parallel", "thread"),
             )
-            with _CropWriter(part, split, options.stored_size, dataset.scheme.num_landmarks) as writer:
+            writing = _CropWriter(part, split, options.stored_size, dataset.scheme.num_landmarks)
+            with closing(crops), writing as writer:
                 kept = meta["kept"][split] = []
                 for position, crop in zip(positions, crops, strict=True):
                     if isinstance(crop, Problem):
