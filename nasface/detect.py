@@ -7,8 +7,6 @@ chin), so that is what every box here means or comes near to.
 from __future__ import annotations
 
 import os
-import pkgutil
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -18,7 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nasface.errors import DataError, NasfaceError, RecipeError, RunError, did_you_mean
+from nasface.errors import DataError, NasfaceError, RecipeError, RunError, described, did_you_mean
+from nasface.importing import NotImportableError, import_attr
 
 # The box of 68 landmarks in units of the Haar box's side: how far its centre lies below that of the Haar box, its
 # width and its height. Medians over the faces that were found of 300W's training faces at hand (AFW, HELEN, LFPW).
@@ -99,13 +98,11 @@ def find_detector(name: str) -> Detector:
         opencv()
     elif name not in DETECTORS and ":" not in name:
         raise RecipeError(f"there is no detector '{name}'; {did_you_mean(name, DETECTORS)} (or name one 'module:attr')")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)
     try:
-        found = DETECTORS[name] if name in DETECTORS else pkgutil.resolve_name(name)
-    except Exception as err:  # a module may raise anything
+        found = DETECTORS[name] if name in DETECTORS else import_attr(name)
+    except NotImportableError as err:
         raise RecipeError(
-            f"the detector '{name}' cannot be imported ({_said(err)}); install its package or mend the name"
+            f"the detector '{name}' cannot be imported ({err}); install its package or correct the name"
         ) from err
     if not callable(found):
         raise RecipeError(f"the detector '{name}' is a {type(found).__name__}; expected something that can be called")
@@ -119,15 +116,11 @@ def find_detector(name: str) -> Detector:
             raise
         except Exception as err:  # a detector may raise anything
             raise DataError(
-                f"the detector '{name}' fails ({_said(err)}); expected boxes (K, 4): x0, y0, x1, y1"
+                f"the detector '{name}' fails ({described(err)}); expected boxes (K, 4): x0, y0, x1, y1"
             ) from err
         return boxes.reshape(-1, 4)
 
     return checked
-
-
-def _said(err: Exception) -> str:
-    return f"{type(err).__name__}: {' '.join(str(err).split())}"
 
 
 def opencv() -> Any:
