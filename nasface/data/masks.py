@@ -14,28 +14,29 @@ from nasface.data.outlines import Level, hidden_share, plans
 
 __all__ = ["Level", "cover", "coverage"]
 
-_AT_ONCE = {"cpu": 16}  # faces, 128 elsewhere: what stays in the CPU's cache
+_AT_ONCE = {"cpu": 16}  # faces at once, so that they stay in the CPU's cache; 128 on other devices
 
 
 def cover(faces: DeviceFaces, level: Level, seed: int = 0) -> DeviceFaces:
     """Put a mask on every face.
 
-    The mask of a face follows from its landmarks and the seed alone: whatever the batch, the device, the place in the
-    picture or the size of the crop. The levels of one seed differ in how far the same mask reaches. What is black
-    because it lies outside the photograph stays black.
+    The mask of a face depends only on its landmarks and the seed, not on the batch, the device, the position in the
+    picture or the size of the crop. The levels of one seed differ in how far the same mask reaches. Black pixels
+    outside the photograph stay black.
 
     Args:
-        faces: of any mark-up. 68, 98 and 29 points are known; of others the two ends of the inter-ocular distance and
-            the lowest points are used.
-        level: 'light' hides mouth and chin, 'half' also the nose up to its ridge, 'hard' all below the eyes, and by a
-            cap or a scarf so much of the rest that at least half of every face is hidden (see `coverage`).
-        seed: of shapes, cloths and colours.
+        faces: in any landmark scheme. Those with 68, 98 and 29 landmarks are known; for others, the two ends of the
+            inter-ocular distance and the lowest landmarks are used.
+        level: 'light' hides the mouth and chin; 'half' also hides the nose up to its ridge; 'hard' hides everything
+            below the eyes and, with a cap or a scarf, so much of the rest that at least half of every face is hidden
+            (see `coverage`).
+        seed: decides shapes, cloths and colours.
 
     Returns:
-        Faces whose crops are new and whose landmarks are those given.
+        Faces with new crops and the given landmarks.
 
     Raises:
-        RecipeError: no such level.
+        RecipeError: there is no such level.
     """
     images = faces.images_NHWC.clone()
     size = images.shape[1]
@@ -47,16 +48,16 @@ def cover(faces: DeviceFaces, level: Level, seed: int = 0) -> DeviceFaces:
 
 
 def coverage(faces: DeviceFaces, level: Level, seed: int = 0) -> Tensor:
-    """How much of each face the masks of `cover` hide.
+    """Return the share of each face that the masks of `cover` hide.
 
-    The face is the convex hull of its landmarks, its jaw and its forehead, which reaches as far above the brows as the
-    nose base lies below them. Straps and shadows do not count; what lies outside the crop does.
+    A face is the convex hull of its landmarks, jaw and forehead; the forehead reaches as far above the brows as the
+    base of the nose lies below them. Straps and shadows do not count; what lies outside the crop does.
 
     Returns:
-        float64 (N,) shares, on the CPU, measured on 48 x 48 points a face.
+        float64 (N,), on the CPU, measured on a grid of 48 x 48 points per face.
 
     Raises:
-        RecipeError: no such level.
+        RecipeError: there is no such level.
     """
     planned = plans(faces.landmarks_NL2, faces.scheme, level, seed, 64)
     shares = [hidden_share(hull_NP2, masks.layers) for _, hull_NP2, masks in planned]

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from nasface.data.synthetic.smooth import Floats, bump, ramp, spline
 
-CENTRE = (0.0, 0.35)  # of the outline disc, in x and y: the middle of the nose
+CENTRE = (0.0, 0.35)  # x and y of the centre of the outline disc, the middle of the nose
 LIP_LINE = 0.765  # y of the closed lips
 
-# Proportions set by hand for a camera some nine units away, which shows the jaw smaller than the nearer eyes.
-# Only the viewer's right half (x >= 0), the left one mirrors it. Columns x, y, z.
+# Proportions set by hand for a camera about nine units away, which shows the jaw smaller than the nearer eyes.
+# Only the viewer's right half (x >= 0), which is mirrored. Columns: x, y, z.
 _CRANIUM = [(0.885, -0.28, -0.04), (0.870, -0.58, -0.06), (0.755, -0.91, -0.08), (0.505, -1.18, -0.09)]
 _VERTEX = (0.0, -1.30, -0.09)
 _JAW = [
@@ -44,7 +44,7 @@ _NOSE_BASE = [(-0.160, 0.491), (-0.083, 0.519), (0.0, 0.544)]
 
 @lru_cache(maxsize=1)
 def outline() -> Floats:
-    """The head's outline (104, 3): jaw from the viewer's left temple to the right one, then the cranium."""
+    """Return the head's outline (104, 3): the jaw from the viewer's left temple to the right one, then the cranium."""
     right_jaw, left_jaw = _JAW, [(-x, y, z) for x, y, z in _JAW]
     left_cranium = [(-x, y, z) for x, y, z in reversed(_CRANIUM)]
     ring = [*left_jaw, _CHIN, *reversed(right_jaw), *_CRANIUM, _VERTEX, *left_cranium]
@@ -53,7 +53,7 @@ def outline() -> Floats:
 
 @lru_cache(maxsize=1)
 def outward() -> Floats:
-    """Unit vectors (A, 2), from the outline outwards, in the canonical plane."""
+    """Return unit vectors (A, 2) that point outwards from the outline, in the canonical plane."""
     xy = outline()[:, :2]
     tangent = np.roll(xy, -1, axis=0) - np.roll(xy, 1, axis=0)
     normal = np.stack([-tangent[:, 1], tangent[:, 0]], axis=-1)
@@ -63,7 +63,7 @@ def outward() -> Floats:
 
 
 def disc_of(xy: Floats) -> tuple[Floats, Floats]:
-    """Relative radius (...,) of canonical positions in the outline disc and the rim's z on their ray."""
+    """Return the relative radius (...,) of canonical positions in the outline disc, and the rim's z on their ray."""
     rim = outline()
     rim_angle = np.arctan2(rim[:, 1] - CENTRE[1], rim[:, 0] - CENTRE[0])
     order = np.argsort(rim_angle)
@@ -76,11 +76,11 @@ def disc_of(xy: Floats) -> tuple[Floats, Floats]:
 
 
 def disc_grid(rows: int, columns: int) -> tuple[Floats, Floats, Floats]:
-    """A grid over the disc: canonical positions (H, W, 2), relative radius and the rim's z (H, W)."""
+    """Return a grid over the disc: canonical positions (H, W, 2), relative radius and the rim's z, both (H, W)."""
     v, u = np.meshgrid(np.linspace(-1, 1, rows), np.linspace(-1, 1, columns), indexing="ij")
     disc = np.stack([u * np.sqrt(1 - v**2 / 2), v * np.sqrt(1 - u**2 / 2)], axis=-1)
     flat = np.hypot(disc[..., 0], disc[..., 1])
-    # Denser towards the rim, where the dome is steep and seen from the side when the head turns.
+    # Denser towards the rim, where the dome is steep and is seen from the side when the head turns.
     radius = np.sin(np.minimum(flat, 1.0) * 1.45) / np.sin(1.45)
     ray = disc / np.maximum(flat, 1e-9)[..., None] * (0.8, 1.29) * 0.01
     unit_radius, depth = disc_of(ray + CENTRE)
@@ -90,14 +90,14 @@ def disc_grid(rows: int, columns: int) -> tuple[Floats, Floats, Floats]:
 
 
 def lift(xy: Floats, radius: Floats, rim_z: Floats) -> Floats:
-    """The neutral surface points (..., 3) over canonical positions."""
+    """Return the points (..., 3) of the neutral surface over canonical positions."""
     dome = np.sqrt(np.maximum(1 - radius**2.3, 0.0))
     z = rim_z + (1.0 - rim_z) * dome + _relief(xy) * ramp(dome, 0.0, 0.45)
     return np.concatenate([xy, z[..., None]], axis=-1)
 
 
 def _relief(xy: Floats) -> Floats:
-    """Height (...,) of the facial features above the dome."""
+    """Return the height (...,) of the facial features above the dome."""
     y = np.linspace(-0.3, 0.8, 441)
     knots = [-0.15, -0.03, 0.126, 0.269, 0.39, 0.44, 0.48, 0.52, 0.56, 0.62]
     ridge = np.interp(y, knots, [0.0, 0.035, 0.095, 0.18, 0.285, 0.285, 0.235, 0.13, 0.045, 0.0])
@@ -124,7 +124,7 @@ def _relief(xy: Floats) -> Floats:
 
 
 def _fold(xy: Floats) -> Floats:
-    """The crease (...,) from the nose wings past the mouth corners."""
+    """Return the depth (...,) of the crease from the wings of the nose past the corners of the mouth."""
     line_x = np.interp(xy[..., 1], [0.44, 0.55, 0.65, 0.78, 0.9], [0.18, 0.25, 0.32, 0.38, 0.39])
     fall = ramp(xy[..., 1], 0.42, 0.52) * (1 - ramp(xy[..., 1], 0.70, 0.90))
     crease: Floats = np.exp(-0.5 * ((np.abs(xy[..., 0]) - line_x) / 0.032) ** 2) * fall
@@ -132,7 +132,7 @@ def _fold(xy: Floats) -> Floats:
 
 
 def marks() -> tuple[Floats, Floats, dict[str, NDArray[np.intp]]]:
-    """Curve points (K, 2), how far each belongs to the lower jaw (K,), and the rows of each curve."""
+    """Return points on curves (K, 2), how far each follows the lower jaw (K,), and the rows of each curve."""
     points: list[Floats] = []
     lower: list[Floats] = []
     at: dict[str, NDArray[np.intp]] = {}
@@ -181,7 +181,7 @@ def marks() -> tuple[Floats, Floats, dict[str, NDArray[np.intp]]]:
 
 
 def ears() -> Floats:
-    """Ear outlines (2 * 16, 3), the viewer's left one first: an upright leaf behind the temples."""
+    """Return the outlines of the ears (2 * 16, 3), the viewer's left one first: upright leaves behind the temples."""
     t = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     across = np.cos(t) * (0.115 - 0.035 * np.sin(t))
     z = -0.10 + 1.05 * across
@@ -192,7 +192,7 @@ def ears() -> Floats:
 
 
 def skirt(outline_A3: Floats) -> Floats:
-    """Strip (A + 1, T, 3) from the outline backwards, drawn in so that it hides behind a frontal face."""
+    """Return a strip (A + 1, T, 3) from the outline backwards, narrowing so that a frontal face hides it."""
     back = np.linspace(0, 1, 8)[None, :, None]
     rim = np.concatenate([outline_A3, outline_A3[:1]])[:, None]
     towards = np.array([0.0, 0.30, -0.45])

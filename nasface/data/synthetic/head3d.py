@@ -19,7 +19,7 @@ from nasface.data.synthetic.anatomy import CENTRE, LIP_LINE, disc_grid, disc_of,
 from nasface.data.synthetic.movements import add_lid_changes, bases
 from nasface.data.synthetic.smooth import Floats
 
-_ARC_RADII = np.sin(np.radians(np.arange(90, 22, -6)))  # even in angle: the dome is steep at its rim
+_ARC_RADII = np.sin(np.radians(np.arange(90, 22, -6)))  # evenly spaced in angle, as the dome is steep at its rim
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,13 @@ class Head:
 
     Attributes:
         names: name of each of the C coefficients.
-        marks_K3: neutral curve points; `at` names groups of rows.
+        marks_K3: neutral points on the curves; `at` names groups of rows.
         arcs_AR3: neutral arcs, outermost point first. The first 65 arcs start on the jaw line from the
             viewer's left temple over the chin to the right one, the rest go on over the vertex.
-        points_N3: marks and arcs in one table, with their bases points_CN (N counts coordinates).
+        points_N3: marks and arcs in one table.
+        points_CN: their bases (N counts coordinates).
         mesh_HW3: neutral surface grid.
-        skirt_ST3: strip from the outline backwards (cheek to ear, jaw to neck).
+        skirt_ST3: strip that runs from the outline backwards (cheek to ear, jaw to neck).
         surface_CN: bases of grid and skirt (N counts coordinates).
         plane_HW2: canonical x and y of the grid.
         at: row indices of `marks_K3` by curve name; curves of the eyes and brows end in '_l' or '_r'.
@@ -51,11 +52,11 @@ class Head:
     at: Mapping[str, NDArray[np.intp]]
 
     def coefficients(self, values: Mapping[str, float]) -> Floats:
-        """A (C,) vector from named values, zero where unnamed."""
+        """Return a vector (C,) of named values; coefficients without a value are zero."""
         return np.array([values.get(name, 0.0) for name in self.names])
 
     def surface(self, change_C: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Grid (H, W, 3) and skirt (S, T, 3) of a changed head, in head units."""
+        """Return the grid (H, W, 3) and the skirt (S, T, 3) of a changed head, in head units."""
         moved = (change_C.astype(np.float32) @ self.surface_CN).reshape(-1, 3)
         count = self.mesh_HW3.shape[0] * self.mesh_HW3.shape[1]
         grid = self.mesh_HW3 + moved[:count].reshape(self.mesh_HW3.shape)
@@ -64,7 +65,7 @@ class Head:
 
 @lru_cache(maxsize=1)
 def head() -> Head:
-    """The model, built once per process."""
+    """Build the model, once per process."""
     outline_A3 = outline()
     radii_R = _ARC_RADII
     arcs_xy = CENTRE + (outline_A3[:, None, :2] - CENTRE) * radii_R[:, None]
@@ -92,7 +93,7 @@ def head() -> Head:
     add_lid_changes(marks_K3, marks_CK3, names, at)
     arcs_lower = (arcs_xy[..., 1] > LIP_LINE).astype(float)
     arcs_CAR3 = changes(arcs_AR3, np.broadcast_to(radii_R, arcs_xy.shape[:2]), arcs_lower)
-    # The skirt follows the outline it hangs on.
+    # The skirt follows the outline that it hangs on.
     rim_S13 = np.broadcast_to(np.concatenate([outline_A3, outline_A3[:1]])[:, None], skirt_ST3.shape)
     rim_lower = (rim_S13[..., 1] > LIP_LINE).astype(float)
     mesh_CHW3 = changes(mesh_HW3, mesh_r, mesh_lower)

@@ -20,7 +20,7 @@ def _shift(x: Floats | float = 0.0, y: Floats | float = 0.0, z: Floats | float =
 
 
 def _jaw_weight(p: Floats, lower: Floats) -> Floats:
-    """How far points (..., 3) follow the opening jaw."""
+    """Return how far points (..., 3) follow the opening jaw."""
     inside = 1 - ramp(np.abs(p[..., 0]), 0.14, 0.40)
     weight: Floats = inside * lower + (1 - inside) * ramp(p[..., 1], 0.50, 1.08)
     return weight
@@ -51,12 +51,12 @@ def _nose(p: Floats) -> Floats:
 
 
 def bases() -> dict[str, Change]:
-    """All changes by name."""
+    """Return all changes by name."""
     return _identity() | _expression()
 
 
 def _identity() -> dict[str, Change]:
-    """Changes that tell one person from another."""
+    """Return the changes that tell people apart."""
     return {
         "face_width": lambda p, r, j: _shift(0.055 * p[..., 0] * ramp(r, 0.45, 1.0)),
         "face_length": lambda p, r, j: _shift(y=0.085 * np.maximum(p[..., 1] - 0.3, 0)),
@@ -97,7 +97,7 @@ def _identity() -> dict[str, Change]:
 
 
 def _expression() -> dict[str, Change]:
-    """Changes that one person can make."""
+    """Return the changes that one person's face can make."""
     return {
         "jaw_open": lambda p, r, j: _shift(
             y=0.25 * _jaw_weight(p, j) - 0.012 * (1 - j) * bump(p, 0, 0.72, 0.2, 0.06),

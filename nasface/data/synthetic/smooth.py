@@ -9,21 +9,21 @@ Floats = NDArray[np.float64]
 
 
 def bump(xy: Floats, x: float, y: float, wide: float, high: float, *, both: bool = False) -> Floats:
-    """A Gaussian hill (...,) of height 1 over canonical positions (..., 2); `both` mirrors it in x."""
+    """Return a Gaussian hill (...,) of height 1 over canonical positions (..., 2); `both` mirrors it in x."""
     across = np.abs(xy[..., 0]) - x if both else xy[..., 0] - x
     hill: Floats = np.exp(-0.5 * ((across / wide) ** 2 + ((xy[..., 1] - y) / high) ** 2))
     return hill
 
 
 def ramp(value: Floats, start: float, stop: float) -> Floats:
-    """A smooth step from 0 at `start` to 1 at `stop`."""
+    """Return a smooth step from 0 at `start` to 1 at `stop`."""
     t = np.clip((value - start) / (stop - start), 0.0, 1.0)
     step: Floats = t * t * (3 - 2 * t)
     return step
 
 
 def spline(points: Floats, per: int, *, closed: bool = False) -> Floats:
-    """A Catmull-Rom curve through points (n, d) with `per` samples a stretch; control points are kept."""
+    """Return a Catmull-Rom curve through points (n, d) with `per` samples per stretch, control points included."""
     if closed:
         padded = np.concatenate([points[-1:], points, points[:2]])
     else:
