@@ -1,14 +1,12 @@
-"""Face boxes: from a detector, from a file, from the frame before. No torch.
+"""Face boxes from a detector, from a file or from the previous frame. No torch.
 
-A box is (x0, y0, x1, y1), 0-based, integers at pixel centres. Networks are trained on boxes of landmarks (brows to
-chin), so that is what every box here means or comes near to.
+A box is (x0, y0, x1, y1), 0-based, integers at pixel centres. Networks are trained on the boxes of
+the landmarks (brows to chin), and that is what every box here is, or approximates.
 """
 
 from __future__ import annotations
 
 import os
-import pkgutil
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -18,21 +16,22 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nasface.errors import DataError, NasfaceError, RecipeError, RunError, did_you_mean
+from nasface.errors import DataError, NasfaceError, RecipeError, RunError, described, did_you_mean
+from nasface.importing import NotImportableError, import_attr
 
-# The box of 68 landmarks in units of the Haar box's side: how far its centre lies below that of the Haar box, its
-# width and its height. Medians over the faces that were found of 300W's training faces at hand (AFW, HELEN, LFPW).
+# The box of the 68 landmarks in units of the Haar box's side: how far its centre lies below that of the Haar box, its
+# width and its height. Medians over the training faces of 300W (AFW, HELEN and LFPW) that the cascades find.
 HAAR_DOWN, HAAR_WIDTH, HAAR_HEIGHT = 0.155, 0.86, 0.845
-# The first is seldom wrong; the second, which finds more faces and more that are none, is asked where it finds nothing.
+# The first is seldom wrong. Where it finds nothing, the second is tried; it finds more faces, but also more false ones.
 HAAR_CASCADES = ("alt", "default")
-# Larger images are shrunk to this many pixels, and faces below this share of the shorter side are not looked for.
+# Larger images are shrunk to this many pixels; faces smaller than this share of the shorter side are not looked for.
 HAAR_PIXELS, HAAR_SMALLEST = 1024, 0.05
-# A whole image leaves this share of itself on each side of the face's box; box_scale 1.25 adds it again.
+# Margin on each side of the face's box in a whole image, as a share of the image; box_scale 1.25 adds it again.
 WHOLE_MARGIN = 0.1
-# Boxes that share this much of the smaller one are of the same face.
+# Two boxes belong to the same face when they share at least this much of the smaller one.
 SAME_FACE = 0.5
-# A tracked face is lost when its score falls below this share of what it was at its detection, or when its box grows
-# or shrinks by more than this factor from one frame to the next.
+# A tracked face is lost when its score falls below this share of its score at detection, or when its box grows or
+# shrinks by more than this factor from one frame to the next.
 LOST_SCORE, LOST_SIZE = 0.8, 1.5
 
 Boxes = NDArray[np.float64]
@@ -40,20 +39,23 @@ Pixels = NDArray[np.uint8]
 
 
 class Detector(Protocol):
-    """Finds faces: any callable, named 'module:attr' on the command line."""
+    """Any callable that finds faces; on the command line it is named 'module:attr'."""
 
     def __call__(self, image_HW3: Pixels, /) -> NDArray[Any]:
-        """Boxes (K, 4) of the faces in an RGB image of 0 to 255: x0, y0, x1, y1 in its pixels, K = 0 where none is.
+        """Find the faces in an RGB image with values of 0 to 255.
 
-        They should come near the box of the landmarks; refinement removes what is left of a detector's own habit.
+        The boxes should approximate those of the landmarks; refinement removes what bias a detector has left.
+
+        Returns:
+            Boxes (K, 4): x0, y0, x1, y1 in pixels of the image. K = 0 where there is no face.
         """
         ...
 
 
 def haar(image_HW3: Pixels, /) -> Boxes:
-    """OpenCV's Haar cascades for frontal faces (Viola and Jones 2001), their boxes moved to where landmarks lie.
+    """Find frontal faces with OpenCV's Haar cascades (Viola and Jones 2001) and turn their boxes into landmark boxes.
 
-    They come with OpenCV, nothing is downloaded. Not for several threads at once.
+    The cascades come with OpenCV; nothing is downloaded. Not safe for use by several threads at once.
 
     Raises:
         RunError: OpenCV is not installed.
@@ -77,7 +79,7 @@ def haar(image_HW3: Pixels, /) -> Boxes:
 
 
 def whole(image_HW3: Pixels, /) -> Boxes:
-    """One face that fills the image, for pictures that are faces cut out already."""
+    """Take the whole image for one face, for pictures that have already been cropped to a face."""
     size = np.array(image_HW3.shape[1::-1])
     return np.concatenate([WHOLE_MARGIN * size, (1 - WHOLE_MARGIN) * size])[None] - 0.5
 
@@ -86,61 +88,57 @@ DETECTORS: dict[str, Detector] = {"haar": haar, "whole": whole}
 
 
 def find_detector(name: str) -> Detector:
-    """A detector whose answers are checked: they are float64 (K, 4).
+    """Look up a detector and wrap it so that its answers are checked; they are then float64 (K, 4).
 
     Args:
-        name: of `DETECTORS`, or 'module:attr'; modules of the working directory are found.
+        name: a key of `DETECTORS`, or 'module:attr'; modules in the working directory are found too.
 
     Raises:
-        RecipeError: there is none of this name, or it cannot be imported.
+        RecipeError: there is no detector of this name, or it cannot be imported.
         RunError: OpenCV is not installed.
     """
     if name == "haar":
         opencv()
     elif name not in DETECTORS and ":" not in name:
-        raise RecipeError(f"there is no detector '{name}'; {did_you_mean(name, DETECTORS)} (or name one 'module:attr')")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)
-    try:
-        found = DETECTORS[name] if name in DETECTORS else pkgutil.resolve_name(name)
-    except Exception as err:  # a module may raise anything
         raise RecipeError(
-            f"the detector '{name}' cannot be imported ({_said(err)}); install its package or mend the name"
+            f"there is no detector '{name}'; {did_you_mean(name, DETECTORS)} (or name your own as 'module:attr')"
+        )
+    try:
+        found = DETECTORS[name] if name in DETECTORS else import_attr(name)
+    except NotImportableError as err:
+        raise RecipeError(
+            f"the detector '{name}' cannot be imported ({err}); install its package or correct the name"
         ) from err
     if not callable(found):
-        raise RecipeError(f"the detector '{name}' is a {type(found).__name__}; expected something that can be called")
+        raise RecipeError(f"the detector '{name}' is a {type(found).__name__}; expected a callable")
 
     def checked(image_HW3: Pixels, /) -> Boxes:
         try:
             boxes = np.asarray(found(image_HW3), dtype=np.float64)
             if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4):
-                raise ValueError(f"it gave an array of shape {boxes.shape}")
+                raise ValueError(f"it returned an array of shape {boxes.shape}")
         except NasfaceError:
             raise
         except Exception as err:  # a detector may raise anything
             raise DataError(
-                f"the detector '{name}' fails ({_said(err)}); expected boxes (K, 4): x0, y0, x1, y1"
+                f"the detector '{name}' failed ({described(err)}); expected an array (K, 4) of boxes: x0, y0, x1, y1"
             ) from err
         return boxes.reshape(-1, 4)
 
     return checked
 
 
-def _said(err: Exception) -> str:
-    return f"{type(err).__name__}: {' '.join(str(err).split())}"
-
-
 def opencv() -> Any:
-    """The module cv2, of a version with Haar cascades; a RunError says which extra has it."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a broken video is reported once, by us
+    """Import cv2 in a version that has Haar cascades. Raises RunError, which names the extra to install."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a broken video is reported once, by nasface
     try:
         import cv2
 
         cv2.CascadeClassifier  # noqa: B018  OpenCV 5 has none
     except (ImportError, AttributeError) as err:
         raise RunError(
-            "the Haar detector and videos need OpenCV 4; run pip install 'nasface[predict]', or give images with "
-            "--boxes, --detector whole or a detector of your own"
+            "the Haar detector and videos need OpenCV 4; run pip install 'nasface[predict]', or use images with "
+            "--boxes, --detector whole or your own detector"
         ) from err
     return cv2
 
@@ -152,17 +150,17 @@ def _cascade(name: str) -> Any:
 
 
 def probe(video: Path) -> tuple[int, float]:
-    """How many frames a video says that it has, and how many a second; 1 and 25 where it does not say.
+    """Return the number of frames of a video and its frames per second, as its header says; else 1 and 25.
 
     Raises:
-        DataError: not even its first frame can be read.
+        DataError: not even the first frame can be read.
         RunError: OpenCV is not installed.
     """
     cv2 = opencv()
     capture = cv2.VideoCapture(str(video))
     try:
         if not capture.grab():
-            raise DataError(f"{video}: cannot be read as a video; convert it to another format, such as H.264 in mp4")
+            raise DataError(f"{video}: cannot be read as a video; convert it to another format, such as H.264 in MP4")
         rate = float(capture.get(cv2.CAP_PROP_FPS))
         return max(1, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))), rate if 0 < rate < 1000 else 25.0
     finally:
@@ -170,7 +168,7 @@ def probe(video: Path) -> tuple[int, float]:
 
 
 def frames(video: Path) -> Iterator[Pixels]:
-    """The frames of a video, RGB and upright, up to its end or to the first that is damaged."""
+    """Yield the frames of a video, RGB and upright, up to its end or to the first damaged one."""
     cv2 = opencv()
     capture = cv2.VideoCapture(str(video))
     try:
@@ -184,22 +182,22 @@ def frames(video: Path) -> Iterator[Pixels]:
 
 
 def read_boxes(path: Path) -> dict[str, Boxes]:
-    """Face boxes by image, in the order of the file.
+    """Read face boxes by image, in the order of the file.
 
     Args:
-        path: a csv with the columns image, x0, y0, x1, y1 (others are ignored) and a row for each face.
+        path: a CSV file with the columns image, x0, y0, x1, y1 (others are ignored) and one row per face.
 
     Raises:
-        DataError: it cannot be read, lacks a column, or a row holds no box; the row is named.
+        DataError: the file cannot be read, lacks a column or has a row without a valid box; the row is named.
     """
     import pandas as pd
 
     columns = ["image", "x0", "y0", "x1", "y1"]
-    expected = f"expected a csv with the columns {', '.join(columns)}"
+    expected = f"expected a CSV file with the columns {', '.join(columns)}"
     try:
         table = pd.read_csv(path, dtype={"image": str}, skipinitialspace=True, encoding="utf-8-sig")
-    except (OSError, ValueError) as err:  # pandas' own errors are ValueErrors
-        raise DataError(f"{path}: cannot be read as csv ({' '.join(str(err).split())}); {expected}") from err
+    except (OSError, ValueError) as err:  # pandas raises kinds of ValueError
+        raise DataError(f"{path}: cannot be read as CSV ({' '.join(str(err).split())}); {expected}") from err
     if missing := [name for name in columns if name not in table]:
         raise DataError(f"{path} has no column {', '.join(missing)}; {expected}")
     boxes_N4 = table[columns[1:]].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
@@ -209,29 +207,29 @@ def read_boxes(path: Path) -> dict[str, Boxes]:
         row = int(np.argmin(sound))
         given = ", ".join(str(value) for value in table.loc[row, columns])
         raise DataError(
-            f"{path}, row {row + 1}: {given} is no face box; expected an image and four numbers, x0 < x1 and y0 < y1"
+            f"{path}, row {row + 1}: {given} is not a face box; expected an image and numbers with x0 < x1 and y0 < y1"
         )
     return {str(name): boxes_N4[rows] for name, rows in table.groupby("image", sort=False).indices.items()}
 
 
 def landmark_boxes(landmarks_KL2: NDArray[Any]) -> Boxes:
-    """(K, 4) the boxes of the points, rounded outwards to whole pixels as for training."""
+    """Return the boxes (K, 4) of the points, rounded outwards to whole pixels as for training."""
     corners = (np.floor(landmarks_KL2.min(axis=1)), np.ceil(landmarks_KL2.max(axis=1)))
     return np.concatenate(corners, axis=1).astype(np.float64)
 
 
 def sides(boxes_K4: Boxes) -> NDArray[np.float64]:
-    """(K,) the longer side of each box."""
+    """Return the longer side of each box, (K,)."""
     longer: NDArray[np.float64] = (boxes_K4[:, 2:] - boxes_K4[:, :2]).max(axis=1)
     return longer
 
 
 def fits(boxes_K4: Boxes, sizes_K2: NDArray[Any]) -> NDArray[np.bool_]:
-    """(K,) whether a box has a size that a face of its image can have, and lies in it at least in part.
+    """Tell which boxes lie at least partly in their image and have a size that a face in it can have, (K,).
 
     Args:
         boxes_K4: any numbers.
-        sizes_K2: width and height of each box's image, or (2,) of the one image of all.
+        sizes_K2: width and height of each box's image, or (2,) of one image for all.
     """
     low, high, side = boxes_K4[:, :2], boxes_K4[:, 2:], sides(boxes_K4)
     inside = np.isfinite(boxes_K4).all(axis=1) & (high > -0.5).all(axis=1) & (low < sizes_K2 - 0.5).all(axis=1)
@@ -240,7 +238,7 @@ def fits(boxes_K4: Boxes, sizes_K2: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def overlap(a_K4: Boxes, b_M4: Boxes) -> NDArray[np.float64]:
-    """(K, M) the share of the smaller box that lies in the other one."""
+    """Return the share of the smaller box that lies in the other one, (K, M)."""
     low = np.maximum(a_K4[:, None, :2], b_M4[None, :, :2])
     high = np.minimum(a_K4[:, None, 2:], b_M4[None, :, 2:])
     common = np.clip(high - low, 0, None).prod(axis=2)
@@ -254,11 +252,11 @@ class FoundFaces:
     """Faces of one image, in its pixels.
 
     Attributes:
-        boxes_K4: float64, in which the network looked last.
+        boxes_K4: float64, where the network looked last.
         landmarks_KL2: float64 (K, L, 2), x and y.
-        scores_K: float64, the mean over landmarks of the heatmap's peak: near 1 for a face like those of training,
-            lower for others and for what is no face.
-        numbers_K: of the face in its image, or in its video, where a face keeps its number.
+        scores_K: float64, the mean over landmarks of the heatmap's peak: near 1 for a face like those in training,
+            lower for others and where there is no face.
+        numbers_K: number of the face in its image; in a video, a face keeps its number.
     """
 
     boxes_K4: Boxes
@@ -270,11 +268,11 @@ class FoundFaces:
         return len(self.boxes_K4)
 
     def take(self, index: NDArray[Any]) -> FoundFaces:
-        """Some of the faces, by a mask or by their places."""
+        """Return some of the faces, chosen by a mask or by indices."""
         return FoundFaces(*(values[index] for values in vars(self).values()))
 
     def plausible(self, min_score: float) -> FoundFaces:
-        """Those of this score, without the worse of two that lie on the same face."""
+        """Return the faces with at least this score, and only the better of two that lie on the same face."""
         boxes_K4 = landmark_boxes(self.landmarks_KL2)
         same = overlap(boxes_K4, boxes_K4) > SAME_FACE
         kept: list[int] = []
@@ -285,21 +283,21 @@ class FoundFaces:
 
 
 Look = Callable[[Pixels, Boxes, int], FoundFaces]
-"""What the network finds in boxes of an image when it is refined so many times."""
+"""The network as a function: image, boxes and number of refinements to the faces that it finds."""
 
 
 def track(
     images: Iterable[Pixels], detector: Detector, look: Look, *, every: int, refine: int, min_score: float
 ) -> Iterator[tuple[Pixels, FoundFaces]]:
-    """Follow the faces of a video: each is looked for in the box that its landmarks had in the frame before.
+    """Follow the faces of a video; each is looked for in the box of its landmarks in the previous frame.
 
     Args:
         images: the frames.
-        detector: called on every `every`-th frame, where a face was lost, and while there is none.
+        detector: called on every `every`-th frame, whenever a face has been lost, and while there is none.
         look: the network.
-        every: 1 detects in each frame.
-        refine: of detected faces.
-        min_score: of detected faces; a tracked one is lost as `LOST_SCORE` and `LOST_SIZE` say.
+        every: 1 detects faces in each frame.
+        refine: number of refinements of detected faces.
+        min_score: lowest score of detected faces; `LOST_SCORE` and `LOST_SIZE` say when a tracked face is lost.
 
     Yields:
         Each frame with its faces.
@@ -321,7 +319,7 @@ def track(
 
 
 def _follow(before: FoundFaces, first: dict[int, float], image: Pixels, look: Look) -> FoundFaces:
-    """The faces of the frame before that are still there."""
+    """Return the faces of the previous frame that are still there."""
     before = before.take(fits(landmark_boxes(before.landmarks_KL2), np.array(image.shape[1::-1])))
     old_K4 = landmark_boxes(before.landmarks_KL2)
     here = replace(look(image, old_K4, 0), numbers_K=before.numbers_K)

@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nasface.data.masks import random_mask
+from nasface.data.patches import random_mask
 from nasface.net import GraphNet
 from nasface.step import STRICT, Batch, Optimizer, Step
 from nasface.task import targets

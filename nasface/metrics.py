@@ -16,26 +16,27 @@ Groups = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 LIMITS = (0.08, 0.10)
-"""NMEs above which a face fails, and up to which the AUC reaches: both are usual."""
+"""NMEs above which a face counts as a failure, and up to which the AUC is taken; both are in common use."""
 PERCENTS = (50, 90, 95)
 CED_AXIS: tuple[float, ...] = tuple(i / 200 for i in range(21))
-"""NMEs at which a summary gives the CED: 0 to 10 percent in steps of half a percent."""
+"""NMEs at which a summary samples the CED: 0 to 10 % in steps of half a percent."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One subset's figures. NMEs are shares of the normaliser, not percent.
+    """The figures of one subset. NMEs are fractions of the normaliser, not percent.
 
-    A face without landmarks (NaN) is left out of the mean, counted in `missing`, and fails at any limit.
+    A face without landmarks (NaN) is left out of the mean, counted in `missing`, and is a failure at any limit.
 
     Attributes:
-        images: number of faces counted; expected: how many the official subset has.
-        missing: how many of the faces have no landmarks.
-        nme: mean over images of the mean point error.
+        images: number of faces evaluated.
+        expected: number of faces in the official subset.
+        missing: number of faces without landmarks.
+        nme: mean over the images of the mean point error.
         failure_rate: by limit, the share of images with a greater NME.
-        auc: by limit, the area under the CED up to it, divided by it.
-        percentiles: of the NME of an image, by percent.
-        ced: share of images with an NME of at most each of `CED_AXIS`.
+        auc: by limit, the area under the CED up to the limit, divided by the limit.
+        percentiles: of the images' NMEs, by percent.
+        ced: for each value of `CED_AXIS`, the share of images whose NME is no greater.
     """
 
     images: int
@@ -48,9 +49,9 @@ class Summary:
     ced: tuple[float, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, limits and percents as text ('0.08', '50'), the CED with its axis.
+        """Return plain values for JSON, with limits and percents as text ('0.08', '50') and the CED with its axis.
 
-        Figures of an empty subset are None, and so is a percentile that falls on a face without landmarks.
+        The figures of an empty subset are None, as is a percentile that falls on a face without landmarks.
         """
         by_key = {
             name: {f"{key:g}": _finite(value) for key, value in getattr(self, name).items()}
@@ -62,16 +63,16 @@ class Summary:
 
 
 def distances(landmarks_NL2: NDArray[Any], normaliser: Normaliser, groups: Mapping[str, Groups]) -> NDArray[np.float64]:
-    """(N,) the normalising distance of each face, in the unit of the landmarks.
+    """Return the normalising distance of each face (N,), in the unit of the landmarks.
 
     Args:
-        landmarks_NL2: true points.
-        normaliser: 'inter_ocular' or 'inter_pupil' (distance of two groups' means), or 'box'
-            (square root of width x height of the landmark box).
-        groups: index groups of the mark-up by normaliser.
+        landmarks_NL2: true landmarks.
+        normaliser: 'inter_ocular' or 'inter_pupil' (the distance between the means of two groups of landmarks), or
+            'box' (the square root of width x height of the landmarks' box).
+        groups: the landmark scheme's two groups of indices, by normaliser.
 
     Raises:
-        DataError: when a face has no size.
+        DataError: the distance of a face is zero or not a number.
     """
     points = np.asarray(landmarks_NL2, dtype=np.float64)
     if normaliser == "box":
@@ -81,47 +82,47 @@ def distances(landmarks_NL2: NDArray[Any], normaliser: Normaliser, groups: Mappi
         size = np.linalg.norm(left - right, axis=1)
     if bad := np.flatnonzero(~(size > 0)).tolist():
         raise DataError(
-            f"{len(bad)} faces have no {normaliser} distance (the first is number {bad[0]}); mend their points"
+            f"{len(bad)} faces have no {normaliser} distance (the first is number {bad[0]}); correct their landmarks"
         )
     return size
 
 
 def nme(predicted_NL2: NDArray[Any], true_NL2: NDArray[Any], distances_N: NDArray[Any]) -> NDArray[np.float64]:
-    """(N,) mean over landmarks of the point error divided by the face's distance."""
+    """Return the NME of each face (N,): the mean over its landmarks of the point error, divided by its distance."""
     error = np.linalg.norm(np.asarray(predicted_NL2, np.float64) - np.asarray(true_NL2, np.float64), axis=2)
     result: NDArray[np.float64] = error.mean(axis=1) / distances_N
     return result
 
 
 def failure_rate(nme_N: NDArray[np.float64], limit: float = 0.10) -> float:
-    """Share of images whose NME is above the limit, or not a number."""
+    """Return the share of images whose NME is above the limit or not a number."""
     return float(np.mean(~(nme_N <= limit))) if len(nme_N) else float("nan")
 
 
 def ced(nme_N: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Cumulative error distribution: sorted NMEs and the share of images at or below each."""
+    """Return the cumulative error distribution: the sorted NMEs, and the share of images at or below each of them."""
     return np.sort(nme_N), np.arange(1, len(nme_N) + 1) / max(len(nme_N), 1)
 
 
 def auc(nme_N: NDArray[np.float64], limit: float = 0.10) -> float:
-    """Area under the CED from 0 to the limit, divided by the limit; exact for the step function."""
+    """Return the area under the CED from 0 to the limit, divided by the limit; exact for the step function."""
     return (
         min(1.0, float(np.mean(np.nan_to_num(np.clip(limit - nme_N, 0, None))) / limit)) if len(nme_N) else float("nan")
     )
 
 
 def percentiles(nme_N: NDArray[np.float64], percents: Sequence[int] = PERCENTS) -> dict[int, float]:
-    """Percentiles of the NMEs, interpolated between images; a face without landmarks counts as infinitely far off."""
+    """Return percentiles of the NMEs, interpolated between images; the NME of a face without landmarks is infinite."""
     if not len(nme_N):
         return dict.fromkeys(percents, float("nan"))
     ordered = np.sort(np.where(np.isnan(nme_N), np.inf, nme_N))
-    # as np.percentile, which gives NaN for a place beside an infinite one
+    # as np.percentile does, except that it returns NaN next to an infinite value
     values = np.interp((len(ordered) - 1) * np.array(percents) / 100, np.arange(len(ordered)), ordered)
     return dict(zip(percents, values.tolist(), strict=True))
 
 
 def summarise(nme_N: NDArray[np.float64], expected: int = 0) -> Summary:
-    """The figures of one subset; NaN, and no CED, where it has no image."""
+    """Return the figures of one subset; NaN and an empty CED if it has no image."""
     here = nme_N[~np.isnan(nme_N)]
     return Summary(
         images=len(nme_N),
@@ -136,12 +137,12 @@ def summarise(nme_N: NDArray[np.float64], expected: int = 0) -> Summary:
 
 
 def mean_std(values: Sequence[Any]) -> Any:
-    """{mean, std} (ddof 1) of each figure of several networks; None where one of them has none.
+    """Return {mean, std} (ddof 1) of each figure over several networks; None where one of them lacks the figure.
 
-    Counts of faces and names are the same in all and stay what they are; the CED is left out.
+    Names and numbers of faces, which all networks share, are kept as they are; the CED is left out.
 
     Args:
-        values: two or more of one form: numbers, or `Accuracy.as_dict()` and mappings within it.
+        values: two or more of the same form: numbers, or `Accuracy.as_dict()` and mappings within it.
     """
     first = values[0]
     if isinstance(first, Mapping):

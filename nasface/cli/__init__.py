@@ -1,21 +1,26 @@
 """The command `nasface`: it parses, calls one stage and prints; it decides nothing."""
 
-from nasface.cli import (
-    count,
-    data,
-    distill,
-    draw,
-    evaluate,
-    experiment,
-    predict,
-    prune,
-    report,
-    search,
-    select,
-    sweep,
-    train,
-)  # each adds its commands to the group
-from nasface.cli.group import main
+from nasface.cli import interrupt
+
+try:
+    from nasface.cli import (
+        count,
+        data,
+        distill,
+        draw,
+        evaluate,
+        experiment,
+        predict,
+        prune,
+        report,
+        search,
+        select,
+        sweep,
+        train,
+    )  # each adds its commands to the group
+    from nasface.cli.group import main
+except KeyboardInterrupt:
+    interrupt.leave()
 
 __all__ = ["count", "data", "distill", "draw", "evaluate", "experiment", "main", "predict", "prune", "report", "search"]
 __all__ += ["select", "sweep", "train"]

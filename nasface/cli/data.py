@@ -1,4 +1,4 @@
-"""data check, data prepare and plugins."""
+"""The commands `data check`, `data prepare` and `plugins`."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from nasface.cli.options import FOLDER, Place, Wanted, json_option, machine_opti
 
 @main.group()
 def data() -> None:
-    """Check and prepare data sets."""
+    """Check and prepare datasets."""
 
 
 @data.command("check")
-@click.option("--dataset", default="300w", show_default=True, help="Data set.")
-@click.option("--data-root", type=FOLDER, help="Folder of the data set.")
-@click.option("--workers", type=click.IntRange(1), help="Threads or processes that decode images.")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
-@click.option("--set", "overrides", multiple=True, metavar="OPTION=VALUE", help="An option of the data set.")
+@click.option("--dataset", default="300w", show_default=True, help="Name of the dataset, or 'module:attr'.")
+@click.option("--data-root", type=FOLDER, help="Folder of the dataset.")
+@click.option("--workers", type=click.IntRange(1), help="Number of threads or processes that decode images.")
+@click.option("--quiet", is_flag=True, help="Show no progress bar.")
+@click.option("--set", "overrides", multiple=True, metavar="OPTION=VALUE", help="Set an option of the dataset.")
 @json_option
 def data_check(
     dataset: str,
@@ -34,7 +34,7 @@ def data_check(
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Look at every file of a data set and list every fault; exit code 2 when one is damaged.
+    """Check every file of a dataset and list all faults; exit with code 2 if a file is damaged.
 
     \b
     Example:
@@ -58,10 +58,10 @@ def data_check(
         for problem in report.problems:
             click.echo(f"{problem.level}: {problem.where}: {problem.what}")
         errors = sum(problem.level == "error" for problem in report.problems)
-        faults = f"{errors} errors, {len(report.problems) - errors} warnings" if report.problems else "no fault found"
+        faults = f"{errors} errors, {len(report.problems) - errors} warnings" if report.problems else "no faults found"
         totals = [(row.split, (row.expected or 0) - row.found) for row in report.counts if not row.subset]
         missing = [f"{number} {split}" for split, number in totals if number > 0]
-        click.echo(f"{faults}; faces of the official set not here: {', '.join(missing)}" if missing else faults)
+        click.echo(f"{faults}; faces missing from the official set: {', '.join(missing)}" if missing else faults)
     sys.exit(0 if report.ok else 2)
 
 
@@ -69,7 +69,7 @@ def data_check(
 @recipe_options
 @machine_options
 def data_prepare(wanted: Wanted, place: Place) -> None:
-    """Decode and crop all faces once, into the cache that search and training read.
+    """Decode and crop all faces once, into the cache that the other commands read.
 
     \b
     Example:
@@ -98,10 +98,10 @@ def data_prepare(wanted: Wanted, place: Place) -> None:
     )
 
 
-@main.command(short_help="Search spaces, data sets, ... and recipes.")
+@main.command(short_help="List plug-ins and recipes.")
 @json_option
 def plugins(as_json: bool) -> None:
-    """List search spaces, data sets, searchers, pruners and recipes.
+    """List search spaces, datasets, searchers, pruners, teachers and recipes.
 
     \b
     Example:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from nasface import __version__
+from nasface.cli import interrupt
 from nasface.errors import NasfaceError
 
 
@@ -23,11 +24,7 @@ class Commands(click.Group):
             click.secho(f"nasface: {err}", fg="red", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:
-            click.echo(
-                "\nnasface: interrupted; the same command again goes on from what is finished, or the last epoch",
-                err=True,
-            )
-            ctx.exit(130)
+            interrupt.leave()
         except (OSError, MemoryError, RuntimeError) as err:
             sentence = self._sentence(err)
             if sentence is None:

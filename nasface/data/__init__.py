@@ -1,1 +1,1 @@
-"""Landmark schemes, data sets, preparation and batched augmentation."""
+"""Landmark schemes, datasets, preparation and batched augmentation."""

@@ -1,4 +1,4 @@
-"""Batches on the device: cached crops to augmented network inputs and their landmarks, with torch alone."""
+"""Batches on the device: from cached crops to augmented network inputs and their landmarks, in plain torch."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nasface.data.base import Scheme
-from nasface.data.masks import random_mask
+from nasface.data.patches import random_mask
 from nasface.data.prepare import PreparedFaces
 from nasface.step import STRICT, Batch
 
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet, the field's usual
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet, as is customary
 STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far a training face is changed; everything is drawn per face.
+    """How much training faces are changed; everything is drawn for each face.
 
     Attributes:
-        scale: zoom is drawn from 1 - scale to 1 + scale.
-        rotation: degrees, drawn from -rotation to +rotation.
+        scale: the zoom is drawn from 1 - scale to 1 + scale.
+        rotation: in degrees, drawn from -rotation to +rotation.
         flip: probability of a horizontal flip.
-        shift: share of the input size, drawn from -shift to +shift for x and y.
+        shift: as a share of the input size, drawn from -shift to +shift for x and y.
         colour: brightness and contrast factors are drawn from 1 - colour to 1 + colour.
-        occlusion: probability of a rectangle of coloured noise, as large as a square of 10 to 50 % of the input's side
-            and up to 1.5 times as wide as high, or as high as wide (`nasface.data.masks.random_mask`).
+        occlusion: probability of a rectangle of coloured noise. Its area is that of a square with 10 to 50 % of the
+            input's side, and one side is at most 1.5 times the other (`nasface.data.patches.random_mask`).
     """
 
     scale: Annotated[float, Interval(ge=0, lt=1)] = 0.25
@@ -52,7 +52,8 @@ class DeviceFaces:
     Attributes:
         images_NHWC: uint8 crops, wider than the input so that augmentation has context.
         landmarks_NL2: float32, in pixels of the crop.
-        input_size: pixels of the network's input, the centre of the crop.
+        input_size: side in pixels of the network's input, which is the centre of the crop.
+        scheme: the landmark scheme.
     """
 
     images_NHWC: Tensor
@@ -64,7 +65,7 @@ class DeviceFaces:
         return len(self.images_NHWC)
 
     def plain(self, batch: int) -> Iterator[Batch]:
-        """All faces in order, unchanged: the centre slice of each crop."""
+        """Yield all faces in order, unchanged: the centre of each crop."""
         pad = (self.images_NHWC.shape[1] - self.input_size) // 2
         window = slice(pad, pad + self.input_size)
         points_NL2 = self.input_landmarks()
@@ -73,24 +74,24 @@ class DeviceFaces:
             yield Batch(normalise(images.permute(0, 3, 1, 2)), points_NL2[start : start + batch])
 
     def input_landmarks(self) -> Tensor:
-        """(N, L, 2) in pixels of the unchanged input."""
+        """Return the landmarks (N, L, 2) in pixels of the unchanged input."""
         return self.landmarks_NL2 - (self.images_NHWC.shape[1] - self.input_size) // 2
 
     def steps(self, batch: int, share: float = 1.0) -> int:
-        """Batches that `augmented` gives."""
+        """Return the number of batches that `augmented` yields."""
         return max(1, self._drawn(batch, share) // batch)
 
     def _drawn(self, batch: int, share: float) -> int:
         return min(len(self), max(batch, round(share * len(self))))
 
     def augmented(self, batch: int, how: Augmentation, random: torch.Generator, share: float = 1.0) -> Iterator[Batch]:
-        """One epoch of shuffled, augmented batches.
+        """Yield one epoch of shuffled, augmented batches.
 
         Args:
-            batch: faces in a batch; what is left over of less than a batch waits for another epoch.
+            batch: number of faces in a batch; an incomplete last batch is left out.
             how: the augmentation.
             random: a CPU generator, so that the same seed draws the same batches on any device.
-            share: part of the faces that makes an epoch, a batch at least.
+            share: share of the faces that makes an epoch, but at least one batch.
         """
         order = torch.randperm(len(self), generator=random)[: self._drawn(batch, share)]
         batch = min(batch, len(order))
@@ -109,8 +110,8 @@ class DeviceFaces:
         flipped = torch.rand(n, generator=random) < how.flip
         shift_B2 = uniform(how.shift, 2) * size
         light_B2 = 1 + uniform(how.colour, 2)
-        # forward map, pixels from the crop's centre to pixels from the input's centre:
-        # q = mirror(zoom * R p) + shift, with the mirror on x after the turn
+        # The forward map takes pixels relative to the crop's centre to pixels relative to the input's centre:
+        # q = mirror(zoom * R p) + shift, where x is mirrored after the rotation.
         cos, sin, mirror = zoom * angle.cos(), zoom * angle.sin(), 1.0 - 2.0 * flipped.float()
         forward_B22 = torch.stack((torch.stack((mirror * cos, -mirror * sin), 1), torch.stack((sin, cos), 1)), 1)
         backward_B22 = torch.linalg.inv(forward_B22)
@@ -123,9 +124,11 @@ class DeviceFaces:
         swapped = points[:, torch.tensor(self.scheme.flip, device=device)]
         points = torch.where(flipped[:, None, None], swapped, points)
 
-        # grid_sample wants, for each input pixel, its place in the crop in units of half the crop's size
+        # For each pixel of the input, grid_sample needs its position in the crop in units of half the crop's size.
         theta_B23 = torch.cat((backward_B22 * (size / crop), -(backward_B22 @ shift_B2[..., None]) * (2 / crop)), dim=2)
-        few = max(4, torch.get_num_threads()) if device.type == "cpu" else n  # few: they stay in the CPU's cache
+        few = (
+            max(4, torch.get_num_threads()) if device.type == "cpu" else n
+        )  # few, so that they stay in the CPU's cache
         parts = zip(torch.split(index_B, few), torch.split(theta_B23, few), strict=True)
         images = torch.cat([_warp(self.images_NHWC[index], theta, size) for index, theta in parts])
         if how.colour:
@@ -151,7 +154,7 @@ def on_device(faces: PreparedFaces, device: torch.device, index: list[int] | Non
 
 
 def normalise(images_B3HW: Tensor) -> Tensor:
-    """RGB of 0 to 255, of any type, to zero mean and unit deviation, channels last in memory (fast on CPU)."""
+    """Scale RGB of 0 to 255, of any type, to zero mean and unit deviation, with channels last (fast on CPUs)."""
     mean = torch.tensor(MEAN, device=images_B3HW.device).view(3, 1, 1)
     std = torch.tensor(STD, device=images_B3HW.device).view(3, 1, 1)
     images = torch.addcmul(-mean / std, images_B3HW.float(), 1 / (255 * std))
@@ -159,7 +162,7 @@ def normalise(images_B3HW: Tensor) -> Tensor:
 
 
 def _warp(crops_NHWC: Tensor, theta_B23: Tensor, size: int) -> Tensor:
-    """Sample crops on a grid that is a sum of rows and columns: affine_grid multiplies matrices per pixel."""
+    """Sample crops on a grid built from rows and columns; affine_grid would multiply matrices for every pixel."""
     line = (2 * torch.arange(size, device=theta_B23.device) + 1) / size - 1
     across = line[:, None] * theta_B23[:, None, :, 0]
     down = line[:, None] * theta_B23[:, None, :, 1] + theta_B23[:, None, :, 2]

@@ -1,4 +1,4 @@
-"""What every data set gives: a scheme of landmarks, an index of faces and a way to read one image."""
+"""What every dataset provides: a landmark scheme, an index of its faces and a way to read one image."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Split = Literal["train", "test"]
 
 @dataclass(frozen=True)
 class Scheme:
-    """A landmark mark-up.
+    """A landmark scheme.
 
     Attributes:
         num_landmarks: number L of points.
         flip: permutation of a horizontal flip, new[i] = old[flip[i]].
-        inter_ocular: two groups of indices; the distance of their means is the usual normaliser
-            (outer eye corners, or whatever the field uses).
+        inter_ocular: two groups of indices; the distance between their means is the usual normaliser
+            (outer eye corners, or whatever is customary for the scheme).
         inter_pupil: the same for the pupils.
-        contours: polylines of indices, for drawing only.
+        contours: polylines as sequences of indices, used for drawing only.
     """
 
     num_landmarks: int
@@ -37,13 +37,13 @@ class Face:
     """One annotated face before its image is decoded.
 
     Attributes:
-        name: unique within the split, for example 'helen/testset/123_1'.
+        name: unique within the split, such as 'helen/testset/123_1'.
         split: 'train' or 'test'.
-        subsets: names of the subsets it belongs to, for example ('common', 'full').
+        subsets: names of the subsets it belongs to, such as ('common', 'full').
         landmarks_L2: float64 (L, 2), x and y in pixels of the original image, 0-based, integers at pixel
             centres.
-        source: what `Dataset.read` needs to load its image: a path, or anything else (hashable).
-        box: provided face box (x, y, width, height) in pixels, or None.
+        source: what `Dataset.read` needs to load the image: a path or any other hashable object.
+        box: the face box (x, y, width, height) in pixels that comes with the dataset, or None.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Face:
 
 @dataclass(frozen=True)
 class Problem:
-    """A fault of one file: where, what, and how bad ('error' skips the face, 'warning' keeps it)."""
+    """A fault of one file: where it is, what it is and how serious ('error' skips the face, 'warning' keeps it)."""
 
     where: str
     what: str
@@ -65,13 +65,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class Index:
-    """All faces found, what is wrong, and how many the official set has.
+    """All faces found, the faults met, and the size of the official set.
 
     Attributes:
-        faces: the readable annotations, in a fixed order.
+        faces: faces whose annotations are readable, in a fixed order.
         problems: faults met while reading annotations.
-        expected: official number of faces by 'split/subset', for example
-            {'train/afw': 337, 'test/common': 554, 'train': 3148, 'test': 689}; empty where there is none.
+        expected: official number of faces by 'split/subset', such as
+            {'train/afw': 337, 'test/common': 554, 'train': 3148, 'test': 689}; empty if there is no official number.
     """
 
     faces: tuple[Face, ...]
@@ -80,23 +80,28 @@ class Index:
 
 
 class Dataset(Protocol):
-    """A data set plug-in: an object built from its options as keyword arguments.
+    """A dataset plug-in: an object built from `root` and its options as keyword arguments.
 
-    `root` is the folder given by --data-root (None for sets that need none). Options a set does not know
-    raise RecipeError.
+    `root` is the folder given by --data-root, or None. Invalid values of options raise RecipeError.
+
+    Two further attributes are optional; they are read with getattr and a default:
+
+        parallel: 'process' if `read` is pure Python and the object can be pickled; the default, 'thread', suits
+            readers that mostly run C code.
+        licence: one sentence about the terms under which the faces may be used; '' if unknown.
     """
 
     name: str
     scheme: Scheme
 
     def index(self) -> Index:
-        """Find the faces. Raises DataError with a mend when the folder is missing or not this set."""
+        """Find the faces. Raises DataError that says how to fix it if the folder is missing or is not this dataset."""
         ...
 
     def read(self, face: Face) -> NDArray[np.uint8]:
-        """Decode one image to RGB uint8 (H, W, 3). Raises DataError naming the file when it cannot."""
+        """Decode one image to RGB uint8 (H, W, 3). Raises DataError that names the file if it cannot be decoded."""
         ...
 
     def fingerprint(self, face: Face) -> bytes:
-        """Bytes that change whenever the face's image content changes (a content hash)."""
+        """Return bytes that change whenever the content of the face's image changes, such as a hash."""
         ...

@@ -1,10 +1,11 @@
-"""Look at every file of a data set and list each one that is missing, damaged or suspicious."""
+"""Check every file of a dataset and list all that are missing, damaged or suspicious."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,15 +16,15 @@ from nasface.data.parallel import map_in_order
 from nasface.data.reading import landmark_fault
 from nasface.errors import DataError
 
-# A point this many box sides outside its image is taken for a slip of the mark-up.
+# A point further outside its image than this many sides of the face's box is taken for an annotation error.
 _FAR = 0.5
-# Faces of one image whose boxes overlap (intersection over union) by this much are the same face.
+# Two faces in one image are the same if the intersection over union of their boxes is at least this.
 _SAME_FACE = 0.5
 
 
 @dataclass(frozen=True)
 class Count:
-    """Number of faces found and, where the set is a published one, officially there."""
+    """Number of faces found and, for published datasets, the official number."""
 
     split: Split
     subset: str
@@ -33,14 +34,14 @@ class Count:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """Every fault, and the counts: a row a split with an empty subset, then one for each of its subsets."""
+    """All faults, and the counts: for each split one row with an empty subset, then one per subset."""
 
     problems: tuple[Problem, ...]
     counts: tuple[Count, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is damaged. Missing subsets and warnings do no harm."""
+        """Whether nothing is damaged; missing subsets and warnings do not matter."""
         return all(problem.level != "error" for problem in self.problems)
 
 
@@ -55,16 +56,16 @@ def check(
 ) -> CheckReport:
     """Decode every image and check every annotation.
 
-    An error is a face that cannot be used, or one that stands in training and test; a warning is a point far
-    outside its image, or an image of which training and test mark different faces.
+    A face that cannot be used, or that is in both training and test, is an error. A point far outside its image, or an
+    image in which training and test annotate different faces, is a warning.
 
     Args:
         dataset: the plug-in.
         progress: called with (faces done, faces in all).
-        workers: threads or processes; None takes the number of cores.
+        workers: number of threads or processes; None takes the number of cores.
 
     Raises:
-        DataError: there is no data at all.
+        DataError: there are no data at all.
     """
     index = dataset.index()
     problems = list(index.problems)
@@ -72,26 +73,27 @@ def check(
     looks = map_in_order(
         partial(_look, dataset), index.faces, workers=workers, kind=getattr(dataset, "parallel", "thread")
     )
-    for done, (face, look) in enumerate(zip(index.faces, looks, strict=True), start=1):
-        if look.problem:
-            problems.append(look.problem)
-        if look.content:
-            images[look.content].append(face)
-        if progress:
-            progress(done, len(index.faces))
+    with closing(looks):
+        for done, (face, look) in enumerate(zip(index.faces, looks, strict=True), start=1):
+            if look.problem:
+                problems.append(look.problem)
+            if look.content:
+                images[look.content].append(face)
+            if progress:
+                progress(done, len(index.faces))
     for faces in images.values():
         problems += _leaks(faces)
     return CheckReport(tuple(problems), _counts(index))
 
 
 def _look(dataset: Dataset, face: Face) -> _Look:
-    """Decode one image: the hash of its pixels, and what is wrong with the face."""
+    """Decode one image; return the hash of its pixels and what is wrong with the face."""
     try:
         image = dataset.read(face)
     except (DataError, OSError) as error:
         return _Look(b"", Problem(face.name, str(error)))
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        what = f"{face.name}: image is {image.dtype} {image.shape}, uint8 (H, W, 3) was expected"
+        what = f"{face.name}: the image is {image.dtype} {image.shape}; expected uint8 (H, W, 3)"
         return _Look(b"", Problem(face.name, what))
     digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(image).data)
@@ -106,17 +108,17 @@ def _fault(face: Face, height: int, width: int, num_landmarks: int) -> Problem |
     beyond = np.maximum(-0.5 - face.landmarks_L2, face.landmarks_L2 - (width - 0.5, height - 0.5)).max(axis=1)
     outside = int((beyond > far).sum())
     if outside == num_landmarks:
-        return Problem(face.name, f"{face.name}: all points lie far outside the image of {width} x {height}")
+        return Problem(face.name, f"{face.name}: all landmarks lie far outside the image of {width} x {height}")
     if face.box is not None and not (np.isfinite(face.box).all() and min(face.box[2:]) > 0):
-        return Problem(face.name, f"{face.name}: the provided box {face.box} has no size", "warning")
+        return Problem(face.name, f"{face.name}: the provided box {face.box} has no valid size", "warning")
     if outside:
-        what = f"{face.name}: {outside} points lie far outside the image of {width} x {height}"
+        what = f"{face.name}: {outside} landmarks lie far outside the image of {width} x {height}"
         return Problem(face.name, what, "warning")
     return None
 
 
 def _leaks(faces: list[Face]) -> list[Problem]:
-    """Training faces of one image (by its pixels) that the test split has too."""
+    """Report training faces of one image (identified by its pixels) that are in the test split too."""
     problems = []
     tested = [face for face in faces if face.split == "test"]
     for face in faces:
@@ -124,16 +126,16 @@ def _leaks(faces: list[Face]) -> list[Problem]:
             continue
         twin = max(tested, key=partial(_overlap, face))
         if _overlap(face, twin) >= _SAME_FACE:
-            what = f"training face {face.name} is also the test face {twin.name}: leave one of them out"
+            what = f"training face {face.name} is also the test face {twin.name}; remove one of them"
             problems.append(Problem(face.name, what))
         else:
-            what = f"the image of training face {face.name} is also that of test face {twin.name}"
+            what = f"the image of training face {face.name} is also the image of test face {twin.name}"
             problems.append(Problem(face.name, what, "warning"))
     return problems
 
 
 def _overlap(one: Face, other: Face) -> float:
-    """Intersection over union of the boxes of two faces' points."""
+    """Return the intersection over union of the boxes of two faces' landmarks."""
     corners = [(face.landmarks_L2.min(axis=0), face.landmarks_L2.max(axis=0)) for face in (one, other)]
     (low, high), (other_low, other_high) = corners
     common = float(np.clip(np.minimum(high, other_high) - np.maximum(low, other_low), 0, None).prod())

@@ -1,4 +1,4 @@
-"""Cloth on faces: how it looks, and how it is painted onto crops in the light of their photographs."""
+"""Cloth on faces: its looks, and how it is painted onto crops in the light of their photographs."""
 
 from __future__ import annotations
 
@@ -10,51 +10,51 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-CELL = 4  # pixels: the distance to an outline is computed this coarsely and interpolated
+CELL = 4  # pixels; the distance to an outline is computed on this coarse grid and interpolated
 _EDGE_WIDTH = 1 / 150  # of the crop
-_SHADOW = 0.06  # of eyes to chin: how far the shadow of cloth falls
+_SHADOW = 0.06  # how far the shadow of cloth falls, in distances from eyes to chin
 
-# Colour (RGB) of a cloth, and 1 where it is a surgical mask with pleats. Nothing here has the colour of skin.
+# Colour (RGB) of a cloth, and 1 if it is a surgical mask with pleats. None has the colour of skin.
 _CLOTHS = (
     (152, 198, 226, 1), (236, 239, 242, 1), (160, 206, 222, 1), (230, 234, 236, 1), (176, 214, 196, 1),
     (30, 30, 34, 0), (40, 40, 44, 0), (228, 230, 234, 0), (30, 46, 98, 0), (20, 92, 84, 0),
     (96, 100, 110, 0), (92, 44, 128, 0), (60, 120, 180, 0), (44, 110, 52, 0), (140, 20, 60, 0),
 )  # fmt: skip
-_SURGICAL = 5  # of them, the first
+_SURGICAL = 5  # the first of them are surgical
 _PATTERNS = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.5, 0.5, 0.0), (0.0, 0.0, 1.0))
-LOOKS = 10  # random numbers for the looks of a cloth
+LOOKS = 10  # number of random numbers for the looks of a cloth
 
 
 class Cloth(NamedTuple):
     """A piece of cloth on each of N faces."""
 
     outline_NV2: Tensor
-    colours_N23: Tensor  # of the ground and of the pattern
+    colours_N23: Tensor  # of the background and of the pattern
     pattern_N3: Tensor  # weights of stripes, stripes across and dots
-    wave_N2: Tensor  # of the pattern: angle, waves in an eye distance
+    wave_N2: Tensor  # of the pattern: angle, and waves per distance between the eyes
     phase_N3: Tensor  # of the wrinkles
     pleated_N1: Tensor
-    lit_N2: Tensor  # from which side, and how brightly
+    lit_N2: Tensor  # from which side it is lit, and how brightly
 
 
 class Masks(NamedTuple):
-    """What N faces wear, in pixels of the crop. Its axes u and v go along the eyes and down to the chin."""
+    """What N faces wear, in pixels of the crop. The axes u and v run along the eyes and down to the chin."""
 
-    base_N2: Tensor  # of the nose: u = v = 0
+    base_N2: Tensor  # base of the nose, where u = v = 0
     across_N2: Tensor  # gradient of u
     down_N2: Tensor  # gradient of v
     straps_NS22: Tensor
     layers: tuple[Cloth, ...]
 
     def to(self, device: torch.device) -> Masks:
-        """The same in float32 on a device."""
+        """Return the same in float32 on a device."""
         layers = (Cloth(*(t.float().to(device) for t in layer)) for layer in self.layers)
         base, across, down, straps = (t.float().to(device) for t in self[:-1])
         return Masks(base, across, down, straps, tuple(layers))
 
 
 def cut(outline_NV2: Tensor, draws: Tensor, surgical: bool) -> Cloth:
-    """Cloth of an outline, its looks chosen by LOOKS random numbers of 0 to 1, (N, LOOKS) or more."""
+    """Return cloth with an outline; random numbers from 0 to 1, at least LOOKS per face, decide its looks."""
     cloths = torch.tensor(_CLOTHS, dtype=torch.float64)
     dyed = cloths[_SURGICAL:]
 
@@ -75,9 +75,9 @@ def cut(outline_NV2: Tensor, draws: Tensor, surgical: bool) -> Cloth:
 
 
 def paint(images_NHWC: Tensor, masks: Masks) -> None:
-    """Draw straps and layers on crops of uint8, in place. Their side is a multiple of CELL."""
+    """Draw straps and layers on uint8 crops, in place. The side of the crops must be a multiple of CELL."""
     size = images_NHWC.shape[1]
-    rows_NH, columns_NW = (images_NHWC.amax((axis, 3)) > 0 for axis in (2, 1))  # in the photograph
+    rows_NH, columns_NW = (images_NHWC.amax((axis, 3)) > 0 for axis in (2, 1))  # inside the photograph
     plane_N3, tint_N1 = _light(images_NHWC, masks)
     ambient, *slopes = plane_N3[..., None, None].unbind(1)
     unit_N1 = 1 / masks.down_N2.norm(dim=1, keepdim=True)
@@ -107,9 +107,9 @@ def paint(images_NHWC: Tensor, masks: Masks) -> None:
 
 
 def _window(points_NP2: Tensor, margin_N1: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Columns (N, W) and rows (N, H) about points, as many for every face, from a multiple of CELL on.
+    """Return columns (N, W) and rows (N, H) around points, starting at a multiple of CELL.
 
-    A window as large as the largest face needs: what a pixel gets does not depend on where its window begins.
+    All windows are as large as the largest face needs. The colour of a pixel does not depend on where its window is.
     """
     cells = size // CELL
     low = ((points_NP2.amin(1) - margin_N1) / CELL).floor().clamp(0, cells - 1).long()
@@ -121,15 +121,15 @@ def _window(points_NP2: Tensor, margin_N1: Tensor, size: int) -> tuple[Tensor, T
 
 
 def _lit(colour: Tensor, light: Tensor, tint_N1: Tensor) -> Tensor:
-    """Colour (N, 3, ...) in the light of a photograph, and as colourful as that is."""
+    """Return colours (N, 3, ...) in the light of a photograph, as saturated as the photograph is."""
     grey = colour.mean(1, keepdim=True)
     return (torch.lerp(grey, colour, tint_N1[..., None, None]) * light).clamp_(0, 255)
 
 
 def _light(images_NHWC: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
-    """The light on a face, a plane (N, 3: at the nose, along u, along v), and how colourful the photograph is, (N, 1).
+    """Fit the light on a face, a plane (N, 3: at the nose, along u, along v), and the photograph's saturation (N, 1).
 
-    A plane tells from where the light comes, and nothing of what the mask hides.
+    A plane shows where the light comes from, but nothing of what the mask hides.
     """
     axis = torch.linspace(-0.5, 0.5, 16, device=images_NHWC.device)
     u, v = (t.flatten() for t in torch.meshgrid(axis, axis, indexing="ij"))
@@ -146,7 +146,7 @@ def _light(images_NHWC: Tensor, masks: Masks) -> tuple[Tensor, Tensor]:
 
 
 def _straps_at(straps_NS22: Tensor, x_NW: Tensor, y_NH: Tensor, half_N1: Tensor) -> Tensor:
-    """How much of each pixel straps cover, (N, H, W): each a line of some half width."""
+    """Return how much of each pixel the straps cover, (N, H, W); each is a line with a half width."""
     covered = torch.zeros((), device=x_NW.device)
     for ends in straps_NS22.unbind(1):
         way = ends[:, 1] - ends[:, 0]
@@ -156,7 +156,7 @@ def _straps_at(straps_NS22: Tensor, x_NW: Tensor, y_NH: Tensor, half_N1: Tensor)
 
 
 def _depth(outline_NV2: Tensor, x_NW: Tensor, y_NH: Tensor) -> Tensor:
-    """How deep within polygons pixels lie, (N, H, W) in pixels, negative outside: exact every CELL pixels."""
+    """Return how deep inside polygons pixels lie, (N, H, W), negative outside; exact at every CELL-th pixel."""
     x, y = (line[:, ::CELL] + (CELL - 1) / 2 for line in (x_NW, y_NH))
     nearest = torch.full((), math.inf, device=outline_NV2.device)
     for start, end in _edges(outline_NV2):
@@ -167,9 +167,9 @@ def _depth(outline_NV2: Tensor, x_NW: Tensor, y_NH: Tensor) -> Tensor:
 
 
 def inside(outline_NV2: Tensor, x_NW: Tensor, y_NH: Tensor) -> Tensor:
-    """Whether the points of grids lie within polygons, bool (N, H, W).
+    """Tell which points of a grid lie inside polygons, bool (N, H, W).
 
-    Edges are counted with the side they pass on, so that what is folded over lies within too.
+    This is the non-zero winding rule, so that parts where a polygon overlaps itself are inside too.
     """
     winding = torch.zeros((), device=x_NW.device)
     for start, end in _edges(outline_NV2):
@@ -181,12 +181,12 @@ def inside(outline_NV2: Tensor, x_NW: Tensor, y_NH: Tensor) -> Tensor:
 
 
 def _edges(outline_NV2: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """The ends of one edge of every polygon, each (N, 2), and so edge by edge."""
+    """Yield, edge by edge, the two ends of that edge in every polygon, each (N, 2)."""
     return zip(outline_NV2.unbind(1), outline_NV2.roll(-1, 1).unbind(1), strict=True)
 
 
 def _to_line(dx_NW: Tensor, dy_NH: Tensor, ex_N1: Tensor, ey_N1: Tensor) -> Tensor:
-    """Squared distance (N, H, W) of the points of a grid from the line that leads from 0 to e."""
+    """Return the squared distance (N, H, W) of the points of a grid from the line segment between 0 and e."""
     squared = (ex_N1.square() + ey_N1.square()).clamp(min=1e-6)
     along = ((dx_NW * ex_N1 / squared)[:, None] + (dy_NH * ey_N1 / squared)[:, :, None]).clamp_(0, 1)
     x = torch.addcmul(dx_NW[:, None], along, ex_N1[..., None], value=-1)
@@ -195,7 +195,7 @@ def _to_line(dx_NW: Tensor, dy_NH: Tensor, ex_N1: Tensor, ey_N1: Tensor) -> Tens
 
 
 def _woven(cloth: Cloth, u: Tensor, v: Tensor, depth: Tensor) -> Tensor:
-    """The colours (N, 3, H, W) of cloth with its pattern, folds and roundness, before the picture's light."""
+    """Return the colours (N, 3, H, W) of cloth with its pattern, folds and curvature, before the photograph's light."""
 
     def each(values_N: Tensor) -> Tensor:
         return values_N[:, None, None]

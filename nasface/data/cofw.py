@@ -1,4 +1,4 @@
-"""COFW: occluded faces with 29 points, images and all in one MATLAB 7.3 (HDF5) file a split."""
+"""COFW: occluded faces with 29 landmarks; one MATLAB 7.3 (HDF5) file per split holds annotations and images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SOURCE = Source(
     page="https://data.caltech.edu/records/bc0bf-nc666",
 )
 
-# (split, suffix of the variables, file names in the order they are preferred)
+# (split, suffix of the variables, file names in order of preference)
 _FILES: tuple[tuple[Split, str, tuple[str, ...]], ...] = (
     ("train", "Tr", ("cofw_train_color.mat", "cofw_train.mat")),
     ("test", "T", ("cofw_test_color.mat", "cofw_test.mat")),
@@ -31,27 +31,28 @@ _FILES: tuple[tuple[Split, str, tuple[str, ...]], ...] = (
 
 
 class COFW:
-    """COFW from its official MATLAB files; points, boxes and images are stored transposed and 1-based.
+    """COFW, read from its official MATLAB files; landmarks, boxes and images are stored transposed and 1-based.
 
-    Test faces are in 'full'. Each image is read when it is asked for, so that a file of a gigabyte is never in
-    memory as a whole.
+    Test faces are in the subset 'full'. Each image is read only when it is needed, so that a file of a gigabyte is
+    never in memory as a whole.
 
     Attributes:
-        root: the folder, or a folder around it.
+        root: the dataset's folder, or its parent folder.
     """
 
     name = "cofw"
     scheme = SCHEMES[29]
+    licence = "For research use; see the terms of its authors."
 
     def __init__(self, root: Path | None):
         self.root = root
 
     @readable(_SOURCE.title)
     def index(self) -> Index:
-        """Read points and boxes of the files that are there.
+        """Read the landmarks and boxes of the files that are there.
 
         Raises:
-            DataError: the folder or both files are missing, or a file is damaged as a whole.
+            DataError: the folder is missing, both files are missing, or a file is damaged as a whole.
         """
         root = _SOURCE.folder(self.root)
         faces: list[Face] = []
@@ -79,19 +80,19 @@ class COFW:
         return Index(tuple(faces), tuple(problems), {"train": 1345, "test": 507, "test/full": 507})
 
     def read(self, face: Face) -> NDArray[np.uint8]:
-        """Read one image of the MATLAB file as RGB uint8 (H, W, 3); grey ones get three equal channels."""
+        """Read one image of the MATLAB file as RGB uint8 (H, W, 3); grey images get three equal channels."""
         path, suffix, i = face.source
         with _opened(path) as file:
             stored = np.asarray(file[file[f"Is{suffix}"][:].ravel()[i]])
         if stored.dtype != np.uint8 or not (stored.ndim == 2 or (stored.ndim == 3 and stored.shape[0] == 3)):
             raise DataError(
-                f"{path}: image {i + 1} is {stored.dtype} {stored.shape}, uint8 (3, W, H) or (W, H) was expected"
+                f"{path}: image {i + 1} is {stored.dtype} {stored.shape}; expected uint8 (3, W, H) or (W, H)"
             )
         image_HW = stored.T
         return np.ascontiguousarray(np.stack([image_HW] * 3, axis=2) if image_HW.ndim == 2 else image_HW)
 
     def fingerprint(self, face: Face) -> bytes:
-        """Hash of the whole MATLAB file, and the position in it."""
+        """Return the hash of the whole MATLAB file and the position in it."""
         path, suffix, i = face.source
         return file_digest(path) + f"{suffix}{i}".encode()
 
@@ -102,12 +103,12 @@ def _find(root: Path, names: tuple[str, ...]) -> Path | None:
 
 
 def _annotations(path: Path, suffix: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points (N, 29, 2) and boxes (N, 4) as x, y, width, height, both 0-based."""
+    """Return landmarks (N, 29, 2) and boxes (N, 4) as x, y, width, height, both 0-based."""
     with _opened(path) as file:
         for name in (f"phis{suffix}", f"bboxes{suffix}", f"Is{suffix}"):
             if not hasattr(file[name], "shape"):
                 raise DataError(
-                    f"{path}: {name} is a group, an array was expected: this is not a file of COFW, or a damaged one; "
+                    f"{path}: {name} is a group, expected an array; this is not a file of COFW, or it is damaged; "
                     "copy or download it again"
                 )
         phis = np.asarray(file[f"phis{suffix}"], dtype=np.float64)
@@ -116,7 +117,7 @@ def _annotations(path: Path, suffix: str) -> tuple[NDArray[np.float64], NDArray[
     if phis.ndim != 2 or phis.shape[0] != 87 or boxes.shape != (4, phis.shape[1]) or images != phis.shape[1]:
         raise DataError(
             f"{path}: phis{suffix} is {phis.shape}, bboxes{suffix} {boxes.shape}, Is{suffix} {images}; "
-            "(87, N), (4, N) and N were expected: this is not a file of COFW, or a damaged one"
+            "expected (87, N), (4, N) and N; this is not a file of COFW, or it is damaged; copy or download it again"
         )
     points_NL2 = phis[:58].reshape(2, 29, -1).transpose(2, 1, 0) - 1
     return points_NL2, boxes.T - (1, 1, 0, 0)
@@ -124,7 +125,7 @@ def _annotations(path: Path, suffix: str) -> tuple[NDArray[np.float64], NDArray[
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The HDF5 file, its faults told as DataError. Opened for every image: it takes a millisecond."""
+    """Open the HDF5 file, and report its faults as DataError. It is opened for every image, which takes 1 ms."""
     import h5py
 
     try:

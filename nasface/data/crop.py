@@ -1,4 +1,4 @@
-"""Cut one face out of its image: where the square lies, and resampling it to the stored size."""
+"""Crop one face: where its square lies in the image, and resampling it to the stored size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nasface.data.base import Face
 from nasface.data.reading import landmark_fault
 from nasface.errors import DataError, RecipeError
 
-# A face this many times larger than its crop is averaged over whole pixels before it is filtered.
+# A face this many times as large as its crop is averaged over whole pixels before it is filtered.
 _REDUCING_GAP = 3
 
 
@@ -24,10 +24,10 @@ class PrepareOptions:
 
     Attributes:
         input_size: side of the network's input in pixels.
-        margin: the stored crop is this many times wider than the input, at the same pixel density, so that
-            rotated and shrunk views find pixels at their border.
-        box: 'landmarks' takes the box of the points, 'provided' the one that comes with the data set.
-        box_scale: side of the input over the longer side of the box.
+        margin: the stored crop is this many times as wide as the input, at the same resolution, so that rotated
+            and shrunk views have pixels at their borders.
+        box: 'landmarks' takes the box of the landmarks, 'provided' the box that comes with the dataset.
+        box_scale: side of the input divided by the longer side of the box.
     """
 
     input_size: int = 256
@@ -39,15 +39,15 @@ class PrepareOptions:
         if self.input_size < 8:
             raise RecipeError(f"input_size must be at least 8 pixels, not {self.input_size}")
         if not 1 <= self.margin <= 4:
-            raise RecipeError(f"margin must lie in 1..4, not {self.margin}")
+            raise RecipeError(f"margin must be between 1 and 4, not {self.margin}")
         if self.box not in ("landmarks", "provided"):
             raise RecipeError(f"box must be 'landmarks' or 'provided', not {self.box!r}")
         if not 0.1 <= self.box_scale <= 10:
-            raise RecipeError(f"box_scale must lie in 0.1..10, not {self.box_scale}")
+            raise RecipeError(f"box_scale must be between 0.1 and 10, not {self.box_scale}")
 
     @property
     def pad(self) -> int:
-        """Stored pixels on each side of the input: an integer, so that evaluation is a plain slice."""
+        """Stored pixels on each side of the input; an integer, so that evaluation takes a plain slice."""
         return round(self.input_size * (self.margin - 1) / 2)
 
     @property
@@ -58,7 +58,7 @@ class PrepareOptions:
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """One face cut out: uint8 (S, S, 3), its points float32 (L, 2), the way back float64 (2, 3)."""
+    """One cropped face: uint8 (S, S, 3), its landmarks, float32 (L, 2), and the map to the original, float64 (2, 3)."""
 
     image: NDArray[np.uint8]
     landmarks_L2: NDArray[np.float32]
@@ -66,13 +66,13 @@ class Crop:
 
 
 def crop_face(image_HWC: NDArray[np.uint8], face: Face, num_landmarks: int, options: PrepareOptions) -> Crop:
-    """Cut one face out of its image, anti-aliased; what lies outside the image is black.
+    """Crop one face with anti-aliasing; what lies outside the image is black.
 
     Output pixel i covers [i, i + 1] * scale of the input from the crop's left edge, so its centre lies at the
     input coordinate left + (i + 0.5) * scale - 0.5 (integers at pixel centres).
 
     Raises:
-        DataError: the points or the box do not fit this image.
+        DataError: the landmarks or the box do not fit the image.
     """
     fault = landmark_fault(face.landmarks_L2, num_landmarks)
     if fault:
@@ -80,7 +80,7 @@ def crop_face(image_HWC: NDArray[np.uint8], face: Face, num_landmarks: int, opti
     centre, side = _square(face, options)
     height, width = image_HWC.shape[:2]
     if not np.isfinite(centre).all() or not 0 < side <= 4 * options.box_scale * max(height, width):
-        raise DataError(f"{face.name}: a face box {side:.0f} pixels wide in an image of {width} x {height}")
+        raise DataError(f"{face.name}: the face box is {side:.0f} pixels wide in an image of {width} x {height}")
     scale = side / options.input_size
     # Edges, not centres: pixel i of the original covers [i, i + 1] here.
     edge = centre + 0.5 - side / 2 - options.pad * scale
@@ -97,10 +97,10 @@ def crop_face(image_HWC: NDArray[np.uint8], face: Face, num_landmarks: int, opti
 def _resample(
     image_HWC: NDArray[np.uint8], edge: NDArray[np.float64], end: NDArray[np.float64], size: int
 ) -> Image.Image:
-    """The region between two corners (in edge coordinates) as a square image of a given size."""
+    """Resample the region between two corners (in edge coordinates) to a square image."""
     # Large faces are first averaged over whole pixels: fast, and the padded region stays small.
     factor = max(1, floor((end[0] - edge[0]) / size / _REDUCING_GAP))
-    reach = 2 * _REDUCING_GAP + 2  # more than the support of the filter, so that the border is right too
+    reach = 2 * _REDUCING_GAP + 2  # more than the support of the filter, so that the border is correct too
     low = [max((floor(value / factor) - reach) * factor, 0) for value in edge]
     high = [
         min((ceil(value / factor) + reach) * factor, n) for value, n in zip(end, image_HWC.shape[1::-1], strict=True)
@@ -114,7 +114,7 @@ def _resample(
 
 
 def _square(face: Face, options: PrepareOptions) -> tuple[NDArray[np.float64], float]:
-    """Centre (x, y) and side of the network's input in pixels of the original."""
+    """Return the centre (x, y) and the side of the network's input in pixels of the original image."""
     if options.box == "provided" and face.box is not None:
         x, y, width, height = face.box
         return np.array([x + width / 2, y + height / 2]), max(width, height) * options.box_scale

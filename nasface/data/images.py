@@ -1,4 +1,4 @@
-"""Image files: decode one to RGB, and hash the content of one without reading it twice."""
+"""Image files: decode to RGB, and hash contents without reading a file twice."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from PIL import Image
 
 from nasface.errors import DataError
 
-# Where several files share a stem the first of these wins.
+# Where several files share a stem, the first of these suffixes wins.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif", ".jp2")
 
 _RACY_NS = 2_000_000_000
 
-# path -> (size, mtime_ns, ctime_ns, digest). A memory of the process, kept on disk by save_digests.
+# path -> (size, mtime_ns, ctime_ns, digest), remembered by this process and written to disk by save_digests.
 _digests: dict[str, tuple[int, int, int, str]] = {}
 
 
 def decode(path: Path) -> NDArray[np.uint8]:
     """Read an image file as RGB.
 
-    EXIF orientation is not applied: annotations are in stored pixels.
+    EXIF orientation is not applied, because annotations refer to the stored pixels.
 
     Args:
-        path: any format Pillow knows; grey, palette and alpha images are converted.
+        path: an image in any format that Pillow reads; grey, palette and alpha images are converted.
 
     Returns:
         uint8 (H, W, 3).
 
     Raises:
-        DataError: the file is missing, truncated or no image.
+        DataError: the file is missing, truncated or not an image.
     """
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
     except FileNotFoundError:
-        raise DataError(f"{path}: the image is missing") from None
+        raise DataError(f"{path}: the image is missing; copy or download it again") from None
     except Exception as error:  # decoders raise a dozen types on damaged files
         raise DataError(f"{path}: cannot be decoded as an image ({error}); copy or download it again") from error
 
 
 def find_images(folder: Path) -> dict[str, Path]:
-    """The image files of a folder by stem, whatever the case of their extension."""
+    """Return the image files of a folder by stem; the case of their extensions does not matter."""
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         suffix = path.suffix.lower()
@@ -61,7 +61,7 @@ def find_images(folder: Path) -> dict[str, Path]:
 
 
 def file_digest(path: Path) -> bytes:
-    """Hash of a file's content, remembered by its size and times (a warm start stats, it does not read).
+    """Return the hash of a file's content, which is remembered until its size or times change.
 
     Raises:
         DataError: the file cannot be read.
@@ -75,14 +75,14 @@ def file_digest(path: Path) -> bytes:
             digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    # A file written a moment ago may change again within one tick of the file system's clock.
+    # A file that was written a moment ago may change again within one tick of the file system's clock.
     if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _RACY_NS:
         _digests[str(path)] = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, digest.hex())
     return digest
 
 
 def load_digests(file: Path) -> None:
-    """Recall the digests that an earlier process saved; a missing or damaged file is no fault."""
+    """Load the digests that an earlier process saved; a missing or damaged file is ignored."""
     with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
         saved = {
             str(path): (int(size), int(mtime), int(ctime), bytes.fromhex(digest).hex())
@@ -92,7 +92,7 @@ def load_digests(file: Path) -> None:
 
 
 def save_digests(file: Path) -> None:
-    """Save all digests known, atomically; a folder that cannot be written only costs time later."""
+    """Save all known digests atomically; if the folder cannot be written, that only costs time later."""
     part = file.with_name(f".{file.name}-{os.getpid()}")
     try:
         part.write_text(json.dumps(_digests))

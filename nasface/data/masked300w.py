@@ -1,4 +1,4 @@
-"""Masked 300W: the 689 test faces of 300W behind masks over more than half of each face, for evaluation only."""
+"""Masked 300W: the 689 test faces of 300W with masks over more than half of each face, for evaluation only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nasface.errors import DataError
 _SOURCE = Source(
     title="Masked 300W",
     layout="helen/testset/, lfpw/testset/ and ibug/ (or helen/ and lfpw/) with the masked images and their .pts files; "
-    "without .pts files name a folder of 300W in the option annotations",
+    "without .pts files, name a folder of 300W in the option annotations",
     page="https://github.com/zhuccly/SAAT",
 )
 
@@ -28,18 +28,19 @@ _EXPECTED = {"test": 689, "test/common": 554, "test/challenge": 135, "test/full"
 
 
 class Masked300W:
-    """Masked 300W from folders named as those of 300W; names, subsets and points are those of the 300W test set.
+    """Masked 300W, in folders named like those of 300W. Names, subsets and landmarks are those of the 300W test set.
 
-    There is no training split: networks trained on `300w` are evaluated on it.
+    There is no training split: networks that were trained on `300w` are evaluated on it.
 
     Attributes:
-        root: the folder, or a folder around it.
-        annotations: a folder of 300W that has the points of the same images, in any form that `300w` reads; None
+        root: the dataset's folder, or its parent folder.
+        annotations: a folder of 300W with the landmarks of the same images, in any form that `300w` reads; None
             takes the `.pts` files beside the masked images.
     """
 
     name = "masked300w"
     scheme = SCHEMES[68]
+    licence = "For research use only, as 300W; the images are from HELEN, LFPW and IBUG, each with its own terms."
 
     def __init__(self, root: Path | None, *, annotations: str | None = None):
         self.root = root
@@ -47,20 +48,20 @@ class Masked300W:
 
     @readable(_SOURCE.title)
     def index(self) -> Index:
-        """Find the masked faces of all folders that are there.
+        """Find the masked faces in all folders that are there.
 
         Raises:
-            DataError: the folder is missing, holds no such images, or is 300W itself.
+            DataError: the folder is missing, holds no masked images, or is 300W itself.
         """
         root = _SOURCE.folder(self.root)
-        # a folder of several data sets may hold 300W beside the masked images
+        # a folder with several datasets may hold 300W beside the masked images
         for base in sorted(candidates(root), key=lambda path: path == root or "mask" not in path.name.lower()):
             folders = _folders(base)
             if any(find_images(folder) for folder in folders.values()):
                 points = _beside(folders) if self.annotations is None else _points(self.annotations)
                 faces, problems = _faces(folders, points)
                 if not faces and all(problem.level == "warning" for problem in problems):
-                    raise _SOURCE.missing(f"{base} holds images, but none has points")
+                    raise _SOURCE.missing(f"{base} holds images, but none has landmarks")
                 return Index(tuple(faces), tuple(problems), _EXPECTED)
         raise _SOURCE.missing(f"{root} holds no image of Masked 300W")
 
@@ -69,23 +70,23 @@ class Masked300W:
         return decode(face.source)
 
     def fingerprint(self, face: Face) -> bytes:
-        """Hash of the image file."""
+        """Return the hash of the image file."""
         return file_digest(face.source)
 
 
 def _folders(base: Path) -> dict[str, Path]:
-    """The folders of images by their official name, whatever their case; 'testset' may be missing.
+    """Find the folders of images by their official names, in any case; 'testset' may be missing.
 
     Raises:
-        DataError: there are training faces, so that this is 300W.
+        DataError: there are training faces, so this is 300W.
     """
     tops = _below(base)
     inner = {top: _below(tops[top]) for top in ("helen", "lfpw", "ibug") if top in tops}
     training = ["afw"] * ("afw" in tops) + [f"{top}/trainset" for top, below in inner.items() if "trainset" in below]
     if training:
         raise DataError(
-            f"{_SOURCE.title}: {base} holds training faces of 300W ({', '.join(training)}), which {_SOURCE.title} has "
-            "not; name the folder that holds the masked images alone"
+            f"{_SOURCE.title}: {base} holds training faces of 300W ({', '.join(training)}), which {_SOURCE.title} does "
+            "not have; name a folder that holds only the masked images"
         )
     places = {official: official.partition("/") for official in _SUBSETS}
     return {name: inner[top].get(test, tops[top]) for name, (top, _, test) in places.items() if top in inner}
@@ -96,7 +97,7 @@ def _below(folder: Path) -> dict[str, Path]:
 
 
 def _beside(folders: Mapping[str, Path]) -> dict[str, Path]:
-    """The `.pts` files in the folders, by the name of their face."""
+    """Return the `.pts` files in the folders by the names of their faces."""
     return {
         f"{official}/{path.stem}": path
         for official, folder in folders.items()
@@ -106,7 +107,7 @@ def _beside(folders: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def _points(annotations: Path) -> dict[str, NDArray[np.float64]]:
-    """The points of the test faces of a 300W folder, by the name of their face; its lists may name them longer."""
+    """Return the landmarks of the test faces in a folder of 300W, by the official names of the faces."""
     tested = [face for face in W300(annotations).index().faces if face.split == "test"]
     return {
         f"{official}/{PurePosixPath(face.name).name}": face.landmarks_L2
@@ -130,7 +131,7 @@ def _faces(
     for name, image in images.items():
         marks = points.get(name)
         if marks is None:
-            problems.append(Problem(name, f"{image} has no points and is not used", "warning"))
+            problems.append(Problem(name, f"{image} has no landmarks and is not used", "warning"))
             continue
         try:
             landmarks = read_pts(marks) - 1 if isinstance(marks, Path) else marks

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
+import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 _log = logging.getLogger(__name__)
@@ -16,14 +19,14 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 
-# Below this a process pool costs more than it gains: a worker starts in some tenths of a second.
+# With fewer items per process a pool costs more than it gains: a worker takes some tenths of a second to start.
 _ITEMS_PER_PROCESS = 16
 
 _task: Callable[[Any], Any]
 
 
 def default_workers() -> int:
-    """Number of cores this process may use, 16 at the most."""
+    """Number of cores that this process may use, 16 at most."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, 16)
 
@@ -34,13 +37,15 @@ def map_in_order(
     *,
     workers: int | None = None,
     kind: Literal["thread", "process"] = "thread",
-) -> Iterator[R]:
-    """Yield func(item) for every item, in order, with a few results per worker held in memory at most.
+) -> Generator[R, None, None]:
+    """Yield func(item) for every item, in order, holding at most a few results per worker in memory.
+
+    Whoever may stop before the end closes the generator, which ends the workers.
 
     Args:
         func: called concurrently; with processes it must be picklable and is sent to each worker once.
         items: the arguments.
-        workers: how many at a time; None takes the number of cores, 1 runs in this thread.
+        workers: how many calls run at a time; None takes the number of cores, 1 runs in this thread.
         kind: 'thread' where the work is in C code that releases the GIL, 'process' for pure Python.
             Processes are spawned, because a fork of a parent with running threads can hang.
     """
@@ -63,7 +68,9 @@ def map_in_order(
                 done += 1
         return
     except BrokenProcessPool:
-        _log.warning("the worker processes died (a script needs `if __name__ == '__main__':`); going on in one")
+        _log.warning(
+            "the worker processes died (a script needs `if __name__ == '__main__':`); this process does their work"
+        )
     yield from map(func, items[done:])
 
 
@@ -71,7 +78,8 @@ def _sliding(executor: Executor, func: Callable[[T], R], items: Sequence[T], ahe
     pending: deque[Future[R]] = deque()
     try:
         for item in items:
-            pending.append(executor.submit(func, item))
+            with _interrupts_held_back():  # submitting starts the workers
+                pending.append(executor.submit(func, item))
             if len(pending) >= ahead:
                 yield pending.popleft().result()
         while pending:
@@ -81,9 +89,42 @@ def _sliding(executor: Executor, func: Callable[[T], R], items: Sequence[T], ahe
             future.cancel()
 
 
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Deliver Ctrl-C after the block, and never to the processes that the block starts.
+
+    Ctrl-C reaches every process of the terminal's group. A worker inherits the blocked signal, so that even its first
+    moments, before it runs any code of ours, end without a traceback; this process is not interrupted halfway through
+    starting one. Windows cannot block a signal: there, `_start` makes workers ignore it.
+    """
+    held: list[int] = []
+    here = threading.current_thread() is threading.main_thread()  # others neither get signals nor may set handlers
+    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number)) if here else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
+    try:
+        yield
+    finally:
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if here:
+            signal.signal(signal.SIGINT, before)
+            if held and callable(before):
+                before(held[0], None)
+
+
 def _start(task: Callable[[Any], Any]) -> None:
+    """Set up a worker process: its task, no Ctrl-C, and an end when its parent ends."""
     global _task
     _task = task
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _call(item: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Decode and crop every face once into a memory-mapped cache, from which training and evaluation read."""
+"""Decode and crop every face once into a memory-mapped cache that training and evaluation read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from nasface.errors import DataError, did_you_mean
 
 _log = logging.getLogger(__name__)
 
-# Part of every key: raise it whenever the same input would give other files.
+# Part of every key: increase it whenever the same input would give different files.
 _FORMAT = 1
 _SPLITS: tuple[Split, Split] = ("train", "test")
 _TOLERATED = 0.01
@@ -48,14 +48,14 @@ class PreparedFaces:
         split: 'train' or 'test'.
         images_NHWC: uint8 (N, S, S, 3), a read-only memory map; S = input_size + 2 pad.
         landmarks_NL2: float32 (N, L, 2), x and y in pixels of the stored crop, integers at pixel centres.
-        names: one a face.
+        names: one per face.
         subsets: the subsets of each face.
         to_original_N23: float64 (N, 2, 3), maps (x, y, 1) of the stored crop to pixels of the original image.
-        scheme: the landmark mark-up.
+        scheme: the landmark scheme.
         input_size: side of the network's input in pixels.
-        expected: official number of faces, by 'split' and 'split/subset', of this split.
-        skipped: the faults of the whole data set (either split): these faces are left out.
-        key: hash of everything the crops were made from.
+        expected: official number of faces in this split, by 'split' and 'split/subset'.
+        skipped: the faults of the whole dataset (both splits); these faces are left out.
+        key: hash of everything that the crops were made from.
     """
 
     split: Split
@@ -80,28 +80,28 @@ class PreparedFaces:
 
     @property
     def subset_names(self) -> tuple[str, ...]:
-        """Every subset that has a face here or officially should have, in alphabetical order."""
+        """All subsets that have a face here, or officially should have one, in alphabetical order."""
         official = {name.partition("/")[2] for name in self.expected} - {""}
         return tuple(sorted(official.union(*self.subsets)))
 
     def membership(self, subset: str) -> NDArray[np.bool_]:
-        """Which faces belong to a subset: bool (N,). Raises DataError for a subset this split never has."""
+        """Tell which faces belong to a subset, bool (N,). Raises DataError if this split has no such subset."""
         if subset not in self.subset_names:
             hint = did_you_mean(subset, self.subset_names)
             raise DataError(f"the {self.split} split has no subset '{subset}'; {hint}")
         return np.array([subset in of_face for of_face in self.subsets], dtype=np.bool_)
 
     def count(self, subset: str | None = None) -> int:
-        """Number of faces in a subset, or of all."""
+        """Return the number of faces in a subset, or of all faces."""
         return len(self) if subset is None else int(self.membership(subset).sum())
 
     def expected_count(self, subset: str | None = None) -> int | None:
-        """Official number of faces in a subset, or of all; None where there is none."""
+        """Return the official number of faces in a subset, or of all faces; None if there is none."""
         return self.expected.get(self.split if subset is None else f"{self.split}/{subset}")
 
 
 def cache_folder() -> Path:
-    """Where prepared data goes: the environment variable NASFACE_CACHE, or the user's cache folder."""
+    """Return where prepared faces are stored: the environment variable NASFACE_CACHE, else the user's cache folder."""
     given = os.environ.get("NASFACE_CACHE")
     return Path(given) if given else user_cache_path("nasface")
 
@@ -113,23 +113,22 @@ def prepare(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[Split, PreparedFaces]:
-    """Crop all faces of a data set, or find the crops made earlier from the very same data.
+    """Crop all faces of a dataset, or find the crops that were made earlier from exactly the same data.
 
     A damaged face is left out, logged and listed in `skipped`.
 
     Args:
-        dataset: the plug-in. Its optional attribute `parallel` = 'process' says that read() is pure Python
-            and the object picklable.
+        dataset: the plug-in.
         options: how to crop.
-        cache: folder of the cache; default `cache_folder()`.
-        workers: threads or processes; None takes the number of cores.
+        cache: folder of the cache; None takes `cache_folder()`.
+        workers: number of threads or processes; None takes the number of cores.
         progress: called with (faces done, faces in all) while cropping.
 
     Returns:
-        Both splits; one without faces has length 0.
+        Both splits; a split without faces has length 0.
 
     Raises:
-        DataError: no data, more than 1 % of the faces damaged, or a cache that cannot be written.
+        DataError: there are no faces, more than 1 % of them are damaged, or the cache cannot be written.
     """
     options = options or PrepareOptions()
     root = cache or cache_folder()
@@ -137,10 +136,10 @@ def prepare(
     unread = [problem for problem in index.problems if problem.level == "error"]
     total = len(index.faces) + len(unread)
     if not index.faces and not unread:
-        raise DataError(f"{dataset.name}: no face found")
+        raise DataError(f"{dataset.name}: no face was found; 'nasface data check' says what is there")
     _refuse_if_damaged(dataset, unread, total)
     if options.box == "provided" and any(face.box is None for face in index.faces):
-        raise DataError(f"{dataset.name}: these files carry no face boxes; use box: landmarks")
+        raise DataError(f"{dataset.name}: these files have no face boxes; set data.box to 'landmarks'")
     key = _key(dataset, index, options, root, workers)
     target = root / "prepared" / f"{dataset.name}-{key[:20]}"
     meta = _load_meta(target)
@@ -162,7 +161,7 @@ def _crop_or_problem(dataset: Dataset, options: PrepareOptions, face: Face) -> C
 
 
 def _fingerprint(dataset: Dataset, face: Face) -> bytes:
-    with suppress(DataError, OSError):  # reading the face will fail in turn and say why
+    with suppress(DataError, OSError):  # reading the face will fail too, and say why
         return dataset.fingerprint(face)
     return b"unreadable"
 
@@ -173,10 +172,11 @@ def _key(dataset: Dataset, index: Index, options: PrepareOptions, root: Path, wo
     shape = (options.input_size, options.pad, options.box, options.box_scale)
     digest.update(repr((_FORMAT, dataset.name, dataset.scheme.num_landmarks, shape)).encode())
     prints = map_in_order(partial(_fingerprint, dataset), index.faces, workers=workers)
-    for face, content in zip(index.faces, prints, strict=True):
-        box = face.box if options.box == "provided" else None
-        digest.update(repr((face.split, face.name, face.subsets, box, content)).encode())
-        digest.update(np.ascontiguousarray(face.landmarks_L2, dtype="<f8").tobytes())
+    with closing(prints):
+        for face, content in zip(index.faces, prints, strict=True):
+            box = face.box if options.box == "provided" else None
+            digest.update(repr((face.split, face.name, face.subsets, box, content)).encode())
+            digest.update(np.ascontiguousarray(face.landmarks_L2, dtype="<f8").tobytes())
     with suppress(OSError):
         root.mkdir(parents=True, exist_ok=True)
     save_digests(root / "digests.json")
@@ -212,7 +212,8 @@ def _build(
                 workers=workers,
                 kind=getattr(dataset, "parallel", "thread"),
             )
-            with _CropWriter(part, split, options.stored_size, dataset.scheme.num_landmarks) as writer:
+            writing = _CropWriter(part, split, options.stored_size, dataset.scheme.num_landmarks)
+            with closing(crops), writing as writer:
                 kept = meta["kept"][split] = []
                 for position, crop in zip(positions, crops, strict=True):
                     if isinstance(crop, Problem):
@@ -232,7 +233,7 @@ def _build(
         if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
             reason = f"no space left ({reason})"
         raise DataError(
-            f"{target.parent}: the prepared faces cannot be written here: {reason}; free some space or name "
+            f"{target.parent}: the prepared faces cannot be written here: {reason}; free some space, or name "
             "another folder in the environment variable NASFACE_CACHE"
         ) from error
     finally:
@@ -240,9 +241,9 @@ def _build(
 
 
 class _CropWriter:
-    """Appends crops to a .npy file whose length is known only at the end.
+    """Appends crops to a .npy file whose length is not known until the end.
 
-    Plain writes, no writable memory map: on a full disk they raise, where a map kills the process.
+    It uses plain writes: on a full disk they raise an error, whereas a writable memory map kills the process.
     """
 
     def __init__(self, folder: Path, split: Split, size: int, num_landmarks: int):
@@ -270,7 +271,7 @@ class _CropWriter:
         self._affines.append(crop.to_original_23[None])
 
     def _write_header(self) -> None:
-        # numpy leaves room for the first axis to grow, so the header keeps its length
+        # numpy leaves room for the first axis to grow, so the length of the header does not change
         shape = (len(self._landmarks) - 1, self._size, self._size, 3)
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._file, header)
@@ -281,7 +282,7 @@ def _file(folder: Path, split: Split, part: str) -> Path:
 
 
 def _publish(part: Path, target: Path, meta: dict[str, Any]) -> dict[str, Any]:
-    """Move the finished folder to its place; where another process was first, take its result."""
+    """Move the finished folder to its place; if another process was faster, take its result."""
     try:
         part.replace(target)
     except OSError:
@@ -294,7 +295,7 @@ def _publish(part: Path, target: Path, meta: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed processes left: temporary folders in which nothing was written for ten minutes."""
+    """Remove what killed processes have left: temporary folders in which nothing was written for ten minutes."""
     for part in folder.glob(".part-*"):
         with suppress(OSError):
             newest = max(path.stat().st_mtime for path in (part, *part.iterdir()))
@@ -303,7 +304,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _load_meta(target: Path) -> dict[str, Any] | None:
-    """What a finished cache folder says of itself, or None where it is not there or damaged."""
+    """Read the description of a finished cache folder; None if the folder is missing or damaged."""
     try:
         meta: dict[str, Any] = json.loads((target / "meta.json").read_text())
         for split in _SPLITS:
@@ -347,8 +348,8 @@ def _refuse_if_damaged(dataset: Dataset, problems: Sequence[Problem], total: int
     if len(problems) > _TOLERATED * total:
         first = "; ".join(problem.what for problem in problems[:3])
         raise DataError(
-            f"{dataset.name}: more than 1 % of {total} faces are damaged, first: {first}; "
-            "'nasface data check' lists them all: mend or delete them"
+            f"{dataset.name}: more than 1 % of {total} faces are damaged, the first are: "
+            f"{first}; 'nasface data check' lists all of them; replace or delete them"
         )
 
 

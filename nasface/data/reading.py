@@ -1,4 +1,4 @@
-"""What the readers of data sets on disk share: the missing-folder message, landmark checks, names."""
+"""What the readers of datasets on disk share: the message for missing folders, checks of landmarks, names."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from nasface.errors import DataError
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set comes from and how its folder looks, for the message when it is not there.
+    """Where a dataset comes from and what its folder looks like, for the message if it is missing.
 
     Attributes:
-        title: the name people know it by.
-        layout: what the folder must hold, as the rest of the phrase 'the folder must hold ...'.
+        title: the dataset's usual name.
+        layout: what the folder must hold; it completes the phrase 'the folder must hold ...'.
         page: address of the official page.
     """
 
@@ -29,42 +29,42 @@ class Source:
     page: str
 
     def missing(self, what: str) -> DataError:
-        """The error that says what is missing, how the folder must look and where the set is had."""
+        """Return the error that says what is missing, what the folder must hold and where to get the dataset."""
         return DataError(
-            f"{self.title}: {what}; the folder must hold {self.layout}; the official set is at {self.page}; "
-            "--dataset synthetic needs no data"
+            f"{self.title}: {what}; the folder must hold {self.layout}; it can be downloaded at {self.page}; "
+            "--dataset synthetic needs no files"
         )
 
     def folder(self, root: Path | None) -> Path:
-        """The root folder, or DataError where there is none."""
+        """Return the root folder. Raises DataError if there is none, or if it cannot be read."""
         if root is None:
-            raise self.missing("no folder given (--data-root)")
+            raise self.missing("no folder was given (--data-root)")
         if not root.is_dir():
             raise self.missing(f"{root} is {'not a folder' if root.exists() else 'missing'}")
         if not os.access(root, os.R_OK | os.X_OK):
-            raise DataError(f"{self.title}: {root} may not be read by this user; mend its permissions")
+            raise DataError(f"{self.title}: {root} cannot be read by this user; correct its permissions")
         return root
 
 
 def candidates(root: Path) -> Iterable[Path]:
-    """The root and then the folders in it: people unpack one level too deep."""
+    """Yield the root and then the folders in it: archives are often unpacked one level too deep."""
     yield root
     yield from sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def landmark_fault(landmarks_L2: NDArray[np.float64], num_landmarks: int) -> str | None:
-    """What is wrong with the points of one face whatever its image, or None."""
+    """Say what is wrong with the landmarks of one face, whatever its image; None if nothing is."""
     if landmarks_L2.shape != (num_landmarks, 2):
-        return f"has {len(landmarks_L2)} points, {num_landmarks} were expected"
+        return f"has {len(landmarks_L2)} landmarks; expected {num_landmarks}"
     if not np.isfinite(landmarks_L2).all():
-        return f"has {int((~np.isfinite(landmarks_L2)).any(axis=1).sum())} points that are not finite numbers"
+        return f"has {int((~np.isfinite(landmarks_L2)).any(axis=1).sum())} landmarks that are not finite numbers"
     if np.ptp(landmarks_L2, axis=0).max() < 1:
-        return "has all its points in one place"
+        return "has all its landmarks in one place"
     return None
 
 
 def unique_names(images: Sequence[str]) -> list[str]:
-    """One name a face from the path of its image, without extension; '#2', '#3' where it is repeated."""
+    """Return one name per face: the path of its image without extension, plus '#2', '#3', ... where it is repeated."""
     seen: Counter[str] = Counter()
     names = []
     for image in images:

@@ -1,4 +1,4 @@
-"""The landmark mark-ups of 300W (68), WFLW (98) and COFW (29), by number of points."""
+"""The landmark schemes of 300W (68), WFLW (98) and COFW (29), by number of landmarks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def _loop(first: int, last: int) -> tuple[int, ...]:
     return (*_line(first, last), first)
 
 
-# Written down as reversed runs: a mirrored face reads every contour from its other end.
+# Written as reversed runs: in a mirrored face, every contour runs from its other end.
 _FLIP_68 = (
     *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),
     45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40,
@@ -48,7 +48,7 @@ SCHEMES: dict[int, Scheme] = {
         num_landmarks=68,
         flip=_FLIP_68,
         inter_ocular=((36,), (45,)),
-        inter_pupil=(_line(36, 41), _line(42, 47)),  # no pupils are marked: the means of the eyes
+        inter_pupil=(_line(36, 41), _line(42, 47)),  # pupils are not annotated: the means of the eyes
         contours=_CONTOURS_68,
     ),
     98: Scheme(

@@ -1,4 +1,4 @@
-"""300W: faces with 68 points from AFW, HELEN, LFPW and IBUG, in the three forms it is met in."""
+"""300W: faces with 68 landmarks from AFW, HELEN, LFPW and IBUG, in the three forms in which it is distributed."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Form = Literal["auto", "pts", "csv", "xml"]
 _SOURCE = Source(
     title="300W",
     layout="afw/, helen/trainset/, helen/testset/, lfpw/trainset/, lfpw/testset/ and ibug/ with images and "
-    "their .pts files (or one HRNet-style csv per split, or dlib's labels_ibug_300W_{train,test}.xml)",
+    "their .pts files (or one HRNet-style CSV file per split, or dlib's labels_ibug_300W_{train,test}.xml)",
     page="https://ibug.doc.ic.ac.uk/resources/300-W/",
 )
 
-# (folder, split, subsets); the folders are met in any case
+# (folder, split, subsets); the case of the folders does not matter
 _FOLDERS: tuple[tuple[str, Split, tuple[str, ...]], ...] = (
     ("afw", "train", ("afw",)),
     ("helen/trainset", "train", ("helen",)),
@@ -44,20 +44,21 @@ _EXPECTED = {
 
 
 class W300:
-    """300W from its official folders, from HRNet-style csv files or from dlib's xml files.
+    """300W, read from its official folders, from HRNet-style CSV files or from dlib's XML files.
 
     Test faces are in 'full' and in 'common' (HELEN and LFPW) or 'challenge' (IBUG); training faces in 'afw',
-    'helen' or 'lfpw'. csv and xml lists say the split by their file name; the subset follows from the path of
-    the image. The copies '..._mirror' that dlib adds are passed over.
+    'helen' or 'lfpw'. The names of CSV and XML files tell the split; the subset follows from the path of the
+    image. The copies '..._mirror' that dlib adds are skipped.
 
     Attributes:
-        root: the folder, or a folder around it.
-        annotations: 'pts', 'csv' or 'xml'; 'auto' takes the first of them that is there.
-        csv_base: 1 when the coordinates of the csv files start at 1. Those of `.pts` files always do.
+        root: the dataset's folder, or its parent folder.
+        annotations: 'pts', 'csv' or 'xml'; 'auto' takes the first of these that is there.
+        csv_base: 1 if the coordinates in the CSV files start at 1, else 0. Those in `.pts` files always start at 1.
     """
 
     name = "300w"
     scheme = SCHEMES[68]
+    licence = "For research use only; the images are from AFW, HELEN, LFPW and IBUG, each with its own terms."
 
     def __init__(self, root: Path | None, *, annotations: Form = "auto", csv_base: int = 0):
         forms = get_args(Form)
@@ -71,10 +72,10 @@ class W300:
 
     @readable(_SOURCE.title)
     def index(self) -> Index:
-        """Find the faces of all folders or lists that are there.
+        """Find the faces in all folders or lists that are there.
 
         Raises:
-            DataError: the folder is missing or holds none of the three forms, or a list is unreadable.
+            DataError: the folder is missing or holds none of the three forms, or a list cannot be read.
         """
         root = _SOURCE.folder(self.root)
         readers = {"pts": _index_folders, "csv": self._index_csv, "xml": _index_xml}
@@ -92,13 +93,13 @@ class W300:
         return decode(face.source)
 
     def fingerprint(self, face: Face) -> bytes:
-        """Hash of the image file."""
+        """Return the hash of the image file."""
         return file_digest(face.source)
 
     def _index_csv(self, root: Path) -> tuple[list[Face], list[Problem]]:
         train, rest = _by_name(root, ".csv", "train")
-        # HRNet's 'valid' is the official test set and its 'test' the 600 private images; the lists of the
-        # common and the challenge subset repeat the faces of 'valid'.
+        # HRNet's 'valid' is the official test set, and its 'test' is the private set of 600 images; the lists of the
+        # common and challenge subsets repeat the faces of 'valid'.
         whole = [path for path in rest if not any(part in path.stem.lower() for part in ("common", "challenge"))]
         test = [path for path in whole if "valid" in path.stem.lower()]
         test = test or [path for path in whole if "test" in path.stem.lower()]
@@ -110,13 +111,13 @@ class W300:
 
 
 def read_pts(path: Path) -> NDArray[np.float64]:
-    """Read a `.pts` file, with or without header and braces, as it stands (1-based).
+    """Read a `.pts` file, with or without header and braces. Coordinates are returned as they are, 1-based.
 
     Returns:
-        float64 (number of points, 2).
+        float64 (number of landmarks, 2).
 
     Raises:
-        DataError: it cannot be read or holds anything but pairs of numbers.
+        DataError: the file cannot be read or holds anything but pairs of numbers.
     """
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -132,9 +133,9 @@ def read_pts(path: Path) -> NDArray[np.float64]:
     try:
         numbers = np.array([float(word) for word in words])
     except ValueError as error:
-        raise DataError(f"{path}: is not a list of points ({error})") from None
+        raise DataError(f"{path}: is not a list of landmarks ({error})") from None
     if len(numbers) % 2:
-        raise DataError(f"{path}: has {len(numbers)} numbers, an even number was expected")
+        raise DataError(f"{path}: has {len(numbers)} numbers; expected an even number")
     return numbers.reshape(-1, 2)
 
 
@@ -168,7 +169,7 @@ def _index_folders(root: Path) -> tuple[list[Face], list[Problem]]:
             for path in images.values()
         ]
     if not faces and all(problem.level == "warning" for problem in problems):
-        return [], []  # images without any .pts: the annotations are elsewhere, in a csv or xml file
+        return [], []  # images without any .pts file: the annotations are in a CSV or XML file
     return faces, problems
 
 
@@ -200,15 +201,15 @@ def _index_lists(root: Path, lists: Sequence[tuple[Split, Path, list[ListedFace]
             faces.append(Face(entry.image, split, subsets, entry.points_L2, image, entry.box))
         if strangers:
             what = (
-                f"{path} lists {strangers} images as {split} that officially are not: "
-                "results will not compare with published ones"
+                f"{path} lists {strangers} images as {split} that officially are not; "
+                "results cannot be compared with published ones"
             )
             problems.append(Problem(path.name, what, "warning"))
     return _named_apart(faces), problems
 
 
 def _named_apart(faces: Sequence[Face]) -> list[Face]:
-    """The faces of lists, their images' paths made into names that are unique in each split."""
+    """Turn the image paths by which listed faces are named into names that are unique within each split."""
     splits: tuple[Split, Split] = ("train", "test")
     grouped = [[face for face in faces if face.split == split] for split in splits]
     names = chain.from_iterable(unique_names([face.name for face in group]) for group in grouped)
@@ -216,7 +217,7 @@ def _named_apart(faces: Sequence[Face]) -> list[Face]:
 
 
 def _by_name(root: Path, suffix: str, word: str) -> tuple[list[Path], list[Path]]:
-    """The files of a folder with an extension: those with a word in their name, and the others."""
+    """Return the files of a folder with a suffix: those with a word in their name, and the others."""
     files = [p for p in sorted(root.iterdir()) if p.suffix.lower() == suffix and not p.name.startswith(".")]
     return [p for p in files if word in p.stem.lower()], [p for p in files if word not in p.stem.lower()]
 
@@ -226,7 +227,7 @@ def _mirrored(path: Path) -> bool:
 
 
 def _descend(root: Path, parts: str) -> Path | None:
-    """The folder root/parts whatever the case of its names, or None."""
+    """Return the folder root/parts, ignoring case, or None."""
     folder = root
     for part in parts.split("/"):
         exact = folder / part
@@ -238,7 +239,7 @@ def _descend(root: Path, parts: str) -> Path | None:
 
 
 def _find_image(root: Path, name: str) -> Path | None:
-    """The image a list names, below root or root/images, with the extension it says or another one."""
+    """Find the image that a list names, below root or root/images, with the given suffix or another one."""
     inside = PurePosixPath(name.replace("\\", "/"))
     if not inside.name:
         return None
@@ -251,6 +252,6 @@ def _find_image(root: Path, name: str) -> Path | None:
 
 
 def _official(image: str) -> tuple[Split, tuple[str, ...]] | None:
-    """Split and subsets of an image by the folder it lies in, None where the folder is none of 300W's."""
+    """Return the split and subsets of an image by the folder it is in; None if that is not a folder of 300W."""
     parent = f"/{PurePosixPath(image.replace(chr(92), '/').lower()).parent}/"
     return next(((split, subsets) for folder, split, subsets in _FOLDERS if f"/{folder}/" in parent), None)

@@ -1,4 +1,4 @@
-"""WFLW: faces with 98 points, a box and six flags each, listed in one text file a split."""
+"""WFLW: faces with 98 landmarks, a box and six flags each, listed in one text file per split."""
 
 from __future__ import annotations
 
@@ -31,16 +31,17 @@ _EXPECTED = {
 
 
 class WFLW:
-    """WFLW in its official layout. An image may hold several faces: their names then end in '#2', '#3', ...
+    """WFLW in its official layout. Further faces in the same image have names that end in '#2', '#3', ...
 
-    Test faces are in 'full' and in the subsets of their flags.
+    Test faces are in the subset 'full' and in those of their flags.
 
     Attributes:
-        root: the folder, or a folder around it.
+        root: the dataset's folder, or its parent folder.
     """
 
     name = "wflw"
     scheme = SCHEMES[98]
+    licence = "For research use only; see the terms of its authors."
 
     def __init__(self, root: Path | None):
         self.root = root
@@ -50,7 +51,7 @@ class WFLW:
         """Read the lists that are there.
 
         Raises:
-            DataError: the folder is missing, or it holds no list or no images.
+            DataError: the folder is missing, or holds no list or no images.
         """
         root = _SOURCE.folder(self.root)
         lists = _find_lists(root)
@@ -72,7 +73,7 @@ class WFLW:
         return decode(face.source)
 
     def fingerprint(self, face: Face) -> bytes:
-        """Hash of the image file."""
+        """Return the hash of the image file."""
         return file_digest(face.source)
 
 
@@ -89,7 +90,7 @@ def _find_lists(root: Path) -> dict[Split, Path]:
 
 
 def _read_list(path: Path, split: Split, images: Path) -> tuple[list[Face], list[Problem]]:
-    """One line a face: 98 x and y, x_min y_min x_max y_max, six flags, path of the image."""
+    """Read one line per face: 98 pairs of x and y, x_min y_min x_max y_max, six flags, path of the image."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
@@ -102,13 +103,13 @@ def _read_list(path: Path, split: Split, images: Path) -> tuple[list[Face], list
             continue
         where = f"{path.name}, line {number}"
         if len(fields) != _NUMBERS + 1:
-            problems.append(Problem(where, f"{where} has {len(fields)} fields, {_NUMBERS + 1} were expected"))
+            problems.append(Problem(where, f"{where} has {len(fields)} fields; expected {_NUMBERS + 1}"))
             continue
         image = fields[-1].strip()
         try:
             numbers = np.array([float(field) for field in fields[:-1]])
         except ValueError as error:
-            problems.append(Problem(where, f"{where} is not all numbers ({error})"))
+            problems.append(Problem(where, f"{where} holds something other than numbers ({error})"))
             continue
         fault = landmark_fault(numbers[:196].reshape(98, 2), 98)
         if not fault and not np.isfinite(numbers).all():

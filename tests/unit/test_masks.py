@@ -15,7 +15,8 @@ from nasface.data import cloth as cloths
 from nasface.data import outlines
 from nasface.data.augment import DeviceFaces
 from nasface.data.base import Dataset, Scheme
-from nasface.data.masks import Level, cover, coverage, random_mask
+from nasface.data.masks import Level, cover, coverage
+from nasface.data.patches import random_mask
 from nasface.data.schemes import SCHEMES
 from nasface.data.synthetic import Synthetic
 from nasface.data.w300 import W300
@@ -174,7 +175,7 @@ def test_pixels_change_within_the_outlines_their_shadow_and_the_straps_only(leve
     faces = synthetic(count=16)
     changed = (cover(faces, level).images_NHWC != faces.images_NHWC).any(3).numpy()
     opaque = hidden(faces, level)
-    ((_, _, worn),) = outlines.plans(faces, level, 0, 16)
+    ((_, _, worn),) = outlines.plans(faces.landmarks_NL2, faces.scheme, level, 0, 16)
     for i in range(16):
         size = changed.shape[1]
         cloth, straps = np.zeros((2, size, size), np.uint8)

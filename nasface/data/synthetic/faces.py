@@ -1,8 +1,8 @@
-"""Embedded synthetic faces: an endless, licence-free data set with exact landmarks in three mark-ups.
+"""Built-in synthetic faces: a dataset of any size, with exact landmarks in three schemes.
 
 Everything about a face follows from (seed, split, number): its geometry from one random stream, which
-`index` replays without painting, and its looks from a second one, which `read` uses. So pictures do not
-depend on order, process or the chosen mark-up.
+`index` replays without painting, and its looks from a second one, which `read` uses. Therefore pictures do not
+depend on the order, the process or the chosen landmark scheme.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from nasface.data.synthetic.render import render
 from nasface.data.synthetic.surface import Subject
 from nasface.errors import DataError
 
-# Part of every fingerprint: raise it whenever the pictures or landmarks of a given key change.
+# Part of every fingerprint: increase it whenever the pictures or landmarks of a given key change.
 RENDERER_VERSION = 2
 
-# Share of the faces with each attribute; 'pose' follows from the yaw angle instead.
+# Share of faces with each attribute; 'pose' follows from the yaw angle instead.
 RATES = {"expression": 0.13, "illumination": 0.25, "make-up": 0.10, "occlusion": 0.25, "blur": 0.20}
-LARGE_YAW = 30.0  # degrees; beyond it a face belongs to the pose subset
+LARGE_YAW = 30.0  # degrees; faces beyond it are in the pose subset
 MAX_YAW = 60.0
 
 _SPLITS: tuple[Split, Split] = ("train", "test")
@@ -42,16 +42,16 @@ _IDENTITY = (
 
 
 class Synthetic:
-    """Painted faces, drawn anew from a seed.
+    """Painted faces, drawn from a seed.
 
     Attributes:
-        name: 'synthetic'.
-        scheme: the mark-up asked for.
-        parallel: rendering holds the interpreter lock, so several workers should be processes.
+        scheme: the chosen landmark scheme.
+        parallel: rendering holds the interpreter lock, so workers should be processes.
     """
 
     name = "synthetic"
     parallel: Literal["process"] = "process"
+    licence = "Made by nasface, under the same licence as nasface: Apache-2.0."
 
     def __init__(
         self,
@@ -66,11 +66,11 @@ class Synthetic:
         """Check the options.
 
         Args:
-            root: ignored, there are no files.
-            landmarks: 68, 98 or 29 (as 300W, WFLW and COFW).
+            root: ignored, as there are no files.
+            landmarks: 68, 98 or 29 (as in 300W, WFLW and COFW).
             train: number of training faces.
             test: number of test faces.
-            seed: two seeds share no face.
+            seed: different seeds have no face in common.
             size: width and height of the pictures in pixels.
         """
         del root
@@ -93,22 +93,22 @@ class Synthetic:
         self.size = size
 
     def index(self) -> Index:
-        """All faces with exact landmarks; nothing is painted."""
+        """Return all faces with exact landmarks; nothing is painted."""
         faces = [self._face(split, i) for split in _SPLITS for i in range(self.counts[split])]
         found = Counter(f"{face.split}/{subset}" for face in faces for subset in face.subsets)
-        order = ("full", "pose", *RATES)  # as tables show it
+        order = ("full", "pose", *RATES)  # as in tables
         expected = Counter({key: found[key] for split in _SPLITS for s in order if (key := f"{split}/{s}") in found})
         expected.update({split: count for split, count in self.counts.items() if count})
         return Index(tuple(faces), (), dict(expected))
 
     def read(self, face: Face) -> NDArray[np.uint8]:
-        """Paint a face: RGB uint8 (size, size, 3), the same bytes every time."""
+        """Paint a face: RGB uint8 (size, size, 3), with the same bytes every time."""
         split, number = self._key(face)
         subject = _subject(_stream(self.seed, split, number, 0), self.size)
         return render(subject, self.size, _stream(self.seed, split, number, 1))
 
     def fingerprint(self, face: Face) -> bytes:
-        """A hash of all the picture depends on."""
+        """Return a hash of everything that the picture depends on."""
         split, number = self._key(face)
         key = f"synthetic {RENDERER_VERSION} {self.seed} {self.size} {split} {number}"
         return hashlib.blake2b(key.encode(), digest_size=16).digest()
@@ -139,7 +139,7 @@ def _stream(seed: int, split: Split, number: int, purpose: int) -> Rng:
 
 
 def _subject(rng: Rng, size: int) -> Subject:
-    """Identity, expression, pose, place in the frame and attributes of a face."""
+    """Draw the identity, expression, pose, position in the frame and attributes of a face."""
     flags = {name for name, rate in RATES.items() if rng.random() < rate}
     values = dict(zip(_IDENTITY, np.clip(rng.normal(0, 1, len(_IDENTITY)), -2.2, 2.2).tolist(), strict=True))
     values |= _expression(rng, strong="expression" in flags)
@@ -150,7 +150,7 @@ def _subject(rng: Rng, size: int) -> Subject:
         flags.add("pose")
     pose = rotation(yaw, pitch, roll)
     small = figure(head().coefficients(values), Camera(pose, float(rng.uniform(6, 14))), roll)
-    # Place the widest mark-up in the frame, whichever was asked for: pictures must not depend on it.
+    # Place the largest scheme in the frame, whichever was chosen: pictures must not depend on the choice.
     wide = landmarks(small, 98)
     low, high = wide.min(axis=0), wide.max(axis=0)
     scale = float(rng.uniform(0.55, 0.65)) * size / float((high - low).max())
@@ -160,7 +160,7 @@ def _subject(rng: Rng, size: int) -> Subject:
 
 
 def _expression(rng: Rng, *, strong: bool) -> dict[str, float]:
-    """Coefficients of the face's movement: mild, or one of the pronounced expressions."""
+    """Draw the coefficients of an expression, mild or pronounced."""
     close = float(np.clip(rng.normal(0.0, 0.14), -0.3, 0.35))
     values: dict[str, Any] = {
         "jaw_open": float(max(rng.normal(0.02, 0.12), 0.0)),

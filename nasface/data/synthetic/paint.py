@@ -1,7 +1,7 @@
 """Painting for the synthetic faces: anti-aliased shapes on an image, noise textures, scenes and damage.
 
-Coordinates are pixels with integers at pixel centres, as for landmarks. Small shapes are drawn on their own
-enlarged mask and shrunk, which costs far less than enlarging the whole picture.
+Coordinates are pixels with integers at pixel centres, as for landmarks. Small shapes are drawn on an
+enlarged mask of their own and shrunk, which costs far less than enlarging the whole picture.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Rng: TypeAlias = np.random.Generator
 
 
 class Canvas:
-    """An RGB picture and ways to paint polygons on it."""
+    """An RGB picture, and ways to paint polygons on it."""
 
     def __init__(self, image: Image.Image) -> None:
         self.image = image
@@ -28,7 +28,7 @@ class Canvas:
     def mask(
         self, points: Floats, soft: float = 0.0, opacity: float = 1.0
     ) -> tuple[Image.Image, tuple[int, int]] | None:
-        """Coverage of a polygon (n, 2) as a small grey image and its corner, None when out of the frame."""
+        """Return the coverage of a polygon (n, 2) as a small grey image and its corner; None outside the frame."""
         margin = 2 + int(2.5 * soft)
         (low_x, low_y), (high_x, high_y) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
         x0, y0 = max(int(low_x) - margin, 0), max(int(low_y) - margin, 0)
@@ -43,18 +43,18 @@ class Canvas:
         ImageDraw.Draw(big).polygon(_flat(points, x0, y0, over), fill=value)
         small = big.reduce(over)
         if soft > 0:
-            # A box is good enough, and three times faster, where the blur is hardly seen.
+            # A box blur is good enough, and three times as fast, where the blur is hardly visible.
             small = small.filter(ImageFilter.GaussianBlur(soft) if soft > 4 else ImageFilter.BoxBlur(1.3 * soft))
         return small, (x0, y0)
 
     def fill(self, points: Floats, colour: ArrayLike, opacity: float = 1.0, soft: float = 0.0) -> None:
-        """Paint a polygon in one colour (3,), 0 to 255; `soft` blurs its edge by so many pixels."""
+        """Paint a polygon in one colour (3,), 0 to 255; `soft` is the blur of its edge in pixels."""
         found = self.mask(points, soft, opacity)
         if found:
             self.image.paste(as_rgb(colour), found[1], found[0])
 
     def tint(self, points: Floats, factor: ArrayLike, opacity: float = 1.0, soft: float = 0.0) -> None:
-        """Multiply a polygon's pixels by `factor` (3,) so that their shading stays."""
+        """Multiply the pixels in a polygon by `factor` (3,), which keeps their shading."""
         found = self.mask(points, soft, opacity)
         if found:
             mask, (x, y) = found
@@ -69,18 +69,18 @@ class Canvas:
         opacity: float = 1.0,
         soft: float = 0.0,
     ) -> None:
-        """Paint a line (n, 2) of a width in pixels, one or one a point."""
+        """Paint a line (n, 2). The width in pixels is one number, or one per point."""
         self.fill(ribbon(points, width), colour, opacity, soft)
 
     def texture(self, points: Floats, picture: Image.Image, opacity: float = 1.0, soft: float = 0.0) -> None:
-        """Show a whole-frame picture through a polygon."""
+        """Show a picture as large as the frame through a polygon."""
         found = self.mask(points, soft, opacity)
         if found:
             mask, (x, y) = found
             self.image.paste(picture.crop((x, y, x + mask.width, y + mask.height)), (x, y), mask)
 
     def hairs(self, lines_N22: Floats, width: float, colour: ArrayLike, opacity: float = 1.0) -> None:
-        """Paint many straight lines of one width and colour through one mask."""
+        """Paint many straight lines of the same width and colour through one mask."""
         spots = lines_N22.reshape(-1, 2)
         (low_x, low_y), (high_x, high_y) = spots.min(axis=0).tolist(), spots.max(axis=0).tolist()
         x0, y0 = max(int(low_x) - 2, 0), max(int(low_y) - 2, 0)
@@ -98,7 +98,7 @@ class Canvas:
 
 
 class Patch:
-    """A small picture drawn four times enlarged, for what lies under one mask (an eye, a mouth)."""
+    """A small picture, drawn at four times its size, for what lies under one mask (an eye, a mouth)."""
 
     over = 4
 
@@ -108,22 +108,22 @@ class Patch:
         self._draw = ImageDraw.Draw(self.image)
 
     def fill(self, points: Floats, colour: ArrayLike) -> None:
-        """Paint a polygon (n, 2) given in pixels of the whole picture."""
+        """Paint a polygon (n, 2), given in pixels of the whole picture."""
         self._draw.polygon(_flat(points, *self.corner, self.over), fill=as_rgb(colour))
 
     def veil(self, points: Floats, colour: ArrayLike, opacity: float) -> None:
-        """Paint a polygon (n, 2) see-through."""
+        """Paint a translucent polygon (n, 2)."""
         mask = Image.new("L", self.image.size)
         ImageDraw.Draw(mask).polygon(_flat(points, *self.corner, self.over), fill=round(255 * opacity))
         self.image.paste(as_rgb(colour), (0, 0), mask)
 
     def shrink(self) -> Image.Image:
-        """The picture at its true size."""
+        """Return the picture at its true size."""
         return self.image.reduce(self.over)
 
 
 def _flat(points: Floats, x0: int, y0: int, over: int) -> list[float]:
-    """Points (n, 2) as x, y, x, y, ... on an enlarged picture with its corner at (x0, y0)."""
+    """Return points (n, 2) as x, y, x, y, ... on an enlarged picture with its corner at (x0, y0)."""
     flat = np.multiply(points, over, dtype=float)
     flat[:, 0] += (0.5 - x0) * over - 0.5
     flat[:, 1] += (0.5 - y0) * over - 0.5
@@ -132,7 +132,7 @@ def _flat(points: Floats, x0: int, y0: int, over: int) -> list[float]:
 
 
 def coverage(size: int, polygons: Sequence[Floats]) -> Image.Image:
-    """Grey picture (size, size) of the union of polygons."""
+    """Return a grey picture (size, size) of the union of polygons."""
     big = Image.new("L", (2 * size, 2 * size))
     draw = ImageDraw.Draw(big)
     for points in polygons:
@@ -141,18 +141,18 @@ def coverage(size: int, polygons: Sequence[Floats]) -> Image.Image:
 
 
 def as_rgb(colour: ArrayLike) -> tuple[int, int, int]:
-    """A colour (3,) as clipped integers."""
+    """Return a colour (3,) as clipped integers."""
     r, g, b = np.asarray(colour).tolist()
     return min(max(round(r), 0), 255), min(max(round(g), 0), 255), min(max(round(b), 0), 255)
 
 
 def as_image(pixels: Floats) -> Image.Image:
-    """Float pixels (h, w, 3), 0 to 255, as a picture."""
+    """Turn float pixels (h, w, 3), 0 to 255, into a picture."""
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
 def ribbon(points: Floats, width: float | Sequence[float] | Floats) -> Floats:
-    """The outline (2n, 2) of a line (n, 2) with a width, one or one a point."""
+    """Return the outline (2n, 2) of a line (n, 2). The width is one number, or one per point."""
     across = np.empty((len(points), 2))
     across[1:-1] = points[2:, ::-1] - points[:-2, ::-1]
     across[0], across[-1] = points[1, ::-1] - points[0, ::-1], points[-1, ::-1] - points[-2, ::-1]
@@ -163,7 +163,7 @@ def ribbon(points: Floats, width: float | Sequence[float] | Floats) -> Floats:
 
 
 def taper(count: int, width: float, ends: float = 0.25) -> Floats:
-    """Widths (count,) of a line that thins out at both ends."""
+    """Return the widths (count,) of a line that tapers at both ends."""
     widths: Floats = width * _bow(count, ends)
     return widths
 
@@ -175,21 +175,21 @@ def _bow(count: int, ends: float) -> Floats:
 
 
 def ellipse(centre: ArrayLike, first: ArrayLike, second: ArrayLike, count: int = 24) -> Floats:
-    """Outline (count, 2) of an ellipse with two conjugate half axes (2,)."""
+    """Return the outline (count, 2) of an ellipse with two conjugate half axes (2,)."""
     outline: Floats = np.asarray(centre) + circle(count) @ np.array([first, second])
     return outline
 
 
 @lru_cache(maxsize=16)
 def circle(count: int) -> Floats:
-    """Points (count, 2) on the unit circle."""
+    """Return points (count, 2) on the unit circle."""
     t = np.linspace(0, 2 * np.pi, count, endpoint=False)
     return np.stack([np.cos(t), np.sin(t)], axis=-1)
 
 
 @lru_cache(maxsize=16)
 def _noise(kind: str, size: int) -> Image.Image:
-    """Noise (2 * size, 2 * size) of mean 128 and deviation 32, made once; users cut windows out of it."""
+    """Return noise (2 * size, 2 * size) with mean 128 and deviation 32, from which windows are cropped."""
     rng = np.random.Generator(np.random.PCG64([7, ("cloud", "fine", "skin", "strand").index(kind)]))
     side, unit = 2 * size, size / 192
 
@@ -211,25 +211,25 @@ def _noise(kind: str, size: int) -> Image.Image:
 
 
 def _window(kind: str, size: int, rng: Rng) -> Image.Image:
-    """A random window (size, size) of a noise texture: 'cloud', 'fine', 'skin' or 'strand'."""
+    """Return a random window (size, size) of a noise texture: 'cloud', 'fine', 'skin' or 'strand'."""
     x, y = rng.integers(0, size, 2).tolist()
     return _noise(kind, size).crop((x, y, x + size, y + size))
 
 
 def speckle(image: Image.Image, kind: str, strength: float, rng: Rng) -> Image.Image:
-    """The picture with grey noise of a standard deviation of `strength` added."""
+    """Add grey noise with a standard deviation of `strength` to a picture."""
     grain = _window(kind, image.width, rng).point(_scaling(round(8 * strength)))
     return ImageChops.add(image, Image.merge("RGB", (grain, grain, grain)), 1, -128)
 
 
 @lru_cache(maxsize=256)
 def _scaling(eighths: int) -> list[int]:
-    """A table that rescales noise of deviation 32 around 128."""
+    """Return a table that rescales noise of deviation 32 around 128."""
     return [min(max(round(128 + (v - 128) / 256 * eighths), 0), 255) for v in range(256)]
 
 
 def weave(size: int, kind: str, colour: ArrayLike, contrast: float, rng: Rng) -> Image.Image:
-    """A texture (size, size) in shades of one colour (3,), deviating by a share of `contrast`."""
+    """Return a texture (size, size) in shades of one colour (3,); `contrast` is their relative deviation."""
     window = _window(kind, size, rng)
     shades = 1 + (np.arange(256) - 128) / 32 * contrast
     bands = np.clip(np.outer(np.asarray(colour), shades), 0, 255).astype(int).tolist()
@@ -237,15 +237,15 @@ def weave(size: int, kind: str, colour: ArrayLike, contrast: float, rng: Rng) ->
 
 
 def random_colour(rng: Rng, dull: float = 0.5) -> Floats:
-    """A random colour (3,); `dull` draws it towards grey."""
+    """Return a random colour (3,); `dull` moves it towards grey."""
     colour = rng.uniform(10, 245, 3)
     mixed: Floats = colour * (1 - dull) + colour.mean() * dull
     return mixed
 
 
 def background(size: int, rng: Rng) -> Image.Image:
-    """A cluttered scene: gradients, shapes, patterns and noise, often out of focus."""
-    side = size // int(rng.choice((1, 1, 2, 3, 4, 6)))  # drawn small and enlarged is out of focus
+    """Paint a cluttered scene of gradients, shapes, patterns and noise, often out of focus."""
+    side = size // int(rng.choice((1, 1, 2, 3, 4, 6)))  # what is drawn small and enlarged looks out of focus
     cells = int(rng.integers(2, 9))
     grid = random_colour(rng, rng.uniform(0.5, 1.0))
     grid = grid + rng.normal(0, rng.uniform(8, 50), (cells, cells, 1)) + rng.normal(0, 9, (cells, cells, 3))
@@ -279,11 +279,11 @@ def background(size: int, rng: Rng) -> Image.Image:
 
 
 def damage(image: Image.Image, rng: Rng, *, blurred: bool) -> NDArray[np.uint8]:
-    """What a camera and a file format do: blur, colour, exposure, grain and compression.
+    """Do what cameras and file formats do to a picture: blur, colour, exposure, grain and compression.
 
     Args:
         image: the finished scene.
-        rng: source of the choices.
+        rng: source of all choices.
         blurred: strong blur (defocus, motion or low resolution) instead of hardly any.
     """
     size = image.width
@@ -315,7 +315,7 @@ def damage(image: Image.Image, rng: Rng, *, blurred: bool) -> NDArray[np.uint8]:
 
 
 def _motion(image: Image.Image, length: float, angle: float) -> Image.Image:
-    """Mean of the picture shifted along a line of `length` pixels."""
+    """Return the mean of the picture shifted along a line of `length` pixels."""
     pixels = np.asarray(image, np.float32)
     total = np.zeros_like(pixels)
     steps = np.linspace(-0.5, 0.5, 7) * length

@@ -1,8 +1,8 @@
-"""The head before a camera: pose, perspective, the visible outline and the landmarks of a mark-up.
+"""The head in front of a camera: pose, perspective, the visible outline and the landmarks of a scheme.
 
-The contour needs care: annotators mark the visible outline. An arc of surface points runs from each point
-of the jaw line towards the nose; after projection the point of the arc that lies farthest out is the
-visible outline (`silhouette`). On the side turned to the camera that is the jaw line itself.
+The contour needs care, because annotators mark the visible outline. An arc of surface points runs from each point
+of the jaw line towards the nose; after projection, the outermost point of the arc is on the visible outline
+(`silhouette`). On the side that is turned to the camera, that is the jaw line itself.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from nasface.data.synthetic.head3d import Floats, head, outward
+from nasface.data.synthetic.anatomy import outward
+from nasface.data.synthetic.head3d import head
+from nasface.data.synthetic.smooth import Floats
 
 PIVOT = (0.0, 0.30, 0.35)  # the head turns about this point
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A turned head before a weak-perspective camera.
+    """A weak-perspective camera in front of a turned head.
 
     Attributes:
-        rotation_33: head to camera frame.
+        rotation_33: from the head's frame to the camera's.
         distance: from the head's pivot to the camera, in head units.
         scale: pixels per head unit at the pivot.
         shift: x and y of the pivot in pixels.
@@ -35,18 +37,18 @@ class Camera:
     shift: tuple[float, float] = (0.0, 0.0)
 
     def turn(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Points (..., 3) of the head frame in the camera frame, relative to the pivot."""
+        """Convert points (..., 3) from the head's frame to the camera's, relative to the pivot."""
         pivot = np.asarray(PIVOT, points.dtype)
         return (points - pivot) @ self.rotation_33.T.astype(points.dtype)
 
     def flatten(self, turned: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Turned points (..., 3) in pixels (..., 2)."""
+        """Project turned points (..., 3) to pixels (..., 2)."""
         zoom = self.scale * self.distance / (self.distance - turned[..., 2:])
         flat: NDArray[np.floating] = turned[..., :2] * zoom + np.asarray(self.shift, turned.dtype)
         return flat
 
     def project(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Points (..., 3) of the head frame in pixels (..., 2)."""
+        """Project points (..., 3) of the head's frame to pixels (..., 2)."""
         return self.flatten(self.turn(points))
 
 
@@ -58,10 +60,10 @@ class Figure:
         change_C: coefficients of the model.
         camera: the projection.
         roll: of the head in degrees.
-        marks_K2: curve points in pixels.
+        marks_K2: points on the curves, in pixels.
         arcs_AR2: arcs in pixels.
         outline_A2: the visible outline of the head, closed; the first 65 points are the jaw line.
-        reach_A: where along its arc each outline point lies.
+        reach_A: position of each outline point along its arc.
     """
 
     change_C: Floats
@@ -73,7 +75,7 @@ class Figure:
     reach_A: Floats
 
     def placed(self, scale: float, shift: tuple[float, float]) -> Figure:
-        """The same figure enlarged and moved; weak perspective is linear in both."""
+        """Return the same figure, enlarged and moved; weak perspective is linear in both."""
         camera = Camera(self.camera.rotation_33, self.camera.distance, self.camera.scale * scale, shift)
         flat = (self.marks_K2, self.arcs_AR2, self.outline_A2)
         marks, arcs, outline = ((part - self.camera.shift) * scale + shift for part in flat)
@@ -92,7 +94,7 @@ def figure(change_C: Floats, camera: Camera, roll: float) -> Figure:
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> Floats:
-    """Rotation (3, 3) for angles in degrees; positive yaw turns the nose to the viewer's right."""
+    """Return the rotation (3, 3) for angles in degrees; positive yaw turns the nose to the viewer's right."""
     (cy, cp, cr), (sy, sp, sr) = (f(np.radians((yaw, pitch, roll))) for f in (np.cos, np.sin))
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     about_x = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
@@ -102,7 +104,7 @@ def rotation(yaw: float, pitch: float, roll: float) -> Floats:
 
 
 def silhouette(arcs_AR2: Floats, roll: float) -> tuple[Floats, Floats]:
-    """The outermost point of each projected arc.
+    """Find the outermost point of each projected arc.
 
     Args:
         arcs_AR2: projected arcs, outermost surface point first.
@@ -119,7 +121,7 @@ def silhouette(arcs_AR2: Floats, roll: float) -> tuple[Floats, Floats]:
     best = np.argmax(reach_AR, axis=1)
     rows = np.arange(len(best))
     mid = np.clip(best, 1, last - 1)
-    # A parabola through the three samples around the maximum makes the outline move smoothly with the pose.
+    # With a parabola through the three samples around the maximum, the outline moves smoothly with the pose.
     before, here, after = (reach_AR[rows, mid + step] for step in (-1, 0, 1))
     bend = before - 2 * here + after
     peak = np.where(np.abs(bend) > 1e-9, 0.5 * (before - after) / np.where(bend == 0, 1.0, bend), 0.0)
@@ -130,7 +132,7 @@ def silhouette(arcs_AR2: Floats, roll: float) -> tuple[Floats, Floats]:
 
 
 def along_arcs(arcs_AR2: Floats, position_A: Floats) -> Floats:
-    """Points (A, 2) at fractional positions along each arc, by linear interpolation."""
+    """Return points (A, 2) at fractional positions along each arc, by linear interpolation."""
     last = arcs_AR2.shape[1] - 1
     low = np.clip(np.floor(position_A), 0, last - 1).astype(np.intp)
     part = np.clip(position_A - low, 0, 1)[:, None]
@@ -138,74 +140,11 @@ def along_arcs(arcs_AR2: Floats, position_A: Floats) -> Floats:
     return arcs_AR2[rows, low] * (1 - part) + arcs_AR2[rows, low + 1] * part
 
 
-def landmark_rows(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """How a mark-up reads the curves.
-
-    Args:
-        count: 68, 98 or 29.
-
-    Returns:
-        Jaw arcs of the leading contour points (or of the chin, which comes last, for 29 points), and pairs
-        of rows of `marks_K3` (n, 2) whose means are the other points.
-    """
-    at = head().at
-    step = 4 if count == 68 else 2
-    rows: list[tuple[int, int]] = []
-
-    def take(name: str, *positions: int) -> None:
-        rows.extend((int(at[name][p]), int(at[name][p])) for p in positions)
-
-    if count == 29:
-        for positions in ((0,), (12,)):
-            for side in "lr":
-                a, b = at[f"brow_upper_{side}"], at[f"brow_lower_{side}"]
-                rows.extend((int(a[p]), int(b[p])) for p in positions)
-        for side in "lr":
-            take(f"brow_upper_{side}", 6)
-            take(f"brow_lower_{side}", 6)
-        for position in (0, 12):
-            for side in "lr":
-                take(f"lid_upper_{side}", position)
-        for side in "lr":
-            take(f"lid_upper_{side}", 6)
-            take(f"lid_lower_{side}", 6)
-        take("pupil", 0, 1)
-        take("ala", 0, 1)
-        take("bridge", 3)
-        take("base", 2)
-        take("lip_outer_upper", 0, 12)
-        take("lip_outer_upper", 6)
-        take("lip_inner_upper", 6)
-        take("lip_inner_lower", 6)
-        take("lip_outer_lower", 6)
-        return np.array([32], np.intp), np.array(rows, np.intp)
-    take("brow_upper_l", 0, 3, 6, 9, 12)
-    if count == 98:
-        take("brow_lower_l", 12, 9, 6, 3)
-    take("brow_upper_r", 12, 9, 6, 3, 0)
-    if count == 98:
-        take("brow_lower_r", 3, 6, 9, 12)
-    take("bridge", 0, 1, 2, 3)
-    take("base", 0, 1, 2, 3, 4)
-    lids = (3, 6, 9) if count == 98 else (4, 8)
-    take("lid_upper_l", 0, *lids, 12)
-    take("lid_lower_l", *reversed(lids))
-    take("lid_upper_r", 12, *reversed(lids), 0)
-    take("lid_lower_r", *lids)
-    take("lip_outer_upper", *range(0, 13, 2))
-    take("lip_outer_lower", *range(10, 0, -2))
-    take("lip_inner_upper", 0, 3, 6, 9, 12)
-    take("lip_inner_lower", 9, 6, 3)
-    if count == 98:
-        take("pupil", 0, 1)
-    return np.arange(0, 65, step, dtype=np.intp), np.array(rows, np.intp)
-
-
 def landmarks(figure: Figure, count: int) -> Floats:
-    """Landmarks (count, 2) of a mark-up in pixels.
+    """Return the landmarks (count, 2) of a scheme in pixels.
 
-    Points that the turned head hides are drawn in to the visible outline, where annotators put them; the
-    nose alone may stand out.
+    Points that the turned head hides are moved to the visible outline, where annotators put them; only the nose may
+    stand out.
     """
     arcs, pairs = _rows(count)
     rest = (figure.marks_K2[pairs[:, 0]] + figure.marks_K2[pairs[:, 1]]) / 2
@@ -217,7 +156,7 @@ def landmarks(figure: Figure, count: int) -> Floats:
 
 
 def _within(points_N2: Floats, figure: Figure) -> Floats:
-    """Points moved sideways, in the head's own directions, onto the outline where they lie outside it."""
+    """Move points that lie outside the outline sideways onto it, in the head's own directions."""
     cos, sin = np.cos(np.radians(figure.roll)), np.sin(np.radians(figure.roll))
     upright = np.array([[cos, -sin], [sin, cos]])
     points, outline = points_N2 @ upright, figure.outline_A2 @ upright
@@ -231,4 +170,71 @@ def _within(points_N2: Floats, figure: Figure) -> Floats:
 
 @lru_cache(maxsize=8)
 def _rows(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    return landmark_rows(count)
+    """Say where on the curves the landmarks of a scheme lie.
+
+    Args:
+        count: 68, 98 or 29 landmarks.
+
+    Returns:
+        The jaw arcs of the contour landmarks, and pairs of rows of `marks_K3` (n, 2), the means of which are the other
+        landmarks. The contour comes first; with 29 landmarks it is the chin alone, which comes last.
+    """
+    if count == 29:
+        return np.array([32], np.intp), np.array(_rows_29(), np.intp)
+    return np.arange(0, 65, 4 if count == 68 else 2, dtype=np.intp), np.array(_rows_68_98(count), np.intp)
+
+
+def _rows_29() -> list[tuple[int, int]]:
+    at = head().at
+    rows: list[tuple[int, int]] = []
+    for position in (0, 12):
+        for side in "lr":
+            upper, lower = at[f"brow_upper_{side}"], at[f"brow_lower_{side}"]
+            rows += [(int(upper[position]), int(lower[position]))]
+    for side in "lr":
+        rows += _take(f"brow_upper_{side}", 6)
+        rows += _take(f"brow_lower_{side}", 6)
+    for position in (0, 12):
+        for side in "lr":
+            rows += _take(f"lid_upper_{side}", position)
+    for side in "lr":
+        rows += _take(f"lid_upper_{side}", 6)
+        rows += _take(f"lid_lower_{side}", 6)
+    rows += _take("pupil", 0, 1)
+    rows += _take("ala", 0, 1)
+    rows += _take("bridge", 3)
+    rows += _take("base", 2)
+    rows += _take("lip_outer_upper", 0, 12)
+    rows += _take("lip_outer_upper", 6)
+    rows += _take("lip_inner_upper", 6)
+    rows += _take("lip_inner_lower", 6)
+    rows += _take("lip_outer_lower", 6)
+    return rows
+
+
+def _rows_68_98(count: int) -> list[tuple[int, int]]:
+    rows: list[tuple[int, int]] = []
+    rows += _take("brow_upper_l", 0, 3, 6, 9, 12)
+    if count == 98:
+        rows += _take("brow_lower_l", 12, 9, 6, 3)
+    rows += _take("brow_upper_r", 12, 9, 6, 3, 0)
+    if count == 98:
+        rows += _take("brow_lower_r", 3, 6, 9, 12)
+    rows += _take("bridge", 0, 1, 2, 3)
+    rows += _take("base", 0, 1, 2, 3, 4)
+    lids = (3, 6, 9) if count == 98 else (4, 8)
+    rows += _take("lid_upper_l", 0, *lids, 12)
+    rows += _take("lid_lower_l", *reversed(lids))
+    rows += _take("lid_upper_r", 12, *reversed(lids), 0)
+    rows += _take("lid_lower_r", *lids)
+    rows += _take("lip_outer_upper", *range(0, 13, 2))
+    rows += _take("lip_outer_lower", *range(10, 0, -2))
+    rows += _take("lip_inner_upper", 0, 3, 6, 9, 12)
+    rows += _take("lip_inner_lower", 9, 6, 3)
+    if count == 98:
+        rows += _take("pupil", 0, 1)
+    return rows
+
+
+def _take(name: str, *positions: int) -> list[tuple[int, int]]:
+    return [(int(row), int(row)) for row in head().at[name][list(positions)]]

@@ -1,4 +1,4 @@
-"""What surrounds and hides a synthetic face: hair, ears, neck, clothes, glasses, masks, hands, objects."""
+"""What surrounds and hides a synthetic face: hair, ears, neck, clothes, glasses, masks, hands and objects."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nasface.data.synthetic.head3d import ramp, spline
 from nasface.data.synthetic.paint import Canvas, Floats, as_image, ellipse, random_colour, weave
 from nasface.data.synthetic.posed import along_arcs
+from nasface.data.synthetic.smooth import ramp, spline
 from nasface.data.synthetic.surface import Scene, Surface
 
 
 @dataclass(frozen=True)
 class HairStyle:
-    """Hairline and volume along the upper arcs, and how far the hair falls."""
+    """The hairline along the upper arcs, the hair's volume, and how far it falls."""
 
     bald: bool
     over_ears: bool
@@ -57,7 +57,7 @@ def hair_style(scene: Scene) -> HairStyle:
 
 
 def _lit_round(scene: Scene, centre: Floats, radius: float, colour: Floats) -> Image.Image:
-    """A picture (size, size) of an upright, lit cylinder."""
+    """Return a picture (size, size) of an upright, lit cylinder."""
     across = np.clip((np.arange(scene.size) - centre[0]) / radius, -0.96, 0.96)
     towards = scene.light.towards
     facing = across * towards[0] + np.sqrt(1 - across**2) * max(float(towards[2]), 0.0)
@@ -66,7 +66,7 @@ def _lit_round(scene: Scene, centre: Floats, radius: float, colour: Floats) -> I
 
 
 def paint_behind(canvas: Canvas, scene: Scene, style: HairStyle) -> None:
-    """The back of the head and long hair falling behind the shoulders."""
+    """Paint the back of the head and long hair that falls behind the shoulders."""
     camera = scene.figure.camera
     grow = 0.0 if style.bald else style.volume
     spread = np.diag(np.array([0.80 + grow, 0.88 + grow, 0.88 + grow]) ** 2)
@@ -94,7 +94,7 @@ def paint_behind(canvas: Canvas, scene: Scene, style: HairStyle) -> None:
 
 
 def paint_body(canvas: Canvas, scene: Scene) -> None:
-    """Neck in the shadow of the chin, shoulders and clothes."""
+    """Paint the neck in the shadow of the chin, the shoulders and clothes."""
     rng, unit, camera = scene.rng, scene.unit, scene.figure.camera
     left, right = camera.project(np.array([[-0.5, 0.80, -0.25], [0.5, 0.80, -0.25]]))
     down = np.array([np.sin(-np.radians(scene.figure.roll)) * 0.4, 1.0])
@@ -120,7 +120,7 @@ def paint_body(canvas: Canvas, scene: Scene) -> None:
 
 
 def paint_ear(canvas: Canvas, scene: Scene, side: str) -> None:
-    """One ear; hair may cover it later."""
+    """Paint one ear; hair may cover it later."""
     rim = scene.marks[f"ear_{side}"]
     middle = rim.mean(axis=0)
     facing = (-0.7 if side == "l" else 0.7, 0.0, 0.7)
@@ -132,7 +132,7 @@ def paint_ear(canvas: Canvas, scene: Scene, side: str) -> None:
 
 
 def paint_hair(canvas: Canvas, scene: Scene, style: HairStyle) -> None:
-    """The cap of hair above the hairline, single strands and locks beside the face."""
+    """Paint the hair above the hairline, single strands, and locks beside the face."""
     if style.bald:
         return
     rng, unit = scene.rng, scene.unit
@@ -171,7 +171,7 @@ def _paint_lock(
     arcs: NDArray[np.intp],
     side: int,
 ) -> None:
-    """Long hair beside the face, outside its outline, from the temple down past the jaw."""
+    """Paint long hair beside the face, outside its outline, from the temple down past the jaw."""
     rng, unit = scene.rng, scene.unit
     jaw = scene.figure.outline_A2[[61, 54, 46] if side < 0 else [3, 10, 18]]
     temple = scene.figure.outline_A2[arcs[6]]
@@ -192,7 +192,7 @@ def _paint_lock(
 
 
 def occlude(canvas: Canvas, scene: Scene, surface: Surface) -> None:
-    """One of the things that hide parts of a face."""
+    """Paint one of the things that hide parts of a face."""
     kind = int(scene.rng.integers(0, 6))
     if kind == 0:
         _surgical_mask(canvas, scene, surface)
@@ -229,7 +229,7 @@ def _glasses(canvas: Canvas, scene: Scene) -> None:
     bridge = camera.project(np.array([[-0.35 + wide, -0.01, 1.02], [0, -0.035, 1.08], [0.35 - wide, -0.01, 1.02]]))
     canvas.stroke(bridge, thick, frame)
     for sign, rim in zip((-1, 1), rims, strict=True):
-        if sign * scene.subject.yaw < 8:  # the temple on the side turned to the camera shows
+        if sign * scene.subject.yaw < 8:  # the arm of the glasses shows on the side that is turned to the camera
             hinge = rim[np.argmax(np.abs(ring[:, 0] * sign + (ring[:, 0] * sign > 0)))]
             hinge = camera.project(np.array([(0.35 + wide) * sign, -0.02, 0.95]))
             ear = camera.project(np.array([0.84 * sign, 0.0, -0.02]))
@@ -249,7 +249,7 @@ def _surgical_mask(canvas: Canvas, scene: Scene, surface: Surface) -> None:
     )
     colour = np.array([(150, 196, 222), (236, 238, 240), (34, 34, 38), random_colour(rng)][int(rng.integers(0, 4))])
     for side, ear in (("l", jaw[0]), ("r", jaw[-1])):
-        if (scene.subject.yaw if side == "r" else -scene.subject.yaw) < 12:  # else the head hides the loop
+        if (scene.subject.yaw if side == "r" else -scene.subject.yaw) < 12:  # otherwise the head hides the loop
             loop = np.stack([ear, scene.marks[f"ear_{side}"].mean(axis=0)])
             canvas.stroke(loop, 0.02 * unit, (230, 230, 230))
     nose = [top + scene.shift(0.10, 0.04), top, top + scene.shift(-0.10, 0.04)]
@@ -308,7 +308,7 @@ def _hair_lock(canvas: Canvas, scene: Scene) -> None:
 
 
 def _object(canvas: Canvas, scene: Scene) -> None:
-    """A cup, a microphone, a book: a lit shape over a part of the face."""
+    """Paint a lit shape over a part of the face, such as a cup, a microphone or a book."""
     rng, unit = scene.rng, scene.unit
     places = ("lip_outer_lower", "lid_upper_l", "lid_upper_r", "fold_l", "fold_r")
     centre = scene.marks[places[int(rng.integers(0, 5))]].mean(axis=0) + rng.normal(0, 0.2, 2) * unit

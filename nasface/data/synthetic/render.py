@@ -1,8 +1,8 @@
-"""Paints one synthetic face: features along the landmark curves on a shaded head, in a scene.
+"""Paint one synthetic face: features along the landmark curves on a shaded head, in a scene.
 
-Eyes, brows, lips, nostrils and creases are polygons through the very curves the landmarks are read off, and
-the visible outline that carries the contour landmarks cuts the face out of its surroundings. So a feature is
-where its landmark says.
+Eyes, brows, lips, nostrils and creases are polygons through the same curves from which the landmarks are read, and
+the visible outline, which has the contour landmarks, separates the face from its surroundings. So every feature is
+where its landmarks say.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nasface.data.synthetic.head3d import ramp
 from nasface.data.synthetic.paint import (
     Canvas,
     Floats,
@@ -26,6 +25,7 @@ from nasface.data.synthetic.paint import (
     taper,
 )
 from nasface.data.synthetic.props import hair_style, occlude, paint_behind, paint_body, paint_ear, paint_hair
+from nasface.data.synthetic.smooth import ramp
 from nasface.data.synthetic.surface import Scene, Subject, Surface, compose, shade
 
 _IRISES = np.array([(58, 36, 22), (84, 54, 30), (110, 84, 48), (84, 104, 76), (92, 122, 152), (120, 136, 148)])
@@ -37,7 +37,7 @@ def render(subject: Subject, size: int, rng: Rng) -> NDArray[np.uint8]:
     Args:
         subject: geometry and attributes.
         size: width and height in pixels.
-        rng: source of everything that is not geometry: materials, light, hair, scene, damage.
+        rng: source of everything but geometry: materials, light, hair, scene, damage.
 
     Returns:
         RGB uint8 (size, size, 3).
@@ -48,7 +48,7 @@ def render(subject: Subject, size: int, rng: Rng) -> NDArray[np.uint8]:
     canvas = Canvas(background(size, rng))
     paint_behind(canvas, scene, style)
     paint_body(canvas, scene)
-    near = "r" if subject.yaw < 0 else "l"  # the ear on the side turned to the camera
+    near = "r" if subject.yaw < 0 else "l"  # the ear on the side that is turned to the camera
     turned = abs(subject.yaw) > 9
     if not style.over_ears:
         for side in "lr":
@@ -66,7 +66,7 @@ def render(subject: Subject, size: int, rng: Rng) -> NDArray[np.uint8]:
 
 
 def _face_mask(scene: Scene, surface: Surface) -> Image.Image:
-    """Coverage of face, nose in profile and skirt."""
+    """Return the coverage of the face, the nose in profile and the skirt."""
     parts = [scene.figure.outline_A2, *(surface.skirt_ST2[:-1, t] for t in (2, 4, 7))]
     if abs(scene.subject.yaw) > 20:
         parts.append(_nose_hull(scene))
@@ -74,14 +74,14 @@ def _face_mask(scene: Scene, surface: Surface) -> Image.Image:
 
 
 def _nose_hull(scene: Scene) -> Floats:
-    """Convex outline (n, 2) of the lower nose, which may stand out past the far cheek."""
+    """Return the convex outline (n, 2) of the lower nose, which may stand out past the far cheek."""
     tip = np.concatenate([scene.marks["bridge"], scene.marks["base"]])
     pieces = [tip, scene.marks["wing_l"], scene.marks["wing_r"]]
     return _hull(np.concatenate(pieces))
 
 
 def _hull(points: Floats) -> Floats:
-    """Convex hull (n, 2), by the monotone chain."""
+    """Return the convex hull (n, 2), by the monotone chain algorithm."""
     ordered = sorted(map(tuple, points.tolist()))
 
     def chain(items: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
@@ -98,7 +98,7 @@ def _hull(points: Floats) -> Floats:
 
 
 def _paint_face(face: Canvas, scene: Scene, surface: Surface) -> None:
-    """Features on the shaded surface, the far eye before the nose that may hide it."""
+    """Paint the features on the shaded surface; the far eye comes before the nose, which may hide it."""
     rng, marks = scene.rng, scene.marks
     made_up = scene.has("make-up")
     plain = face.image.copy() if abs(scene.subject.yaw) > 18 else None
@@ -126,7 +126,7 @@ def _paint_face(face: Canvas, scene: Scene, surface: Surface) -> None:
 
 
 def _paint_brow(face: Canvas, scene: Scene, surface: Surface, side: str, dark: float) -> None:
-    """A soft patch and single hairs between the two curves of a brow."""
+    """Paint a soft patch and single hairs between the two curves of a brow."""
     rng, unit = scene.rng, scene.unit
     upper, lower = scene.marks[f"brow_upper_{side}"], scene.marks[f"brow_lower_{side}"]
     light = surface.light_at((upper[6] + lower[6]) / 2)
@@ -146,7 +146,7 @@ def _paint_brow(face: Canvas, scene: Scene, surface: Surface, side: str, dark: f
 
 
 def _paint_eye(face: Canvas, scene: Scene, surface: Surface, side: str, iris: Floats, *, made_up: bool) -> None:
-    """Lid crease, eyeball seen between the lids, lashes."""
+    """Paint the crease of the lid, the eyeball between the lids, and the lashes."""
     rng, unit = scene.rng, scene.unit
     upper, lower = scene.marks[f"lid_upper_{side}"], scene.marks[f"lid_lower_{side}"]
     crease = scene.marks[f"crease_{side}"]
@@ -178,7 +178,7 @@ def _paint_eye(face: Canvas, scene: Scene, surface: Surface, side: str, iris: Fl
 def _eyeball(
     scene: Scene, patch: Patch, upper: Floats, lower: Floats, centre: Floats, iris: Floats, light: Floats
 ) -> Image.Image:
-    """Caruncle, iris, pupil, the lid's shadow and a glint on the white `patch`."""
+    """Paint caruncle, iris, pupil, the lid's shadow and a glint on the white `patch`."""
     rng = scene.rng
     axis_x, axis_y = scene.axes
     inner = (upper[12] + lower[11]) / 2
@@ -208,7 +208,7 @@ def _paint_eye_shadow(face: Canvas, scene: Scene, surface: Surface, side: str, c
 
 
 def _paint_nose(face: Canvas, scene: Scene, surface: Surface) -> None:
-    """Nostrils, wings and a light on the tip; the far nostril fades as the head turns."""
+    """Paint the nostrils, wings and base of the nose; the far nostril fades as the head turns."""
     unit, marks, yaw = scene.unit, scene.marks, scene.subject.yaw
     dark = scene.skin * np.array([0.30, 0.22, 0.22]) * (0.25 + 0.75 * surface.light_at(marks["base"][2]))
     for side, sign in (("l", -1), ("r", 1)):
@@ -228,7 +228,7 @@ def _paint_nose(face: Canvas, scene: Scene, surface: Surface) -> None:
 
 
 def _paint_mouth(face: Canvas, scene: Scene, surface: Surface, *, made_up: bool) -> None:
-    """Lips, and what shows between them."""
+    """Paint the lips and what shows between them."""
     rng, unit, marks = scene.rng, scene.unit, scene.marks
     outer_up, outer_low = marks["lip_outer_upper"], marks["lip_outer_lower"]
     inner_up, inner_low = marks["lip_inner_upper"], marks["lip_inner_lower"]
@@ -267,7 +267,7 @@ def _paint_mouth(face: Canvas, scene: Scene, surface: Surface, *, made_up: bool)
 
 
 def _mouth_inside(scene: Scene, patch: Patch, gap: float, light: Floats) -> Image.Image:
-    """Teeth and tongue on the dark `patch`."""
+    """Paint teeth and tongue on the dark `patch`."""
     rng, unit, marks = scene.rng, scene.unit, scene.marks
     up, low = marks["lip_inner_upper"], marks["lip_inner_lower"]
     if gap > 0.06 * unit:
@@ -288,7 +288,7 @@ def _mouth_inside(scene: Scene, patch: Patch, gap: float, light: Floats) -> Imag
 
 
 def _paint_wrinkles(face: Canvas, scene: Scene, surface: Surface) -> None:
-    """Creases of age and of the smile, freckles, moles, blush and moustache."""
+    """Paint creases of age and of the smile, blush and moles."""
     rng, unit, marks = scene.rng, scene.unit, scene.marks
     smile = scene.change("smile")
     depth = 0.10 + 0.35 * scene.age * rng.random() + 0.22 * max(smile, 0.0)

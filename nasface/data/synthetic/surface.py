@@ -1,4 +1,4 @@
-"""The subject of a picture, its materials and light, and the shaded surface of its head."""
+"""The subject of a picture, its materials and light, and the shaded surface of the head."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nasface.data.synthetic.head3d import bump, head, ramp
+from nasface.data.synthetic.head3d import head
 from nasface.data.synthetic.paint import Floats, Rng, speckle
 from nasface.data.synthetic.posed import Figure
+from nasface.data.synthetic.smooth import bump, ramp
 
 _SKINS = np.array(
     [
@@ -32,7 +33,7 @@ class Subject:
 
     Attributes:
         figure: the head in its pose and place.
-        yaw: in degrees, positive to the viewer's right.
+        yaw: in degrees; positive is to the viewer's right.
         flags: names of the attributes that hold, such as 'make-up'.
     """
 
@@ -43,41 +44,41 @@ class Subject:
 
 @dataclass(frozen=True)
 class Light:
-    """A directional light: unit vector towards it in the camera frame, its colour and the ambient one."""
+    """A directional light: unit vector towards it in the camera's frame, its colour and the ambient light's."""
 
     towards: Floats
     key: Floats
     ambient: Floats
 
     def on(self, normal: tuple[float, float, float]) -> Floats:
-        """Light (3,) that a flat part with this normal reflects."""
+        """Return the light (3,) that a flat part with this normal reflects."""
         unit = np.asarray(normal) / np.linalg.norm(normal)
         lit: Floats = self.ambient + self.key * max(float(unit @ self.towards), 0.0)
         return lit
 
     @property
     def diffuse(self) -> Floats:
-        """Light (3,) on rough stuff such as hair."""
+        """Light (3,) on rough materials such as hair."""
         mixed: Floats = self.ambient + 0.55 * self.key
         return mixed
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A subject with its materials and light, and its geometry at hand for painting.
+    """A subject with its materials and light, and the geometry that painting needs.
 
     Attributes:
         subject: who is painted.
-        size: of the picture in pixels.
+        size: side of the picture in pixels.
         rng: source of all further choices.
-        unit: pixels of one head unit.
+        unit: one head unit in pixels.
         marks: projected curves (n, 2) by name.
-        axes: pixels (2,) of a unit step along the head's x and along its y axis.
-        light: on the scene.
+        axes: a step of one head unit along the head's x axis, and along its y axis, in pixels (2,).
+        light: the light on the scene.
         skin: colour (3,), 0 to 255.
         hair: colour (3,), 0 to 255.
-        female: 0 to 1, decides hair, beard and lashes.
-        age: 0 to 1, decides creases and grey hair.
+        female: 0 to 1; decides hair, beard and lashes.
+        age: 0 to 1; decides creases and grey hair.
     """
 
     subject: Subject
@@ -98,15 +99,15 @@ class Scene:
         return self.subject.figure
 
     def has(self, flag: str) -> bool:
-        """Whether an attribute holds."""
+        """Tell whether the subject has an attribute."""
         return flag in self.subject.flags
 
     def change(self, name: str) -> float:
-        """A coefficient of the head model."""
+        """Return a coefficient of the head model."""
         return float(self.figure.change_C[head().names.index(name)])
 
     def shift(self, x: float, y: float) -> Floats:
-        """Pixels (2,) of a step in head units in the head's own directions."""
+        """Convert a step in head units, in the head's own directions, to pixels (2,)."""
         step: Floats = self.axes[0] * x + self.axes[1] * y
         return step
 
@@ -136,7 +137,7 @@ def compose(subject: Subject, size: int, rng: Rng) -> Scene:
 
 
 def _pick(table: Floats, share: float) -> Floats:
-    """A colour between the rows of a table, at a share (0 to 1) of its length."""
+    """Interpolate a colour in a table, at a share (0 to 1) of its length."""
     place = share * (len(table) - 1)
     low = min(int(place), len(table) - 2)
     mixed: Floats = table[low] * (1 - (place - low)) + table[low + 1] * (place - low)
@@ -144,7 +145,7 @@ def _pick(table: Floats, share: float) -> Floats:
 
 
 def _pick_light(rng: Rng, *, strong: bool) -> Light:
-    """Soft light from somewhere in front, or hard, dim, glaring or coloured light."""
+    """Choose soft light from the front, or else hard, dim, glaring or coloured light."""
     warm = rng.normal(0, 0.05)
     tint = np.array([1 + warm, 1.0, 1 - warm])
     side, up = rng.normal(0, 0.55), rng.uniform(-0.1, 1.0)
@@ -166,7 +167,7 @@ class Surface:
     """The shaded head.
 
     Attributes:
-        skin: RGB picture (size, size); only its part under the face's outline matters.
+        skin: RGB picture (size, size), of which only the part inside the face's outline matters.
         light_HW3: light on the surface at half resolution.
         skirt_ST2: the projected skirt.
     """
@@ -176,21 +177,21 @@ class Surface:
     skirt_ST2: Floats
 
     def light_at(self, point: Floats) -> Floats:
-        """Light (3,) on the surface around a pixel."""
+        """Return the light (3,) on the surface around a pixel."""
         last = len(self.light_HW3) - 1
         x, y = (min(max(int(v / 2), 0), last) for v in point.tolist())
         light: Floats = self.light_HW3[y, x]
         return light
 
     def light_picture(self, size: int, colour: Floats) -> Image.Image:
-        """A picture (size, size) of the surface in one plain colour."""
+        """Return a picture (size, size) of the surface in one plain colour."""
         lit = np.clip(self.light_HW3 * colour.astype(np.float32), 0, 255).astype(np.uint8)
         return _enlarge(lit, size)
 
 
 @dataclass(frozen=True)
 class _Masks:
-    """Weights (V,) of the surface points; V counts grid, then skirt points."""
+    """Weights (V,) of the points on the surface; V counts the points of the grid, then those of the skirt."""
 
     hollow: NDArray[np.float32]  # how much light reaches the spot
     red: NDArray[np.float32]
@@ -234,9 +235,9 @@ def _masks() -> _Masks:
 
 
 def shade(scene: Scene, *, bald: bool) -> Surface:
-    """Shade the head: points of the surface are lit and splatted with a depth test at half resolution."""
+    """Shade the head: points of the surface are lit, then splatted at half resolution with a depth test."""
     camera = scene.figure.camera
-    # Coordinates first: each step then runs over long contiguous rows.
+    # The coordinates come first, so that each step runs over long contiguous rows.
     grid, skirt = (np.ascontiguousarray(camera.turn(p).transpose(2, 0, 1)) for p in _changed(scene))
     points = np.concatenate([grid.reshape(3, -1), skirt.reshape(3, -1)], axis=1)
     normal = _normals(grid, skirt)
@@ -248,7 +249,7 @@ def shade(scene: Scene, *, bald: bool) -> Surface:
     inside = (flat_x > 0) & (flat_y > 0) & (column < half) & (row < half) & (normal[2] > -0.15)
     kept = np.flatnonzero(inside)
     place, depth = (row * half + column)[kept], points[2, kept]
-    # Radix sort of coarse depths; the last write, the nearest point, wins.
+    # A radix sort of coarse depths; the nearest point is written last and wins.
     order = np.argsort((depth * 4000).astype(np.int16), kind="stable")
     nearest = np.full(half * half, -9, np.float32)
     nearest[place[order]] = depth[order]
@@ -260,7 +261,7 @@ def shade(scene: Scene, *, bald: bool) -> Surface:
         total[k] = np.bincount(place, layers[k], half * half)
     total[6] = np.bincount(place, minlength=half * half)
     total = _soften(total.reshape(7, half, half))
-    # A whisper of the mean fills what no point reached.
+    # A trace of the mean fills pixels that no point has reached.
     mean = layers.mean(axis=1) if len(kept) else np.ones(6, np.float32)
     filled = (total[:6] + 1e-3 * mean[:, None, None]) * (1 / (total[6] + np.float32(1e-3)))
     small = np.clip(filled[:3], 0, 255).astype(np.uint8).transpose(1, 2, 0)
@@ -275,7 +276,7 @@ def _changed(scene: Scene) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 
 def _normals(grid_3HW: Floats, skirt_3ST: Floats) -> Floats:
-    """Unit normals (3, V) of grid and skirt."""
+    """Return the unit normals (3, V) of grid and skirt."""
     across, down = np.empty_like(grid_3HW), np.empty_like(grid_3HW)
     np.subtract(grid_3HW[:, :, 2:], grid_3HW[:, :, :-2], out=across[:, :, 1:-1])
     across[:, :, 0], across[:, :, -1] = across[:, :, 1], across[:, :, -2]
@@ -292,7 +293,7 @@ def _normals(grid_3HW: Floats, skirt_3ST: Floats) -> Floats:
 
 
 def _cross(a: Floats, b: Floats) -> Floats:
-    """Cross product (3, ...) along the first axis."""
+    """Return the cross product (3, ...) along the first axis."""
     product = np.empty_like(a)
     for k in range(3):
         i, j = (k + 1) % 3, (k + 2) % 3
@@ -301,7 +302,7 @@ def _cross(a: Floats, b: Floats) -> Floats:
 
 
 def _lit(scene: Scene, normal_3V: Floats, bald: bool) -> tuple[Floats, Floats]:
-    """Reflected colours (3, V), 0 to 255, and received light (3, V)."""
+    """Return the reflected colours (3, V), 0 to 255, and the received light (3, V)."""
     masks, light = _masks(), scene.light
     facing = light.towards.astype(np.float32) @ normal_3V
     halfway = light.towards + np.array([0.0, 0.0, 1.0])
@@ -312,7 +313,7 @@ def _lit(scene: Scene, normal_3V: Floats, bald: bool) -> tuple[Floats, Floats]:
     received = np.empty_like(normal_3V)
     colour = np.empty_like(normal_3V)
     shine = scene.rng.uniform(5, 42)
-    # Light creeps past the terminator inside the skin, red the farthest.
+    # Inside the skin, light spreads past the boundary of the shadow; red spreads farthest.
     for k, creep in enumerate((0.30, 0.16, 0.10)):
         lit = np.maximum(facing + np.float32(creep), 0) * np.float32(light.key[k] / (1 + creep))
         received[k] = (lit + np.float32(light.ambient[k])) * masks.hollow
@@ -321,7 +322,7 @@ def _lit(scene: Scene, normal_3V: Floats, bald: bool) -> tuple[Floats, Floats]:
 
 
 def _skin_colours(scene: Scene, bald: bool) -> Floats:
-    """Albedo (3, V): flushed cheeks, circles under the eyes, beard and scalp."""
+    """Return the albedo (3, V), with flushed cheeks, circles under the eyes, beard and scalp."""
     rng, masks = scene.rng, _masks()
     flush = float(rng.uniform(0.02, 0.16)) * scene.skin.mean() / 200
     dark = 1 - masks.circles * np.float32(rng.uniform(0, 0.22))
@@ -339,7 +340,7 @@ def _skin_colours(scene: Scene, bald: bool) -> Floats:
 
 
 def _soften(layers_CHW: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A 3x3 binomial blur: joins the splats and reaches one pixel past the outline."""
+    """Apply a 3x3 binomial blur, which joins the splats and reaches one pixel past the outline."""
     soft = np.zeros_like(layers_CHW)
     tall = layers_CHW * 2
     tall[:, 1:] += layers_CHW[:, :-1]
@@ -351,7 +352,7 @@ def _soften(layers_CHW: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _enlarge(small_HW3: NDArray[np.uint8], size: int) -> Image.Image:
-    """A half-resolution picture at full size."""
+    """Enlarge a half-resolution picture to full size."""
     picture = Image.fromarray(np.ascontiguousarray(small_HW3))
     big = picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.BILINEAR)
     return big if big.width == size else big.crop((0, 0, size, size))

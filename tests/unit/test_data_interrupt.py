@@ -1,0 +1,127 @@
+"""Ctrl-C and death while faces are prepared by worker processes: one line, no traceback, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="worker processes are found in /proc"),
+]
+
+# The same as `python -m nasface`; says "go" once its own code runs, as no program can guard the start of Python.
+START = """
+import runpy, sys
+class Say:
+    def find_spec(name, *_):
+        if name == "nasface.cli.count":
+            print("go", flush=True)
+sys.meta_path.insert(0, Say)
+runpy.run_module("nasface", run_name="__main__", alter_sys=True)
+"""
+FACES = ["--set", "data.options.train=600", "--set", "data.options.test=40", "--workers", "2"]
+PREPARE = ["data", "prepare", "--recipe", "demo", *FACES]
+SEARCH = ["search", "--recipe", "demo", "--device", "cpu", *FACES]
+
+
+@contextmanager
+def command(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A command in a process group of its own, as a terminal starts it; whatever is left of the group is killed."""
+    with subprocess.Popen(
+        [sys.executable, "-c", START, *arguments],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "NASFACE_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "go\n"
+            yield process
+        finally:
+            if alive(process.pid):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_until(true: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def workers(parent: int) -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            mine = f"\nPPid:\t{parent}\n" in (folder / "status").read_text()
+            if mine and b"multiprocessing.spawn" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except OSError:  # it has ended
+            continue
+    return found
+
+
+def check_interrupted(process: subprocess.Popen[str]) -> None:
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert "Traceback" not in said
+    assert "interrupted" in said.splitlines()[-1]
+    assert process.returncode == 130
+    wait_until(lambda: not alive(process.pid), 10)
+
+
+@pytest.mark.parametrize("delay", [0, 0.03, 0.1, 0.5])
+def test_while_the_program_loads(tmp_path: Path, delay: float) -> None:
+    with command(tmp_path, *PREPARE) as process:
+        time.sleep(delay)
+        check_interrupted(process)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("delay", [0, 0.2])
+def test_while_the_workers_start(tmp_path: Path, count: int, delay: float) -> None:
+    with command(tmp_path, *PREPARE) as process:
+        wait_until(lambda: len(workers(process.pid)) >= count)
+        time.sleep(delay)
+        check_interrupted(process)
+
+
+@pytest.mark.parametrize("arguments", [PREPARE, SEARCH], ids=["prepare", "search"])
+def test_while_the_faces_are_drawn(tmp_path: Path, arguments: list[str]) -> None:
+    out = ["--out", str(tmp_path / "run")] if arguments is SEARCH else []
+    with command(tmp_path, *arguments, *out) as process:
+        prepared = tmp_path / "cache" / "prepared"
+        wait_until(lambda: any(file.stat().st_size > 100_000 for file in prepared.glob(".part-*/train-images.npy")))
+        check_interrupted(process)
+        assert list(prepared.iterdir()) == []
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    with command(tmp_path, *PREPARE) as process:
+        prepared = tmp_path / "cache" / "prepared"
+        wait_until(lambda: any(file.stat().st_size > 100_000 for file in prepared.glob(".part-*/train-images.npy")))
+        assert len(workers(process.pid)) == 2
+        process.kill()
+        process.wait()
+        wait_until(lambda: not alive(process.pid), 10)
