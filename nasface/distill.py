@@ -1,4 +1,4 @@
-"""Triple knowledge distillation (section 3.2 of the paper): its loss terms, and the joint training step of the peers."""
+"""Triple knowledge distillation (section 3.2 of the paper): its loss terms and the joint step of the peers."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def distill_step(
 
 
 def _perturb(net: nn.Module, noise: float, seed: int) -> None:
-    """Add Gaussian noise to every weight, in units of its tensor's own deviation."""
+    """Add Gaussian noise to every weight, relative to the standard deviation of its tensor."""
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in net.parameters():
