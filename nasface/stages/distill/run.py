@@ -53,24 +53,18 @@ def distill(
     Raises:
         RunError: when the recipe wants a teacher and none is named.
     """
-    how = recipe.distill
-    name = (teacher or how.teacher_from or fallback) if how.teacher else ""
-    if name is None:
-        raise RunError(
-            "no teacher is named, and the run of the supernet no longer exists; give one with --teacher, or train "
-            "without one with --no-teacher"
-        )
+    name = _teacher_name(recipe, teacher, fallback)
     job = {
         "job": "distill",
         "edges": hashlib.sha256(repr(arch.kept).encode()).hexdigest(),
         "weights": rundir.file_digest(weights),
         "teacher": teacher_digest(name) if name else "none",
-        "how": hashlib.sha256(repr(how).encode()).hexdigest(),
+        "how": hashlib.sha256(repr(recipe.distill).encode()).hexdigest(),
     }
     with working_in(run, recipe, machine, job) as work:
         tutor: Teacher | None = None
         if name:
-            log.info("teacher: %s%s", name, "" if teacher or how.teacher_from else " (the default)")
+            log.info("teacher: %s%s", name, "" if teacher or recipe.distill.teacher_from else " (the default)")
             tutor = load_teacher(name, arch.num_landmarks, recipe, work.device)
         faces = load_faces(recipe, work.device, machine)
         full = build_net(recipe, faces.train.scheme.num_landmarks, work.device)
@@ -86,6 +80,20 @@ def distill(
             found.insert(0, evaluate_net("teacher", tutor.net, recipe, faces, own))
         finish(work, [*found, named_slim])
         return found
+
+
+def _teacher_name(recipe: Recipe, teacher: str | None, fallback: str | None) -> str:
+    """Return the name of the teacher; empty if the recipe wants none."""
+    how = recipe.distill
+    if not how.teacher:
+        return ""
+    name = teacher or how.teacher_from or fallback
+    if name is None:
+        raise RunError(
+            "no teacher is named, and the run of the supernet no longer exists; give one with --teacher, or train "
+            "without one with --no-teacher"
+        )
+    return name
 
 
 def _taught(work: Work, slim: GraphNet, faces: Faces, tutor: Teacher | None) -> Students:

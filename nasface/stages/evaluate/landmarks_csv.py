@@ -87,8 +87,8 @@ def read_predictions(
     strange = [image for image, face in zip(images, face_R, strict=True) if face < 0]
     if len(strange) == len(images):
         raise DataError(
-            f"{path}: no row names a test face (the first row names '{images[0] if images else ''}'); expected names such "
-            f"as '{test.names[0]}', with or without folder and extension"
+            f"{path}: no row names a test face (the first row names '{images[0] if images else ''}'); expected names "
+            f"such as '{test.names[0]}', with or without folder and extension"
         )
     if strange:
         log.warning("%s: ignoring %d rows that name no test face; the first is '%s'", path, len(strange), strange[0])
@@ -100,7 +100,7 @@ def read_predictions(
         if (counts > 1).any():
             twice = test.names[faces[counts > 1][0]]
             raise DataError(
-                f"{path}: {int((counts > 1).sum())} faces have several rows, the first is '{twice}'; give one row per face"
+                f"{path}: {int((counts > 1).sum())} faces have several rows, first '{twice}'; give one row per face"
                 + (", and use the full names of faces that share an image" if "#" in "".join(test.names) else "")
             )
         points_NL2 = np.full((len(test), *points_RL2.shape[1:]), np.nan)

@@ -47,7 +47,7 @@ def find_pictures(inputs: Sequence[Path], but: Path | None = None) -> list[Pictu
         but: a folder to skip, such as the drawings of an earlier run.
 
     Raises:
-        DataError: when one does not exist.
+        DataError: when an input does not exist.
     """
     found: dict[Path, Picture] = {}
     names: set[str] = set()
@@ -105,7 +105,7 @@ def by_file(file: Path, inputs: Sequence[Path], pictures: list[Picture]) -> tupl
     """
     if videos := [picture.path for picture in pictures if picture.is_video]:
         raise DataError(
-            f"--boxes does not go with the video {videos[0]}, whose faces are detected and tracked; leave out one of them"
+            f"--boxes does not go with the video {videos[0]}, whose faces are detected and tracked; leave one out"
         )
     folders = [Path(), file.parent, *dict.fromkeys(path if path.is_dir() else path.parent for path in inputs)]
     paths: list[Path] = []

@@ -54,8 +54,9 @@ class FaceSearch:
         Args:
             boxes: whether the boxes are given.
             refine: None takes 0 for given boxes, else 1.
-            batch, every: see `FaceSearch`.
+            batch: see `FaceSearch`.
             min_score: used for detected faces only.
+            every: see `FaceSearch`.
         """
         refine = (0 if boxes else 1) if refine is None else refine
         return cls(refine, batch, None if boxes else min_score, every)
