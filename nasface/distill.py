@@ -1,4 +1,4 @@
-"""Triple knowledge distillation (section 3.2 of the paper): its terms, and the joint step of peers and teacher."""
+"""Triple knowledge distillation (section 3.2 of the paper): its loss terms and the joint step of the peers."""
 
 from __future__ import annotations
 
@@ -20,20 +20,23 @@ from nasface.task import targets
 
 @dataclass(frozen=True)
 class Distillation:
-    """How a slim network is refined. With teacher, peer and masked all off it is plain fine-tuning (Table 6, row 1).
+    """How to refine a slim network. Without teacher, peer and masks it is plain fine-tuning (row 1 of Table 6).
 
     Attributes:
-        epochs, optimizer: of the students.
-        teacher: whether the students learn from a teacher; peer: whether there are two that learn from each other;
-            masked: whether each sees its own randomly masked copy of the batch.
-        teacher_from: a run folder, or a network by plug-in name or 'module:attr'; None takes the searched supernet.
+        epochs, optimizer: training of the students.
+        teacher: whether the students learn from a teacher.
+        peer: whether there are two students, which also learn from each other.
+        masked: whether each student sees its own randomly masked copy of the batch.
+        teacher_from: a run folder, a file of weights, or a network by plug-in name or 'module:attr'; None takes the
+            searched supernet.
         ensemble_weight, teacher_weight: lambda 1 and lambda 2 of equation 4, relative to the heatmap loss.
-        temperature: of the softmax over the cells of a heatmap; losses are not rescaled by its square.
-        constant_ensemble: whether the peers' ensemble is a constant in its term, so that each student moves towards it
-            and it does not move towards them (the paper leaves this open).
-        mask_probability: of covering a face; mask_size: lowest and highest share of the image's side that is covered.
-        peer_noise: deviation of the noise on the second student's first weights, relative to each tensor's own, where
-            there are no masks: equal students that see equal images would stay equal for ever.
+        temperature: temperature of the softmax over the cells of a heatmap; losses are not rescaled by its square.
+        constant_ensemble: whether the peers' ensemble is constant in its loss term, so that each student moves towards
+            the ensemble but the ensemble does not move towards the students (the paper leaves this open).
+        mask_probability: probability that a face is covered.
+        mask_size: lowest and highest share of the image's side that a mask covers.
+        peer_noise: standard deviation of the noise added to the second student's initial weights, relative to that of
+            each tensor. It is used only without masks: equal students that see equal images would stay equal.
     """
 
     epochs: Annotated[int, Interval(ge=0, le=100_000)] = 60
@@ -54,7 +57,7 @@ class Distillation:
 
 
 class Students(nn.Module):
-    """One network, or two peers that start alike and are trained together. They share nothing."""
+    """One network, or two peers that start from equal weights and are trained together without sharing any."""
 
     def __init__(self, net: GraphNet, how: Distillation, seed: int) -> None:
         super().__init__()
@@ -67,14 +70,14 @@ class Students(nn.Module):
 
     @property
     def peers(self) -> tuple[GraphNet, ...]:
-        """The networks."""
+        """The one or two networks."""
         return cast(tuple[GraphNet, ...], tuple(self._peers))
 
 
 def kd_loss(target_BLhw: Tensor, heatmaps_BLhw: Tensor, temperature: float = 1.0) -> Tensor:
-    """KL(softmax(target) || softmax(heatmaps)), softmax over a heatmap's cells, mean over samples and landmarks.
+    """Return KL(softmax(target) || softmax(heatmaps)), the mean over samples and landmarks (equation 3 of the paper).
 
-    Equation 3 of the paper; gradients reach whichever side has them.
+    The softmax goes over the cells of a heatmap. Gradients flow into both arguments.
     """
     log_p = F.log_softmax(target_BLhw.flatten(2) / temperature, dim=2)
     log_q = F.log_softmax(heatmaps_BLhw.flatten(2) / temperature, dim=2)
@@ -82,7 +85,7 @@ def kd_loss(target_BLhw: Tensor, heatmaps_BLhw: Tensor, temperature: float = 1.0
 
 
 def ensemble(heatmaps: Sequence[Tensor], constant: bool = True) -> Tensor:
-    """P_E, the mean of the students' heatmaps (B, L, h, w); without gradient where it is a constant."""
+    """Return P_E, the mean of the students' heatmaps (B, L, h, w); without gradient if it is to be constant."""
     mean = torch.stack(tuple(heatmaps)).mean(0)
     return mean.detach() if constant else mean
 
@@ -94,14 +97,14 @@ def student_loss(
     taught_BLhw: Tensor | None,
     how: Distillation,
 ) -> dict[str, Tensor]:
-    """The three terms of one student, and their weighted sum as 'loss' (equation 4).
+    """Return the loss terms of one student by name, and their weighted sum as 'loss' (equation 4).
 
     Args:
-        heatmaps_BLhw: of the student.
+        heatmaps_BLhw: heatmaps of the student.
         goal_BLhw: Gaussian targets.
-        ensemble_BLhw: of the peers, or None.
-        taught_BLhw: of the teacher, or None.
-        how: weights and temperature.
+        ensemble_BLhw: mean heatmaps of the peers, or None.
+        taught_BLhw: heatmaps of the teacher, or None.
+        how: weights of the terms, and temperature.
     """
     mse = F.mse_loss(heatmaps_BLhw, goal_BLhw)
     terms = {"loss": mse, "mse": mse}
@@ -118,14 +121,16 @@ def student_loss(
 def distill_step(
     how: Distillation, sigma: float, weight: float, teacher: Callable[[Tensor, tuple[int, int]], Tensor] | None
 ) -> Step:
-    """The joint step of `Students`: the sum of their losses, times `weight`; the terms are logged as means.
+    """Return the joint training step of `Students`: `weight` times the sum of their losses.
+
+    The step logs the mean of each term over the students.
 
     Args:
         how: see `Distillation`.
-        sigma: of the Gaussian targets, in cells.
-        weight: of the whole, as the task's weight multiplies the heatmap loss elsewhere.
-        teacher: images (B, 3, H, W) and the size (h, w) of the students' heatmaps to heatmaps (B, L, h, w), without
-            gradient. It sees what the students see, without their masks.
+        sigma: standard deviation of the Gaussian targets, in heatmap cells.
+        weight: factor of the loss; the task's weight, which multiplies the heatmap loss in other trainings too.
+        teacher: a function from images (B, 3, H, W) and the size (h, w) of the students' heatmaps to heatmaps
+            (B, L, h, w) without gradient. It is given the images of the students before these are masked.
     """
 
     def step(net: nn.Module, batch: Batch) -> dict[str, Tensor]:
@@ -135,7 +140,7 @@ def distill_step(
         found = []
         for peer in net.peers:
             view = random_mask(images, how.mask_probability, how.mask_size, random) if how.masked else images
-            found.append(peer(view).float().contiguous())  # the losses go through memory cell by cell
+            found.append(peer(view).float().contiguous())  # contiguous, as the losses read cell after cell
         h, w = found[0].shape[-2:]
         goal = targets(batch.landmarks_BL2, (h, w), images.shape[-1] / w, sigma)
         together = ensemble(found, how.constant_ensemble) if how.peer else None
@@ -148,7 +153,7 @@ def distill_step(
 
 
 def _perturb(net: nn.Module, noise: float, seed: int) -> None:
-    """Add Gaussian noise to every weight, in units of its tensor's own deviation."""
+    """Add Gaussian noise to every weight, relative to the standard deviation of its tensor."""
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in net.parameters():

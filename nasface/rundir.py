@@ -1,4 +1,4 @@
-"""The run folder: its file names, atomic writes, and reading back with one sentence when something is off."""
+"""The run folder: the names of its files, atomic writes, and reads that explain in one sentence what is wrong."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunDir:
-    """Names of a run's files. `path` is created by the first write.
+    """The names of a run's files. The first write creates the folder.
 
     Attributes:
-        path: the folder.
+        path: the run folder.
     """
 
     path: Path
@@ -38,7 +38,7 @@ class RunDir:
 
     @property
     def job(self) -> Path:
-        """Which command the folder belongs to (JSON)."""
+        """The command to which the folder belongs (JSON)."""
         return self.path / "job.json"
 
     @property
@@ -62,12 +62,12 @@ class RunDir:
         return self.path / "slim.safetensors"
 
     def student(self, number: int) -> Path:
-        """Weights of a student of a distillation, 1 or 2 (safetensors)."""
+        """Weights of student 1 or 2 of a distillation (safetensors)."""
         return self.path / f"student-{number}.safetensors"
 
     @property
     def metrics_csv(self) -> Path:
-        """One row for each phase of each epoch."""
+        """Training metrics, one row per phase and epoch (CSV)."""
         return self.path / "metrics.csv"
 
     @property
@@ -77,44 +77,46 @@ class RunDir:
 
     @property
     def errors(self) -> Path:
-        """NME of every test face, with its subsets (csv): sorted, a column is the CED."""
+        """NME and subsets of every test face (CSV). Each NME column, once sorted, is a cumulative error curve."""
         return self.path / "errors.csv"
 
     @property
     def study(self) -> Path:
-        """The book of a sweep's networks (an Optuna journal)."""
+        """The record of a sweep's networks (an Optuna journal)."""
         return self.path / "study.log"
 
     @property
     def pareto(self) -> Path:
-        """One row for each network of a sweep (csv)."""
+        """The networks of a sweep, one row per network (CSV)."""
         return self.path / "pareto.csv"
 
     @property
     def log(self) -> Path:
-        """The log of every command that worked in the folder."""
+        """The log of all commands that have worked in the folder."""
         return self.path / "log.txt"
 
     def has_results(self) -> bool:
-        """Whether a command has got as far as leaving something that must not be overwritten."""
+        """Return whether the folder holds results that must not be overwritten."""
         files = (self.factors, self.arch, self.supernet, self.slim, self.metrics, self.study)
         return any(path.exists() for path in (*files, self.path / "checkpoints"))
 
     def checkpoint(self, stage: str) -> Path:
-        """Where a stage resumes from (safetensors)."""
+        """The checkpoint from which a stage resumes (safetensors)."""
         return self.path / "checkpoints" / f"{stage}.safetensors"
 
 
 PARTIAL = ".partial"
-_OLD_PARTIAL = re.compile(r"\.[\w-]+\.(yaml|json|csv|safetensors)\.[a-z0-9_]{8}")  # as named before 0.2
+_OLD_PARTIAL = re.compile(
+    r"\.[\w-]+\.(yaml|json|csv|safetensors)\.[a-z0-9_]{8}"
+)  # the names that nasface used before 0.2
 
 
 def remove_partials(folder: Path, older_than: float = 0.0) -> None:
-    """Remove the temporary files that killed writes have left in a run folder and its checkpoints.
+    """Remove the temporary files that killed processes have left in a run folder and its checkpoints.
 
     Args:
-        folder: of a run.
-        older_than: seconds; younger ones may belong to another process at work in the folder.
+        folder: the run folder.
+        older_than: minimum age in seconds. Younger files may belong to another process at work in the folder.
     """
     now = time.time()
     for place in (folder, folder / "checkpoints"):
@@ -127,7 +129,7 @@ def remove_partials(folder: Path, older_than: float = 0.0) -> None:
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary file that replaces `path` when the block ends well, and is removed when it does not.
+    """Yield a temporary file that replaces `path` when the block succeeds and is removed when it fails.
 
     Raises:
         RunError: when the disk is full or the folder cannot be written.
@@ -151,8 +153,10 @@ def atomic(path: Path) -> Iterator[Path]:
 
 def _unwritable(path: Path, err: OSError) -> RunError:
     if err.errno in (errno.ENOSPC, errno.EDQUOT):
-        return RunError(f"no space left on the disk to write {path}; free some, or choose another folder with --out")
-    return RunError(f"cannot write {path}: {err.strerror or err}; choose a folder you can write to with --out")
+        return RunError(
+            f"no space left on the disk to write {path}; free some space, or choose another folder with --out"
+        )
+    return RunError(f"cannot write {path}: {err.strerror or err}; choose a writable folder with --out")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -162,15 +166,19 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, indented, with a line end."""
+    """Write indented JSON that ends with a newline, atomically."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, what: str) -> Any:
     """Parse a JSON file.
 
+    Args:
+        path: the file.
+        what: what the file should hold, in words, for messages.
+
     Raises:
-        RunError: when it is missing or no JSON; `what` says in words what it should be.
+        RunError: when the file is missing or not valid JSON.
     """
     try:
         return json.loads(read_text(path, what))
@@ -179,7 +187,15 @@ def read_json(path: Path, what: str) -> Any:
 
 
 def read_text(path: Path, what: str) -> str:
-    """Read a UTF-8 text file; a RunError says `what` was expected when it cannot be read."""
+    """Read a UTF-8 text file.
+
+    Args:
+        path: the file.
+        what: what the file should hold, in words, for messages.
+
+    Raises:
+        RunError: when the file cannot be read.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as err:
@@ -189,42 +205,42 @@ def read_text(path: Path, what: str) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes in hex; a RunError when it cannot be read."""
+    """Return the SHA-256 of a file's content in hexadecimal. Raises RunError when it cannot be read."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as err:
-        raise RunError(f"cannot read {path} ({err.strerror}); give a file that is there") from err
+        raise RunError(f"cannot read {path} ({err.strerror}); give an existing file that you may read") from err
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a csv of all columns that any row has, atomically."""
+    """Write a CSV file with all columns that any row has, atomically."""
     import pandas as pd
 
     with atomic(path) as temporary:
-        # as objects: an integer stays one where other rows have none
+        # dtype object keeps integers as they are in columns where some rows have no value
         pd.DataFrame(list(rows), dtype=object).to_csv(temporary, index=False)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None) -> None:
-    """Write safetensors atomically, from any device."""
+    """Write tensors from any device, and metadata, as one safetensors file, atomically."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with atomic(path) as temporary:
         try:
-            # one key: safetensors writes several in random order, and equal content should be equal bytes
+            # a single key: safetensors writes several in random order, and equal content should give equal bytes
             content = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
             save_file(content, temporary, {"nasface": json.dumps(dict(meta or {}), sort_keys=True)})
-        except SafetensorError as err:  # it hides the errno of the write below
+        except SafetensorError as err:  # it hides the errno of the failed write
             full = "No space left" in str(err)
             raise OSError(errno.ENOSPC if full else errno.EIO, str(err)) from err
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors on the CPU and the metadata of a safetensors file.
+    """Return the tensors of a safetensors file, on the CPU, and its metadata.
 
     Raises:
-        RunError: when it is missing or no safetensors file.
+        RunError: when the file is missing or not a readable safetensors file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -235,4 +251,6 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except FileNotFoundError as err:
         raise RunError(f"{path} does not exist; expected weights in safetensors format") from err
     except (SafetensorError, OSError, ValueError) as err:
-        raise RunError(f"{path} is no readable safetensors file ({err}); write it again or choose another") from err
+        raise RunError(
+            f"{path} is not a readable safetensors file ({err}); write it again or give another file"
+        ) from err

@@ -1,4 +1,4 @@
-"""distill."""
+"""`nasface distill`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Changes:
-    """What the command line changes in a recipe's section `distill`."""
+    """The options that change the section `distill` of a recipe."""
 
     no_teacher: bool
     no_peer: bool
@@ -37,7 +37,7 @@ class Changes:
     epochs: int | None
 
     def apply(self, recipe: Recipe) -> Recipe:
-        """The recipe with these changes."""
+        """Return the recipe with these changes."""
         how = recipe.distill
         changed = replace(
             how,
@@ -51,16 +51,21 @@ class Changes:
 
 @main.command(short_help="Refine a slim network with a teacher, a peer and masks.")
 @recipe_options
-@click.option("--arch", type=FILE, required=True, help="arch.json; its weights, recipe and teacher are found by it.")
-@click.option("--weights", type=FILE, help="Weights to start from, of the network itself or of its supernet.")
-@click.option("--teacher", help="Folder of a trained run, or a network as 'module:attr'; default: the supernet.")
+@click.option(
+    "--arch",
+    type=FILE,
+    required=True,
+    help="arch.json of the slim network; its provenance leads to weights, recipe and teacher.",
+)
+@click.option("--weights", type=FILE, help="Start from these weights, of the network itself or of its supernet.")
+@click.option("--teacher", help="Teacher: a run folder, a file of weights, or 'module:attr'.  [default: the supernet]")
 @gathered(
     "changes",
     Changes,
     click.option("--no-teacher", is_flag=True, help="Train without a teacher."),
     click.option("--no-peer", is_flag=True, help="Train one student instead of two that learn from each other."),
-    click.option("--no-masks", is_flag=True, help="Show the whole image to the students, without random masks."),
-    click.option("--epochs", type=click.IntRange(0), help="Epochs, instead of the recipe's distill.epochs."),
+    click.option("--no-masks", is_flag=True, help="Show the students whole images, without random masks."),
+    click.option("--epochs", type=click.IntRange(0), help="Number of epochs, instead of distill.epochs of the recipe."),
 )
 @out_option
 @tensorboard_option
@@ -79,8 +84,9 @@ def distill(
 ) -> None:
     """Refine a slim network by triple knowledge distillation (section 3.2 of the paper).
 
-    Two copies of it, each seeing its own randomly masked images, learn from the landmarks, from their ensemble and from
-    a frozen teacher. The better one on held-out faces becomes slim.safetensors of the new run.
+    Two copies of the network, each seeing its own randomly masked images, learn from the landmarks, from the mean of
+    their heatmaps and from a frozen teacher. The copy that does better on held-out faces becomes slim.safetensors of
+    the new run.
 
     \b
     Examples:
@@ -93,11 +99,18 @@ def distill(
     from nasface.stages.sources import read_source
 
     if teacher and changes.no_teacher:
-        raise click.UsageError("--teacher and --no-teacher exclude each other")
+        raise click.UsageError("--teacher does not go with --no-teacher")
     source = read_source(arch)
     resolved = changes.apply(of_source(wanted, source).resolve())
     run = RunDir(out or Path("runs") / f"{source.path.resolve().parent.name}-distilled")
     with place.machine(as_json, tensorboard) as machine:
-        start = weights or source.weights()
-        run_distill(resolved, run, machine, source.arch, start, teacher, source.supernet_run)
+        run_distill(
+            resolved,
+            run,
+            machine,
+            arch=source.arch,
+            weights=weights or source.weights(),
+            teacher=teacher,
+            fallback=source.supernet_run,
+        )
     show_run(run, as_json)

@@ -1,88 +1,143 @@
-"""evaluate."""
+"""`nasface evaluate`."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
 
 from nasface.cli.group import main
-from nasface.cli.options import (
-    FILE,
-    Place,
-    Wanted,
-    json_option,
-    machine_options,
-    recipe_options,
-)
+from nasface.cli.options import FILE, Place, Wanted, gathered, json_option, machine_options, recipe_options
 
 if TYPE_CHECKING:
-    from nasface.stages.evaluate.compare import Comparison, Worst
+    from nasface.stages.evaluate.compare import Predictions, Subject
 
 
-@main.command(short_help="NME, failure rate and AUC by test subset; tables; other programs' landmarks.")
-@click.argument("models", metavar="[MODEL]...", nargs=-1)
-@click.option("--arch", type=FILE, help="arch.json of the network, instead of a run.")
-@click.option("--weights", type=FILE, help="Its weights (safetensors).")
-@click.option("--predictions", type=FILE, multiple=True, help="csv of landmarks by any program, instead of a run.")
-@click.option("--one-based", is_flag=True, help="The first pixel of --predictions is 1, not 0.")
-@click.option("--missing", type=click.Choice(["error", "fail"]), help="Faces that --predictions lack (default: error).")
+@dataclass(frozen=True)
+class Inputs:
+    """The options that say what to evaluate."""
+
+    models: tuple[str, ...]
+    arch: Path | None
+    weights: Path | None
+    predictions: tuple[Path, ...]
+    one_based: bool
+    missing: Literal["error", "fail"] | None
+    masked: Literal["light", "half", "hard"] | None
+
+    def check(self, wanted: Wanted) -> None:
+        """Refuse options that do not go together with a UsageError."""
+        if sum(map(bool, (self.models, self.arch, self.predictions))) != 1:
+            raise click.UsageError("give either MODELs (run folders or files of weights), --arch or --predictions")
+        if len({Path(model).resolve() for model in self.models}) < len(self.models):
+            raise click.UsageError("a MODEL is given twice")
+        if self.weights and not self.arch:
+            raise click.UsageError("--weights goes with --arch; a MODEL has its own weights")
+        if wanted.space:
+            raise click.UsageError("leave out --space: a network names its own search space")
+        if (self.one_based or self.missing) and not self.predictions:
+            raise click.UsageError("--one-based and --missing go with --predictions")
+        if self.masked and self.predictions:
+            raise click.UsageError("--masked covers the faces that a network sees; it does not go with --predictions")
+
+    def subjects(self, wanted: Wanted) -> Sequence[Subject | Predictions]:
+        """Return what to evaluate, each with the recipe that the user wants for it."""
+        from nasface.model.files import at
+        from nasface.stages.evaluate.compare import Predictions, Subject
+
+        if self.predictions:
+            recipe, missing = wanted.resolve(), self.missing or "error"
+            return [Predictions(path, recipe, self.one_based, missing) for path in self.predictions]
+        found = [(place, at(place, self.weights)) for place in self.models or [str(self.arch)]]
+        return [Subject(place, wanted.of_network(networks[0]), networks) for place, networks in found]
+
+
+@dataclass(frozen=True)
+class Display:
+    """The options that say how to print the figures; see `report.evaluation.present`."""
+
+    normaliser: str
+    metrics: tuple[str, ...]
+    form: Literal["text", "markdown", "latex", "csv", "json"] | None
+    published: bool
+
+
+@dataclass(frozen=True)
+class Files:
+    """The options that name files to write."""
+
+    per_image: Path | None
+    save_predictions: Path | None
+    worst: Path | None
+    worst_count: int
+
+
+@main.command(short_help="Measure NME, failure rate and AUC by test subset.")
+@gathered(
+    "inputs",
+    Inputs,
+    click.argument("models", metavar="[MODEL]...", nargs=-1),
+    click.option("--arch", type=FILE, help="Evaluate the network of this arch.json instead of a run."),
+    click.option("--weights", type=FILE, help="Weights of --arch (safetensors)."),
+    click.option(
+        "--predictions", type=FILE, multiple=True, help="Evaluate a CSV file of landmarks from any program instead."
+    ),
+    click.option("--one-based", is_flag=True, help="Count the pixels of --predictions from 1, not from 0."),
+    click.option(
+        "--missing",
+        type=click.Choice(["error", "fail"]),
+        help="What to do with faces missing from --predictions: stop, or count them as failures.  [default: error]",
+    ),
+    click.option(
+        "--masked", type=click.Choice(["light", "half", "hard"]), help="Cover the test faces with synthetic masks."
+    ),
+)
 @recipe_options
-@click.option(
-    "--masked", type=click.Choice(["light", "half", "hard"]), help="Cover the test faces with synthetic masks."
+@gathered(
+    "display",
+    Display,
+    click.option(
+        "--normaliser",
+        type=click.Choice(["inter_ocular", "inter_pupil", "box"]),
+        default="inter_ocular",
+        show_default=True,
+        help="Distance by which point errors are divided.",
+    ),
+    click.option(
+        "--metric",
+        "metrics",
+        multiple=True,
+        type=click.Choice(["nme", "fr8", "fr10", "auc8", "auc10", "p50", "p90", "p95"]),
+        help="Metric to show in the table; may be repeated.  [default: nme, and on COFW also fr10]",
+    ),
+    click.option(
+        "--format",
+        "form",
+        type=click.Choice(["text", "markdown", "latex", "csv", "json"]),
+        help="Print a table with one row per method.  [default: details of a single run, text for several]",
+    ),
+    click.option("--published", is_flag=True, help="Include the results published in the paper."),
 )
-@click.option(
-    "--normaliser",
-    type=click.Choice(["inter_ocular", "inter_pupil", "box"]),
-    default="inter_ocular",
-    show_default=True,
-    help="What point errors are divided by.",
+@gathered(
+    "files",
+    Files,
+    click.option("--per-image", type=FILE, help="Write the NME of every test face to a CSV file."),
+    click.option("--save-predictions", type=FILE, help="Write the landmarks to a CSV file that --predictions reads."),
+    click.option("--worst", type=FILE, help="Draw the worst faces of the last network (.png, .svg or .pdf)."),
+    click.option(
+        "--worst-count", type=click.IntRange(1, 100), default=12, show_default=True, help="Number of faces in --worst."
+    ),
 )
-@click.option(
-    "--metric",
-    "metrics",
-    multiple=True,
-    type=click.Choice(["nme", "fr8", "fr10", "auc8", "auc10", "p50", "p90", "p95"]),
-    help="Columns of the table (default: nme; on COFW fr10 too).",
-)
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "markdown", "latex", "csv", "json"]),
-    help="A table a row a method (default: one run in detail, several as text).",
-)
-@click.option("--published", is_flag=True, help="Put the paper's rows above.")
-@click.option("--per-image", type=FILE, help="Write the NME of every test face (csv).")
-@click.option("--save-predictions", type=FILE, help="Write the landmarks in the form of --predictions.")
-@click.option("--worst", type=FILE, help="Draw the worst faces of the last network (.png, .svg or .pdf).")
-@click.option("--worst-count", type=click.IntRange(1, 100), default=12, show_default=True, help="How many of them.")
 @machine_options
 @json_option
-def evaluate(
-    wanted: Wanted,
-    place: Place,
-    models: tuple[str, ...],
-    arch: Path | None,
-    weights: Path | None,
-    predictions: tuple[Path, ...],
-    one_based: bool,
-    missing: Literal["error", "fail"] | None,
-    masked: Literal["light", "half", "hard"] | None,
-    normaliser: str,
-    metrics: tuple[str, ...],
-    form: str | None,
-    published: bool,
-    per_image: Path | None,
-    save_predictions: Path | None,
-    worst: Path | None,
-    worst_count: int,
-    as_json: bool,
-) -> None:
-    """Evaluate networks on a test set: of a run folder or a file of weights (MODEL), of --arch, or any --predictions.
+def evaluate(inputs: Inputs, wanted: Wanted, display: Display, files: Files, place: Place, as_json: bool) -> None:
+    """Evaluate networks, or landmarks that any program has predicted, on a test set.
 
-    Runs that differ in their seed alone are averaged. A subset that is not all on disk is shown with its count.
+    A MODEL is a run folder or a file of weights. Runs that differ only in their seeds are averaged. A subset that is
+    not complete on disk is shown with the number of its faces.
 
     \b
     Examples:
@@ -93,73 +148,41 @@ def evaluate(
       nasface evaluate --arch arch.json --weights slim.safetensors --dataset 300w --data-root data/300w
       nasface evaluate --predictions other.csv --dataset 300w --data-root data/300w
     """
-    from nasface.stages.evaluate.compare import compare, judge, subject
+    inputs.check(wanted)
+    from nasface.report import evaluation
+    from nasface.stages.evaluate.compare import Subject, compare
 
-    if sum(map(bool, (models, arch, predictions))) != 1:
-        raise click.UsageError("give either MODELs (run folders or files of weights), --arch or --predictions")
-    if len({Path(model).resolve() for model in models}) < len(models):
-        raise click.UsageError("a MODEL is given twice")
-    if weights and not arch:
-        raise click.UsageError("--weights goes with --arch; a MODEL has its own")
-    if wanted.space:
-        raise click.UsageError("--space is not needed: a network names its own search space")
-    if (one_based or missing) and not predictions:
-        raise click.UsageError("--one-based and --missing go with --predictions")
-    if masked and predictions:
-        raise click.UsageError("--masked covers the faces that a network sees; --predictions are made already")
-    form = "json" if as_json else form
-    places = [str(arch)] if arch else models
-    subjects = [
-        subject(name, weights, wanted.recipe, wanted.dataset, wanted.data_root, wanted.overrides) for name in places
-    ]
-    if arch:
+    form = "json" if as_json else display.form
+    subjects = inputs.subjects(wanted)
+    if inputs.arch and isinstance(subjects[0], Subject):
         click.echo(f"weights: {subjects[0].networks[0].weights}", err=True)
-    if published and form != "json":  # before the work, not after it
-        from nasface.report.published import published as published_figures
-        from nasface.report.tables import require_published
-
-        names = [subject.recipe.data.name for subject in subjects] or [wanted.resolve().data.name]
-        for name in names:
-            require_published(name, published_figures())
+    if display.published:
+        evaluation.check_published((subject.recipe.data.name for subject in subjects), form)
     with place.machine(form == "json") as machine:
-        if predictions:
-            found = judge(wanted.resolve(), machine, predictions, one_based=one_based, missing=missing or "error")
-        else:
-            found = compare(subjects, machine, masked)
-    for path, write in ((per_image, found.write_errors), (save_predictions, found.save_predictions)):
-        if path is not None:
-            write(path)
-    if worst is not None:
-        _draw(found.worst(worst_count), worst)
-    _show(found, form, normaliser, metrics, published)
+        found = compare(subjects, machine, inputs.masked)
+    if files.per_image:
+        found.write_errors(files.per_image)
+    if files.save_predictions:
+        found.save_predictions(files.save_predictions)
+    if files.worst:
+        worst = found.worst(files.worst_count)
+        click.echo(f"worst faces of {worst.network}: {evaluation.draw_worst(worst, files.worst)}", err=True)
+    _show(
+        evaluation.present(
+            found, form=form, normaliser=display.normaliser, metrics=display.metrics, published=display.published
+        )
+    )
 
 
-def _draw(worst: Worst, path: Path) -> None:
-    from nasface import report
-    from nasface.report import figures
-
-    stems = [name.rpartition("/")[2] for name in worst.names]
-    titles = [stem if len(stem) <= 10 else f"…{stem[-9:]}" for stem in stems]  # as wide as a face is drawn
-    drawn = figures.faces(worst.images_NHWC, worst.predicted_NL2, worst.true_NL2, worst.nmes_N, titles)
-    click.echo(f"worst faces of {worst.network}: {report.write(drawn, path)}", err=True)
-
-
-def _show(found: Comparison, form: str | None, normaliser: str, metrics: tuple[str, ...], published: bool) -> None:
-    """Print in the form asked for; by default one run in detail, and several as a table."""
+def _show(shown: object) -> None:
+    """Print what `report.evaluation.present` returned."""
     from nasface import terminal
-    from nasface.report import tables
-    from nasface.report.published import published as published_figures
+    from nasface.report.evaluation import Detail
+    from nasface.report.tables import Table
 
-    plain = found.as_dict()
-    if form == "json":
-        click.echo(json.dumps({**plain, **({"published": published_figures()} if published else {})}, indent=1))
-        return
-    if form is None and len(plain["runs"]) == 1 and not (metrics or published):
-        terminal.show(terminal.network_table(plain["runs"][0]["networks"], found.title, normaliser))
-        return
-    above = published_figures() if published else None
-    table = tables.layout(plain, title=found.title, normaliser=normaliser, metrics=metrics, published=above)
-    if form in (None, "text"):
-        terminal.show(terminal.table(table.title, table.header(), table.cells(), table.note))
+    if isinstance(shown, Detail):
+        terminal.show(terminal.network_table(shown.networks, shown.title, shown.normaliser))
+    elif isinstance(shown, Table):
+        terminal.show(terminal.table(shown.title, shown.header(), shown.cells(), shown.note))
     else:
-        click.echo({"markdown": tables.markdown, "latex": tables.latex, "csv": tables.csv}[str(form)](table), nl=False)
+        click.echo(shown, nl=False)

@@ -1,4 +1,4 @@
-"""The group of all commands: one sentence and exit code 2 for what a user can mend."""
+"""The group of all commands. Errors that a user can fix become one sentence and exit code 2."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nasface.errors import NasfaceError
 
 
 class Commands(click.Group):
-    """Turns a NasfaceError into one sentence and exit code 2, wherever it comes from."""
+    """A group that turns a NasfaceError of any command into one sentence and exit code 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the chosen command."""
@@ -34,29 +34,33 @@ class Commands(click.Group):
 
     @staticmethod
     def _sentence(err: Exception) -> str | None:
-        """What the machine refused, in one sentence; None for what is a fault of the program, or click's own."""
+        """Describe a failure of the machine in one sentence.
+
+        Returns:
+            None for a fault of the program, and for what click handles itself.
+        """
         if isinstance(err, BrokenPipeError):
-            return None  # click ends quietly when the reader of a pipe has gone
+            return None  # click exits quietly when the reader of a pipe has gone
         if isinstance(err, OSError):
             reason = err.strerror or " ".join(str(err).split()) or type(err).__name__
             place = "a file" if err.filename is None else f"{err.filename}"
-            return f"cannot read or write {place} ({reason}); check that it is there, its permissions and the disk"
+            return f"cannot read or write {place} ({reason}); check the path, its permissions and the free disk space"
         if isinstance(err, RecursionError):
-            return "the input is nested too deeply to be read; make the recipe, file or option flatter"
+            return "the input is nested too deeply to be read; reduce the nesting of the recipe, file or option"
         text = " ".join(str(err).split())
         exhausted = getattr(sys.modules.get("torch"), "OutOfMemoryError", MemoryError)
         if isinstance(err, (MemoryError, exhausted)) or any(
             words in text.lower() for words in ("out of memory", "can't allocate memory")
         ):
             said = f" ({text[:200]})" if text else ""
-            return f"the memory does not suffice{said}; set a smaller training.batch or input size, or another --device"
+            return f"out of memory{said}; set a smaller training.batch or input size, or choose another --device"
         return None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__)
 def main() -> None:
-    """Find, slim, distil and ship efficient landmark networks.
+    """Search, prune, distil and evaluate efficient facial-landmark networks.
 
     \b
     Try it without any data:
@@ -66,11 +70,11 @@ def main() -> None:
 
 
 class _WarningsToTerminal(logging.Handler):
-    """Shows warnings as one line each on standard error."""
+    """Prints each warning as one line on standard error."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno < logging.ERROR:  # errors are raised as well
+        if record.levelno < logging.ERROR:  # errors are also raised, and printed then
             click.secho(f"nasface: {record.getMessage()}", fg="yellow", err=True)

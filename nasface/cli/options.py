@@ -1,4 +1,4 @@
-"""Options that commands share, and what they show at their end."""
+"""Options that several commands share, and the tables that they print."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from nasface.model.files import Saved
     from nasface.recipe import Recipe
     from nasface.rundir import RunDir
     from nasface.stages.sources import Source
@@ -24,7 +25,12 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 @dataclass(frozen=True)
 class Wanted:
-    """The recipe options of a command line."""
+    """The options of a command line that choose and change a recipe.
+
+    Attributes:
+        recipe, space, dataset, data_root, overrides: as given, see `recipe.assemble`.
+        sections: content of the recipe that an architecture fixes.
+    """
 
     recipe: str | None
     space: str | None
@@ -34,15 +40,19 @@ class Wanted:
     sections: Mapping[str, Any] | None = None
 
     def resolve(self) -> Recipe:
-        """The recipe that they ask for."""
+        """Return the recipe that these options ask for."""
         from nasface import recipe as recipes
 
         return recipes.assemble(self.recipe, self.space, self.dataset, self.data_root, self.overrides, self.sections)
 
+    def of_network(self, network: Saved) -> Recipe:
+        """Return the recipe of a network with these changes, or the recipe given instead."""
+        return network.recipe(self.recipe, self.dataset, self.data_root, self.overrides)
+
 
 @dataclass(frozen=True)
 class Place:
-    """The machine options of a command line."""
+    """The options of a command line that say where and how loudly to work."""
 
     device: str
     workers: int | None
@@ -50,7 +60,7 @@ class Place:
 
     @contextmanager
     def machine(self, quiet: bool = False, tensorboard: bool = False) -> Iterator[Machine]:
-        """The machine that they ask for, with progress bars while the block runs."""
+        """Yield the machine that these options ask for, with progress bars while the block runs."""
         from nasface import terminal
         from nasface.stages.workspace import Machine
 
@@ -59,7 +69,13 @@ class Place:
 
 
 def gathered(name: str, kind: type[Any], *options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A decorator that adds options and hands them to the command as one object."""
+    """Return a decorator that adds options to a command and passes their values to it as one object.
+
+    Args:
+        name: the command's parameter that receives the object.
+        kind: a dataclass with one field per option.
+        options: click options (or arguments), in the order of the help text.
+    """
 
     def decorate(command: Callable[..., None]) -> Any:
         @wraps(command)
@@ -78,33 +94,47 @@ def gathered(name: str, kind: type[Any], *options: Callable[[Any], Any]) -> Call
 recipe_options = gathered(
     "wanted",
     Wanted,
-    click.option("--space", help="Search space (see `nasface plugins`), or 'module:attr'."),
-    click.option("--dataset", help="Data set (see `nasface plugins`), or 'module:attr'."),
-    click.option("--data-root", type=FOLDER, help="Folder of the data set."),
-    click.option("--recipe", help="Shipped recipe or a YAML file; default: the one named as the data set, else 300w."),
-    click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change a value of the recipe."),
+    click.option("--space", help="Search space: a name from `nasface plugins`, or 'module:attr'."),
+    click.option("--dataset", help="Dataset: a name from `nasface plugins`, or 'module:attr'."),
+    click.option("--data-root", type=FOLDER, help="Folder of the dataset."),
+    click.option(
+        "--recipe",
+        help="Recipe: a name from `nasface plugins`, or a YAML file.  [default: the recipe of the dataset, else 300w]",
+    ),
+    click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change one value of the recipe."),
 )
 machine_options = gathered(
     "place",
     Place,
-    click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps, ..."),
-    click.option("--workers", type=click.IntRange(1), help="Threads or processes that decode images."),
-    click.option("--quiet", is_flag=True, help="No progress bars."),
+    click.option("--device", default="auto", show_default=True, help="Device to run on: cpu, cuda, cuda:1, mps, ..."),
+    click.option(
+        "--workers",
+        type=click.IntRange(1),
+        help="Number of workers that decode images.  [default: from the number of cores]",
+    ),
+    click.option("--quiet", is_flag=True, help="Show no progress bars."),
 )
-out_option = click.option("--out", type=FOLDER, help="Run folder; by default one below runs/, named after the job.")
-tensorboard_option = click.option("--tensorboard", is_flag=True, help="Write event files too (extra 'tensorboard').")
+out_option = click.option(
+    "--out", type=FOLDER, help="Run folder to write.  [default: a folder in runs/, named after the job]"
+)
+tensorboard_option = click.option(
+    "--tensorboard", is_flag=True, help="Write TensorBoard event files too (needs the extra 'tensorboard')."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
 def of_source(wanted: Wanted, source: Source) -> Wanted:
-    """The recipe of an architecture's run, or the one given, with the architecture's own space and input size."""
+    """Return options for the recipe of an architecture's run, or for the recipe given instead.
+
+    The architecture's own search space and input size come over the recipe's.
+    """
     if wanted.space:
-        raise click.UsageError("--space and --arch exclude each other: an arch.json names its space")
+        raise click.UsageError("--space does not go with --arch: an arch.json names its own search space")
     return replace(wanted, recipe=wanted.recipe or source.recipe, sections=source.sections)
 
 
 def show_run(run: RunDir, as_json: bool) -> None:
-    """The final figures of a run."""
+    """Print the final figures of a run, as a table or as JSON."""
     from nasface import rundir, terminal
 
     final = rundir.read_json(run.metrics, "the figures of a finished run")
@@ -120,7 +150,7 @@ def show_run(run: RunDir, as_json: bool) -> None:
 
 
 def show_costs(report: dict[str, Any], title: str, as_json: bool) -> None:
-    """What `stages.cost_report` says."""
+    """Print a report made by `stages.count.cost_report`, as a table or as JSON."""
     from nasface import terminal
 
     if as_json:

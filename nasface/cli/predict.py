@@ -1,73 +1,140 @@
-"""predict."""
+"""`nasface predict`."""
 
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nasface.cli.group import main
-from nasface.cli.options import FILE, FOLDER, Place, json_option, machine_options
+from nasface.cli.options import FILE, FOLDER, Place, gathered, json_option, machine_options
 
 if TYPE_CHECKING:
     from nasface.model.files import Saved
+    from nasface.recipe import Recipe
+    from nasface.stages.predict.run import FaceSearch
 
 
-@main.command(short_help="Landmarks on images, folders and videos.")
+@dataclass(frozen=True)
+class Network:
+    """The options that choose a network and how it sees a face."""
+
+    model: str | None
+    network: str | None
+    arch: Path | None
+    weights: Path | None
+    recipe: str | None
+    overrides: tuple[str, ...]
+
+    def check(self) -> None:
+        """Refuse options that do not go together with a UsageError."""
+        if (self.model is None) == (self.arch is None):
+            raise click.UsageError("name the network with either --model or --arch")
+        if (self.weights and self.model) or (self.network and self.arch):
+            raise click.UsageError("--weights goes with --arch, and --network with --model")
+
+    def saved(self) -> tuple[Saved, Recipe]:
+        """Return the network, not yet loaded, and the recipe that says how it sees."""
+        from nasface.model.files import one
+
+        saved = one(self.model or str(self.arch), self.network, self.weights)
+        return saved, saved.recipe(self.recipe, overrides=self.overrides)
+
+
+@dataclass(frozen=True)
+class Looking:
+    """The options that say how to look for faces."""
+
+    detector: str
+    boxes: Path | None
+    refine: int | None
+    min_score: float
+    every: int
+    batch: int
+
+    def search(self) -> FaceSearch:
+        """Return them with the defaults that depend on whether the boxes are given."""
+        from nasface.stages.predict.run import FaceSearch
+
+        return FaceSearch.of(
+            boxes=self.boxes is not None,
+            refine=self.refine,
+            batch=self.batch,
+            min_score=self.min_score,
+            every=self.every,
+        )
+
+
+@main.command(short_help="Find facial landmarks in images, folders and videos.")
 @click.argument("inputs", metavar="[IMAGE|FOLDER|VIDEO]...", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "--model", "--run", "model", help="Run folder, file of weights, or the name of a network that comes with nasface."
+@gathered(
+    "chosen",
+    Network,
+    click.option(
+        "--model",
+        "--run",
+        "model",
+        help="Network to use: a run folder, a file of weights, or the name of a network that comes with nasface.",
+    ),
+    click.option("--network", help="Network of the run: slim or supernet.  [default: slim if there is one]"),
+    click.option("--arch", type=FILE, help="Use the network of this arch.json instead of --model."),
+    click.option("--weights", type=FILE, help="Weights of --arch.  [default: those beside it]"),
+    click.option("--recipe", help="Use this recipe instead of the network's own."),
+    click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change one value of the recipe."),
 )
-@click.option("--network", help="Which network of the run: slim (default where there is one) or supernet.")
-@click.option("--arch", type=FILE, help="arch.json of the network, instead of a run.")
-@click.option("--weights", type=FILE, help="Weights of --arch; by default those beside it.")
-@click.option("--recipe", help="Recipe instead of the one of the run, or beside --arch.")
-@click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change a value of the recipe.")
-@click.option(
-    "--detector", default="haar", show_default=True, help="What finds faces: haar, whole (the image), or 'module:attr'."
+@gathered(
+    "looking",
+    Looking,
+    click.option(
+        "--detector",
+        default="haar",
+        show_default=True,
+        help="Face detector: haar, whole (the image is one face), or 'module:attr'.",
+    ),
+    click.option(
+        "--boxes", type=FILE, help="Take face boxes from a CSV file (image, x0, y0, x1, y1) instead of a detector."
+    ),
+    click.option(
+        "--refine",
+        type=click.IntRange(0, 100),
+        help="Run the network again on the box of the landmarks it found, this many times.  "
+        "[default: 1; 0 with --boxes]",
+    ),
+    click.option(
+        "--min-score", type=float, default=0.5, show_default=True, help="Drop detected faces with a lower score."
+    ),
+    click.option(
+        "--every", type=click.IntRange(1), default=10, show_default=True, help="Detect faces in every N-th video frame."
+    ),
+    click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Faces per forward pass."),
 )
-@click.option("--boxes", type=FILE, help="Face boxes instead of a detector: csv with image, x0, y0, x1, y1.")
 @click.option(
-    "--refine",
-    type=click.IntRange(0, 100),
-    help="Run again on the box of the found landmarks, so many times; default 1, with --boxes 0.",
+    "--out",
+    type=FOLDER,
+    default=Path("predictions"),
+    show_default=True,
+    help="Folder for landmarks.csv and landmarks.json.",
 )
-@click.option("--min-score", type=float, default=0.5, show_default=True, help="Drop detected faces of a lower score.")
-@click.option(
-    "--every", type=click.IntRange(1), default=10, show_default=True, help="Video frames from detection to detection."
-)
-@click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Faces in a forward pass.")
-@click.option(
-    "--out", type=FOLDER, default=Path("predictions"), show_default=True, help="Folder for landmarks.csv and .json."
-)
-@click.option("--overlay", is_flag=True, help="Draw boxes and points too, into the folder 'overlays' of --out.")
+@click.option("--overlay", is_flag=True, help="Draw boxes and landmarks into the folder 'overlays' of --out.")
 @machine_options
 @json_option
 def predict(
-    place: Place,
     inputs: tuple[Path, ...],
-    model: str | None,
-    network: str | None,
-    arch: Path | None,
-    weights: Path | None,
-    recipe: str | None,
-    overrides: tuple[str, ...],
-    detector: str,
-    boxes: Path | None,
-    refine: int | None,
-    min_score: float,
-    every: int,
-    batch: int,
+    chosen: Network,
+    looking: Looking,
     out: Path,
     overlay: bool,
+    place: Place,
     as_json: bool,
 ) -> None:
-    """Find faces and their landmarks in images, folders of them and videos, with a trained network.
+    """Find faces and their landmarks in images, folders of images and videos.
 
-    Landmarks are in pixels of the upright image: 0-based, integers at pixel centres. The faces of a video are tracked.
-    Without a face in any image, the exit code is 2. --json prints landmarks.json.
+    Coordinates are in pixels of the upright image, 0-based, with integers at pixel centres. Faces are tracked through
+    a video. The exit code is 2 when no face is found at all. --json prints the content of landmarks.json.
 
     \b
     Examples:
@@ -77,62 +144,46 @@ def predict(
       nasface predict --model runs/mini photos --boxes boxes.csv
       nasface predict --model runs/mini photos --detector mydetector:find_faces --refine 2
     """
-    from contextlib import nullcontext
-
+    if not (inputs or looking.boxes):
+        raise click.UsageError("name images, folders or videos, or give a list of images with --boxes")
+    chosen.check()
     from nasface.model.files import pick_device
     from nasface.stages.predict.pictures import gather
-    from nasface.stages.predict.run import FaceSearch, Viewer, predict_files
+    from nasface.stages.predict.run import Viewer, predict_files
     from nasface.stages.workspace import use_threads
 
-    if not (inputs or boxes):
-        raise click.UsageError("name images, folders or videos, or the images by --boxes")
-    saved = _network(model, network, arch, weights, recipe)
-    resolved = saved.recipe(recipe, overrides=overrides)
-    how = FaceSearch.of(boxes=boxes is not None, refine=refine, batch=batch, min_score=min_score, every=every)
-    pictures, find = gather(inputs, boxes, detector, out / "overlays")
+    saved, recipe = chosen.saved()
+    if chosen.arch is not None:
+        if not (chosen.recipe or saved.recipe_file):
+            click.echo("nasface: no recipe beside the arch.json; using crop and decoder of the recipe 300w", err=True)
+        click.echo(f"weights: {saved.weights}", err=True)
+    pictures, find = gather(inputs, looking.boxes, looking.detector, out / "overlays")
     if overlay:
         from nasface.report.overlay import overlays
 
         drawing = overlays(out / "overlays")
-    use_threads(resolved)
-    loaded = saved.load(resolved, pick_device(place.device))
+    use_threads(recipe)
+    model = saved.load(recipe, pick_device(place.device))
     with place.machine(as_json) as machine, drawing if overlay else nullcontext() as show:
-        report = predict_files(Viewer(loaded, find, how, machine), pictures, out, show)
+        report = predict_files(Viewer(model, find, looking.search(), machine), pictures, out, show)
     if as_json:
         click.echo(json.dumps(report, indent=1))
     else:
         _show(report["summary"], out, overlay)
 
 
-def _network(
-    model: str | None, network: str | None, arch: Path | None, weights: Path | None, recipe: str | None
-) -> Saved:
-    """The network asked for."""
-    from nasface.model.files import one
-
-    if (model is None) == (arch is None):
-        raise click.UsageError("give the network either by --model or by --arch")
-    if (weights and model) or (network and arch):
-        raise click.UsageError("--weights goes with --arch, and --network with --model")
-    saved = one(model or str(arch), network, weights)
-    if arch is not None:
-        if not (recipe or saved.recipe_file):
-            click.echo("nasface: no recipe beside the arch.json; crop and decoder are those of recipe 300w", err=True)
-        click.echo(f"weights: {saved.weights}", err=True)
-    return saved
-
-
 def _show(summary: dict[str, Any], out: Path, overlay: bool) -> None:
+    """Print how many images and faces there were, and where the landmarks are."""
     from nasface import terminal
 
     rows = [
         ["images", f"{summary['images']:,}"],
         ["video frames", f"{summary['frames']:,}"],
-        ["cannot be read", f"{summary['unreadable']:,}"],
+        ["unreadable", f"{summary['unreadable']:,}"],
         ["without a face", f"{summary['without_face']:,}"],
         ["faces", f"{summary['faces']:,}"],
         ["faces per second", f"{summary['faces_per_second']:,.1f}"],
     ]
-    caption = "per second of all that was done: reading, detecting, landmarks" + (", drawing" if overlay else "")
+    caption = "the speed includes reading, detection and landmarks" + (", and drawing" if overlay else "")
     terminal.show(terminal.table("Predictions", ["", "number"], rows, caption))
     click.echo(f"written: {out / 'landmarks.csv'}, {out / 'landmarks.json'}" + (f", {out / 'overlays'}" * overlay))

@@ -1,4 +1,4 @@
-"""One network and everything that it takes to use it: architecture, weights, and how it sees a face."""
+"""A network with everything needed to use it: architecture, weights, and how it sees a face."""
 
 from nasface.model.card import View
 from nasface.model.network import Face, Model

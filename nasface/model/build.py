@@ -1,4 +1,4 @@
-"""Networks built from a recipe or from weights. Nothing here changes what it is given."""
+"""Build networks from a recipe or from weights. No function except `load_backbone` changes its arguments."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from nasface.space import SearchSpace, TakesBackbone
 
 _PICKLES = (".pth", ".pt", ".pkl", ".bin", ".ckpt", ".tar")
 _WRAPPERS = re.compile(r"^(module\.|backbone\.)+")
-_COUNTER = ".num_batches_tracked"  # of BN layers with a momentum, for which its value does not matter
+_COUNTER = ".num_batches_tracked"  # ignored by BN layers that have a momentum
 
 _counted: dict[str, Costs] = {}
 
 
 def build_net(recipe: Recipe, num_landmarks: int, device: torch.device) -> GraphNet:
-    """The supernet of the recipe's space with the weights that its seed draws."""
+    """Build the supernet of the recipe's search space, with initial weights drawn from the recipe's seed."""
     torch.manual_seed(recipe.seed)
     return place(GraphNet(plugins.space(recipe.space.name, recipe.space.options), num_landmarks), device)
 
 
 def net_costs(net: GraphNet, recipe: Recipe) -> Costs:
-    """Costs of every part of the network's space at the recipe's input size.
+    """Return the costs of every part of the network's search space at the recipe's input size.
 
     Raises:
-        GraphError: when the input size is no multiple of the space's largest stride.
+        GraphError: when the input size is not a multiple of the space's largest stride.
     """
     check_size(recipe.data.input_size, net.space)
     key = repr((recipe.space, net.space.graph.digest, net.num_landmarks, recipe.data.input_size))
-    if key not in _counted:  # an experiment asks again and again
+    if key not in _counted:  # counting takes seconds, and an experiment asks often
         _counted[key] = count_space(net.space, net.num_landmarks, recipe.data.input_size)
     return _counted[key]
 
 
 def check_size(input_size: int, space: SearchSpace) -> None:
-    """Refuse an input size that the space cannot halve often enough with a GraphError."""
+    """Raise a GraphError when the input size is not a multiple of the space's largest stride."""
     stride = space.graph.max_stride
     if input_size % stride:
         raise GraphError(
@@ -56,18 +56,18 @@ def check_size(input_size: int, space: SearchSpace) -> None:
 
 
 def load_net(supernet: GraphNet, graph: Graph, weights: Path | None) -> GraphNet:
-    """The network of a sub-graph: with weights of its own, inherited from a supernet's, or random ones.
+    """Build the network of a sub-graph, with its own weights, with weights inherited from a supernet, or untrained.
 
     Args:
-        supernet: of the same space.
-        graph: the supernet's own, or a sub-graph.
-        weights: of either network, or None.
+        supernet: the supernet of the same search space.
+        graph: the supernet's graph, or a sub-graph.
+        weights: weights of that network or of the supernet, or None.
 
     Returns:
-        A network of its own on the supernet's device; without `weights` and for the full graph, the supernet itself.
+        A new network on the supernet's device; for the full graph without `weights`, the supernet itself.
 
     Raises:
-        RunError: when the weights fit neither.
+        RunError: when the weights fit neither network.
     """
     device = supernet.alpha.device
     if weights is not None:
@@ -78,20 +78,22 @@ def load_net(supernet: GraphNet, graph: Graph, weights: Path | None) -> GraphNet
 
 
 def read_net(space: SearchSpace, num_landmarks: int, graph: Graph, weights: Path, device: torch.device) -> GraphNet:
-    """The network of a graph with its own weights, or with those that it inherits from its supernet's.
+    """Build the network of a graph with its own weights, or with weights inherited from its supernet.
 
     Args:
-        space: search space.
-        num_landmarks: heatmaps L.
+        space: the search space.
+        num_landmarks: number L of landmarks, and of heatmaps.
         graph: the full graph of the space, or a closed sub-graph.
-        weights: safetensors of this very network, or of the supernet of its space.
-        device: where the network goes.
+        weights: weights of this network, or of the supernet of its space (safetensors).
+        device: the device of the network.
 
     Raises:
-        RunError: when the weights fit neither.
+        RunError: when the weights fit neither network.
     """
     tensors, _ = rundir.read_tensors(weights)
-    with torch.random.fork_rng(devices=()):  # the initial weights are overwritten, so they cost no random numbers
+    with torch.random.fork_rng(
+        devices=()
+    ):  # the initial weights are overwritten; leave the caller's random numbers alone
         net = GraphNet(space, num_landmarks, graph)
         fault = _misfit(net, tensors)
         if fault and graph != space.graph:
@@ -101,43 +103,44 @@ def read_net(space: SearchSpace, num_landmarks: int, graph: Graph, weights: Path
                 return place(slim_net(supernet, graph)[0], device)
     if fault:
         raise RunError(
-            f"the weights {weights} do not fit the network: {fault}; give weights of the same space and landmarks"
+            f"the weights {weights} do not fit the network: {fault}; give weights of the same search space with the "
+            "same number of landmarks"
         )
     net.load_state_dict(tensors)
     return place(net, device)
 
 
 def load_backbone(net: GraphNet, path: Path) -> Inherited:
-    """Start a full network from a public checkpoint of its backbone; alpha and head stay as they are.
+    """Load a public checkpoint of its backbone into a full network. Alpha and head stay as they are.
 
     Args:
-        net: of a space that is a `TakesBackbone`, on its full graph.
-        path: safetensors, named as the space knows them; a leading 'module.' or 'backbone.' does not matter.
+        net: a network on the full graph of a space that is a `TakesBackbone`; changed in place.
+        path: safetensors with names that the space knows; a leading 'module.' or 'backbone.' is ignored.
 
     Returns:
-        Which of the network's tensors were copied, and which were left: alpha, the head, and counters of BN that old
-        checkpoints lack.
+        Which of the network's tensors were copied and which were left untouched: alpha, the head, and the BN counters
+        that old checkpoints lack.
 
     Raises:
-        RunError: when the space knows no public names, or the checkpoint does not fill all but alpha and head.
+        RunError: when the space takes no public backbone, or the checkpoint lacks more than alpha and head.
     """
     space = net.space
     if path.suffix in _PICKLES:
         raise RunError(
-            f"{path} is a pickle, which could run anything, and nasface reads safetensors only; convert it once with "
+            f"{path} is a pickle, which can run any code, and nasface reads only safetensors; convert it once with "
             "torch.load(..., weights_only=True) and safetensors.torch.save_file, as docs/recipes.md shows"
         )
     if not isinstance(space, TakesBackbone):
         raise RunError(
             f"the search space '{space.name}' takes no public backbone; choose one that does, such as hrnet, or start "
-            "from weights of its own with --weights"
+            "from weights of the space itself with --weights"
         )
     tensors = {_WRAPPERS.sub("", name): value for name, value in rundir.read_tensors(path)[0].items()}
     public = {ours: name for name in tensors if (ours := space.backbone_name(name)) is not None}
     if not public:
         raise RunError(
-            f"{path} holds no tensor that the search space '{space.name}' knows from public backbones, but "
-            f"{len(tensors)} others such as {min(tensors, default='none')}; weights made by nasface go with --weights"
+            f"{path} holds no tensor that the search space '{space.name}' knows from public backbones, only "
+            f"{len(tensors)} others such as {min(tensors, default='none')}; give weights made by nasface with --weights"
         )
     left = {
         name: value
@@ -148,32 +151,38 @@ def load_backbone(net: GraphNet, path: Path) -> Inherited:
     if fault := _misfit(net, content, public):
         options = space.backbone_options({name: tuple(tensors[name].shape) for name in public.values()})
         changes = {name: value for name, value in options.items() if value != space.options.get(name)}
-        mend = f"give {_settings(changes)}" if changes else f"no option of '{space.name}' mends that, so take another"
-        raise RunError(f"the backbone {path} does not fit the network: {fault}; {mend}")
+        fix = (
+            f"give {_settings(changes)}"
+            if changes
+            else f"no option of '{space.name}' fixes that; give another backbone"
+        )
+        raise RunError(f"the backbone {path} does not fit the network: {fault}; {fix}")
     net.load_state_dict(content)
     return Inherited(tuple(public), (), tuple(left))
 
 
 def _settings(options: Mapping[str, object]) -> str:
-    """Space options as they are given on the command line."""
+    """Format space options as they are given on the command line."""
     plain = {k: v if isinstance(v, str) else json.dumps(v, separators=(",", ":")) for k, v in options.items()}
     return " ".join(f"--set {shlex.quote(f'space.options.{name}={value}')}" for name, value in plain.items())
 
 
 def _misfit(net: GraphNet, tensors: Mapping[str, Tensor], called: Mapping[str, str] | None = None) -> str:
-    """What keeps these tensors from being the network's weights; empty when they are.
+    """Say why these tensors cannot be the network's weights; return an empty string when they can.
 
     Args:
         net: the network.
-        tensors: by state-dict name.
-        called: what to call a tensor instead.
+        tensors: tensors by state-dict name.
+        called: names to show instead of those of the state dict.
     """
     wanted, called = net.state_dict(), called or {}
     if missing := sorted(set(wanted) - set(tensors)):
         return f"{len(missing)} tensors are missing, for example {missing[0]}"
     if strange := sorted(set(tensors) - set(wanted)):
-        return f"{len(strange)} tensors are not the network's, for example {strange[0]}"
-    for name, tensor in sorted(tensors.items(), key=lambda item: -item[1].ndim):  # a weight says more than its bias
+        return f"{len(strange)} tensors do not belong to the network, for example {strange[0]}"
+    for name, tensor in sorted(
+        tensors.items(), key=lambda item: -item[1].ndim
+    ):  # weights first: they say more than biases
         if tensor.shape != wanted[name].shape:
             shown = called.get(name, name)
             return f"{shown} has shape {tuple(tensor.shape)} instead of {tuple(wanted[name].shape)}"

@@ -1,4 +1,4 @@
-"""How a network sees a face, and what its file says about it: the card in the metadata of the weights."""
+"""How a network sees a face, and the card in the metadata of a file of weights that describes the network."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ CARD_VERSION = 1
 
 @dataclass(frozen=True)
 class View:
-    """How a network sees a face, and how its heatmaps are read.
+    """How a network sees a face, and how its heatmaps become landmarks.
 
     Attributes:
-        scheme: its landmarks.
-        input_size: pixels, square.
-        box: what the crop is made from: the box of the landmarks, or one that the dataset provides.
-        box_scale: side of the input over the longer side of that box.
-        margin: stored pixels around the input while training, see `PrepareOptions`.
+        scheme: the landmark scheme.
+        input_size: side of the square input in pixels.
+        box: the box from which a face is cropped: that of its landmarks, or one that the dataset provides.
+        box_scale: side of the crop over the longer side of that box.
+        margin: side of the image stored for training over the side of the crop, see `PrepareOptions`.
         decoder, sigma, flip_test: how heatmaps become landmarks, see `nasface.task.decode`; sigma in heatmap cells.
         precision: 'bf16' runs the network under autocast.
-        mean, std: of the RGB channels, in units of 255, by which images are normalised.
+        mean, std: by which the RGB channels are normalised, as shares of 255.
     """
 
     scheme: Scheme
@@ -55,11 +55,11 @@ class View:
 
     @classmethod
     def of(cls, recipe: Recipe) -> View:
-        """The view of networks that are trained by a recipe."""
+        """Return the view of the networks that a recipe trains."""
         return cls(_dataset(recipe).scheme, recipe.data.input_size).by(recipe)
 
     def by(self, recipe: Recipe) -> View:
-        """The same landmarks, seen as a recipe says."""
+        """Return this view with everything but the landmark scheme taken from a recipe."""
         data, task = recipe.data, recipe.task
         return replace(
             self,
@@ -74,7 +74,7 @@ class View:
         )
 
     def sections(self) -> dict[str, Any]:
-        """The view as sections of a recipe, the inverse of `by`."""
+        """Return the view as sections of a recipe, the inverse of `by`."""
         return {
             "data": {k: getattr(self, k) for k in ("input_size", "box", "box_scale", "margin")},
             "task": {k: getattr(self, k) for k in ("decoder", "sigma", "flip_test")},
@@ -83,18 +83,19 @@ class View:
 
     @property
     def crop(self) -> PrepareOptions:
-        """How a face of a known box is cut out: to the pixel as in evaluation, without a margin."""
+        """How to crop a face whose box is known: exactly as in evaluation, but without a margin."""
         return PrepareOptions(self.input_size, margin=1, box="provided", box_scale=self.box_scale)
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a file of weights says about itself.
+    """What a file of weights says about its network.
 
     Attributes:
-        architecture: its kept edges and its search space.
-        view: how it sees.
-        training: what it was trained on: dataset, licence of the faces, seed, digest of the recipe. Plain JSON values.
+        architecture: its search space and its kept edges.
+        view: how it sees a face.
+        training: what it was trained on: dataset, licence of the faces, seed and digest of the recipe, as plain JSON
+            values.
     """
 
     architecture: Architecture
@@ -103,7 +104,7 @@ class Card:
 
     @classmethod
     def of(cls, recipe: Recipe, architecture: Architecture) -> Card:
-        """The card of a network that a recipe has trained."""
+        """Return the card of a network that a recipe has trained."""
         training = {
             "dataset": recipe.data.name,
             "licence": str(getattr(_dataset(recipe), "licence", "")),
@@ -114,7 +115,7 @@ class Card:
         return cls(architecture, View.of(recipe), training)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return {
             "card_version": CARD_VERSION,
             "architecture": json.loads(replace(self.architecture, provenance={}).to_json()),
@@ -124,20 +125,20 @@ class Card:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], where: str) -> Card:
-        """Undo `as_dict`.
+        """Read a card; the inverse of `as_dict`.
 
         Args:
-            content: of a file's metadata.
+            content: the card in a file's metadata.
             where: the file, for messages.
 
         Raises:
-            RunError: when the card is damaged, or one that this version cannot read.
-            GraphError: when its architecture is.
+            RunError: when the card is damaged, or of a version that this nasface cannot read.
+            GraphError: when its architecture is damaged.
         """
         version = content.get("card_version")
         if version != CARD_VERSION:
             raise RunError(
-                f"{where}: its card has version {version!r}, and this nasface reads version {CARD_VERSION}; use the "
+                f"the card of {where} has version {version!r}, but this nasface reads version {CARD_VERSION}; use the "
                 "version of nasface that wrote it"
             )
         try:
@@ -146,23 +147,26 @@ class Card:
             raise RunError(plugins.explain(err, f"the card of {where}")) from err
         if (view.mean, view.std) != (MEAN, STD):
             raise RunError(
-                f"{where}: its images are normalised by {view.mean} and {view.std}; expected {MEAN} and {STD}"
+                f"the network in {where} expects images normalised by mean {view.mean} and std {view.std}, but nasface "
+                f"normalises by {MEAN} and {STD}; give another network"
             )
         training = content.get("training")
         if not isinstance(training, dict):
-            raise RunError(f"{where}: its card does not say what the network was trained on; expected an object")
+            raise RunError(
+                f"the card of {where} does not say what the network was trained on; its 'training' must be an object"
+            )
         architecture = Architecture.from_json(json.dumps(content.get("architecture")), where)
         if architecture.num_landmarks != view.scheme.num_landmarks:
             raise RunError(
-                f"{where}: its card names {view.scheme.num_landmarks} landmarks, but its network has "
-                f"{architecture.num_landmarks}"
+                f"the card of {where} names {view.scheme.num_landmarks} landmarks, but its network has "
+                f"{architecture.num_landmarks}; give another file"
             )
         return cls(architecture, view, training)
 
 
 def write_net(path: Path, net: GraphNet, card: Card) -> None:
-    """Write weights and card as one file (safetensors), atomically."""
-    # the first three stand there for versions of nasface that know no card
+    """Write weights and card as one safetensors file, atomically."""
+    # the first three are for versions of nasface that do not know the card
     meta = {"space": card.architecture.space, "graph_digest": net.graph.digest, "num_landmarks": str(net.num_landmarks)}
     rundir.write_tensors(path, net.state_dict(), {**meta, "card": card.as_dict()})
 

@@ -1,4 +1,4 @@
-"""Where networks lie on disk: run folders, self-describing files of weights, arch.json, and names."""
+"""Find networks on disk: in run folders, in self-describing files of weights, by arch.json, and by name."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from nasface.rundir import RunDir
 __all__ = ["Saved", "at", "one", "pick_device", "save_net"]
 
 WEIGHTS = ".safetensors"
-SHIPPED = Path(__file__).parents[1] / "networks"  # networks that come with nasface, one file for each name
+SHIPPED = Path(__file__).parents[1] / "networks"  # networks that come with nasface, one file per name
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A network on disk that is not loaded yet.
+    """A network on disk that has not been loaded yet.
 
     Attributes:
-        name: what its run calls it, such as 'slim' or 'supernet', or the stem of its file.
-        weights: safetensors of its own, or of the supernet from which it inherits.
+        name: its name in its run, such as 'slim' or 'supernet', or the stem of its file.
+        weights: its own weights, or those of the supernet from which it inherits (safetensors).
         arch: its architecture; None for the full graph of the recipe's space.
-        recipe_file: the recipe that it was trained by, or None where there is none.
-        dataset: the name of the dataset that it was trained on, where no recipe says so.
-        sections: what the network itself fixes in a recipe.
-        card: what the file of weights says about itself, or None where it says nothing.
+        recipe_file: the recipe by which it was trained, or None if there is none.
+        dataset: name of the dataset on which it was trained, if no recipe names it.
+        sections: the sections of a recipe that the network itself fixes.
+        card: the card in the file of weights, or None if there is none.
     """
 
     name: str
@@ -57,7 +57,14 @@ class Saved:
         data_root: Path | None = None,
         overrides: Sequence[str] = (),
     ) -> Recipe:
-        """The recipe that it was trained by as far as it is known, or another one; see `recipes.assemble`."""
+        """Return the recipe by which it was trained, as far as that is known, with the changes asked for.
+
+        Args:
+            source: name or path of a recipe to use instead.
+            dataset: name of another dataset.
+            data_root: folder of the dataset.
+            overrides: 'a.b=value', applied last; see `recipe.assemble`.
+        """
         source, dataset = source or self.recipe_file, dataset or self.dataset
         return recipes.assemble(source, None, dataset, data_root, overrides, self.sections)
 
@@ -65,11 +72,11 @@ class Saved:
         """Load the network.
 
         Args:
-            recipe: says how it sees, instead of the one that it was trained by.
-            device: where it goes; the CPU by default.
+            recipe: how it sees a face, instead of the recipe by which it was trained.
+            device: the device of the network; the CPU by default.
 
         Raises:
-            RunError: when the weights do not fit.
+            RunError: when the weights do not fit the network.
             GraphError: when the architecture or the input size does not fit the search space.
         """
         view = self.card.view if self.card else View.of(recipe or self.recipe())
@@ -99,7 +106,7 @@ class Saved:
 
 
 def save_net(path: Path, net: GraphNet, recipe: Recipe) -> None:
-    """Write a network that a recipe has trained as one self-describing file of weights (safetensors)."""
+    """Write a network that a recipe has trained as one self-describing safetensors file."""
     full = net.space.graph
     arch = Architecture(
         recipe.space.name, recipe.space.options, net.num_landmarks, recipe.data.input_size, full.digest, net.graph.edges
@@ -108,15 +115,15 @@ def save_net(path: Path, net: GraphNet, recipe: Recipe) -> None:
 
 
 def one(source: str | Path, network: str | None = None, weights: Path | None = None) -> Saved:
-    """The network at a place, see `nasface.load`; of a run folder the one named, or 'slim' where there is one.
+    """Return one network at a place.
 
     Args:
         source: see `nasface.load`.
-        network: its name in a run folder.
-        weights: of an arch.json, instead of those beside it or of its supernet.
+        network: its name in a run folder; by default 'slim' if there is one.
+        weights: weights for an arch.json, instead of those beside it or those of its supernet.
 
     Raises:
-        RunError: when there is none.
+        RunError: when there is no such network.
     """
     found = {saved.name: saved for saved in at(source, weights)}
     name = network or ("slim" if "slim" in found else next(iter(found)))
@@ -126,7 +133,7 @@ def one(source: str | Path, network: str | None = None, weights: Path | None = N
 
 
 def at(source: str | Path, weights: Path | None = None) -> list[Saved]:
-    """All networks at a place, see `one`. Raises RunError when there is none."""
+    """Return all networks at a place; see `one`. Raises RunError when there is none."""
     path = Path(source)
     if path.is_dir():
         return _of_run(path)
@@ -152,18 +159,20 @@ def _of_run(folder: Path) -> list[Saved]:
     if run.slim.exists():
         found.append(Saved("slim", run.slim, read_arch(run.arch), beside))
     if not found:
-        raise RunError(f"{folder} holds neither supernet.safetensors nor slim.safetensors; let its search finish first")
+        raise RunError(
+            f"{folder} holds neither supernet.safetensors nor slim.safetensors; give the folder of a finished run"
+        )
     return [saved if beside else _of_file(saved.weights, saved.name) for saved in found]
 
 
 def _of_file(path: Path, name: str = "") -> Saved:
-    """A file that says what it is, or one of a run folder."""
+    """Return the network of a file that has a card, or that lies in its run folder."""
     content = rundir.read_tensors(path)[1].get("card")
     if isinstance(content, dict):
         card = Card.from_dict(content, str(path))
         arch = card.architecture
         space = {"space": {"name": arch.space, "options": dict(arch.options)}}
-        dataset = card.training.get("dataset")  # one that is not installed here has to be named by the user
+        dataset = card.training.get("dataset")  # a dataset that is not installed must be named by the user
         dataset = dataset if dataset in plugins.names("datasets") else None
         return Saved(name or path.stem, path, arch, None, dataset, space | card.view.sections(), card)
     beside = RunDir(path.parent).recipe
@@ -172,7 +181,7 @@ def _of_file(path: Path, name: str = "") -> Saved:
             if saved.weights.resolve() == path.resolve():
                 return saved
     raise RunError(
-        f"{path} does not say what network it holds; give the run folder that it comes from, or its arch.json with "
+        f"{path} does not say which network it holds; give the run folder from which it comes, or its arch.json with "
         "--weights"
     )
 
@@ -186,5 +195,5 @@ def _of_arch(path: Path, weights: Path | None) -> Saved:
 def _num_landmarks(weights: Path) -> int:
     text = str(rundir.read_tensors(weights)[1].get("num_landmarks", ""))
     if not text.isdecimal() or int(text) < 1:
-        raise RunError(f"{weights} does not say how many landmarks its network has; give weights that nasface wrote")
+        raise RunError(f"{weights} does not say how many landmarks its network has; give weights written by nasface")
     return int(text)

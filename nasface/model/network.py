@@ -1,4 +1,4 @@
-"""The network in use: from images and face boxes to landmarks in pixels of the images."""
+"""A network in use: from images and face boxes to landmarks in pixels of the images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from nasface.net import GraphNet
 from nasface.task import decode
 
 AnyImage = str | Path | Image.Image | NDArray[Any]
-"""A file, a PIL image, or an array (H, W, 3) or (H, W) of uint8 in RGB order or grey."""
+"""A file, a PIL image, or a uint8 array: (H, W, 3) in RGB order, or (H, W) in grey."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +33,10 @@ class Face:
     """A face in an image.
 
     Attributes:
-        box: (4,) x0, y0, x1, y1 in pixels of the image, 0-based, integers at pixel centres.
-        landmarks: (L, 2) x and y in the same pixels.
-        score: mean peak of the heatmaps; near 1 for a face like those of the training set, near 0 where there is none.
+        box: (4,) x0, y0, x1, y1 in pixels of the image, 0-based, with integers at pixel centres.
+        landmarks: (L, 2) x and y in the same coordinates.
+        score: mean over the landmarks of the heatmap's peak: near 1 for a face like those of the training set, near 0
+            where there is no face.
     """
 
     box: NDArray[np.float64]
@@ -45,14 +46,14 @@ class Face:
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A landmark network with everything that it takes to use it. `nasface.load` makes one.
+    """A landmark network with everything needed to use it, as `nasface.load` returns it.
 
     Attributes:
-        module: the network itself, a plain nn.Module from normalised images (B, 3, H, W) to heatmaps (B, L, h, w).
+        module: the network itself, an nn.Module from normalised images (B, 3, H, W) to heatmaps (B, L, h, w).
         architecture: its search space and its kept edges.
-        view: how it sees a face: landmark scheme, input size, crop, decoder.
-        training: what it was trained on: dataset, licence of the faces, seed, digest of the recipe.
-        name: what its run calls it, or the stem of its file.
+        view: how it sees a face: landmark scheme, input size, crop and decoder.
+        training: what it was trained on: dataset, licence of the faces, seed and digest of the recipe.
+        name: its name in its run, or the stem of its file.
     """
 
     module: GraphNet = field(repr=False)
@@ -63,7 +64,7 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the network lies."""
+        """The device of the network."""
         return self.module.alpha.device
 
     def predict(
@@ -72,18 +73,18 @@ class Model:
         """Find the faces of an image and their landmarks.
 
         Args:
-            image: a file, a PIL image, or an array of uint8, (H, W, 3) in RGB order or (H, W) in grey. Files and PIL
-                images are turned upright as their EXIF orientation says.
-            detector: 'haar' (OpenCV's frontal faces), 'whole' (the image is a face), 'module:attr', or any callable
-                from an RGB image to boxes (K, 4).
-            refine: how often to run again on the box of the network's own landmarks.
+            image: a file, a PIL image, or a uint8 array, (H, W, 3) in RGB order or (H, W) in grey. Files and PIL
+                images are turned upright by their EXIF orientation.
+            detector: 'haar' (OpenCV's detector of frontal faces), 'whole' (the image is one face), 'module:attr', or
+                any callable from an RGB image to boxes (K, 4).
+            refine: how many times to run the network again on the box of the landmarks that it found.
             min_score: faces with a lower score are left out.
 
         Returns:
-            The faces, in the order of the detector.
+            The faces, in the order in which the detector found them.
 
         Raises:
-            DataError: when the image cannot be decoded or is not an image.
+            DataError: when the image cannot be decoded, or is an array of another shape or type.
         """
         pixels = read_image(image)
         find = detect.find_detector(detector) if isinstance(detector, str) else detector
@@ -96,22 +97,23 @@ class Model:
         ]
 
     def landmarks(self, image: AnyImage, boxes: NDArray[Any], *, refine: int = 0) -> NDArray[np.float64]:
-        """Landmarks of faces whose boxes are known, in one batch.
+        """Find the landmarks of faces whose boxes are known, in one batch.
 
         Args:
             image: see `predict`.
-            boxes: (K, 4) x0, y0, x1, y1 in pixels of the image: the boxes of the landmarks (brows to chin), or near.
+            boxes: (K, 4) x0, y0, x1, y1 in pixels of the image: boxes of the landmarks (brows to chin), or close to
+                these.
             refine: see `predict`.
 
         Returns:
-            (K, L, 2) x and y in pixels of the image, 0-based, integers at pixel centres.
+            (K, L, 2) x and y in pixels of the image, 0-based, with integers at pixel centres.
 
         Raises:
             DataError: when the image cannot be decoded, or a box does not fit it.
         """
         boxes_K4 = np.asarray(boxes, dtype=np.float64)
         if boxes_K4.ndim != 2 or boxes_K4.shape[1] != 4:
-            raise DataError(f"boxes have the shape {boxes_K4.shape}; expected (K, 4): x0, y0, x1, y1 of each face")
+            raise DataError(f"the boxes have shape {boxes_K4.shape}; expected (K, 4): x0, y0, x1, y1 of each face")
         return self.find([read_image(image)], [boxes_K4], refine=refine)[0].landmarks_KL2
 
     def find(
@@ -123,14 +125,14 @@ class Model:
         batch: int = 64,
         workers: int | None = None,
     ) -> list[FoundFaces]:
-        """Landmarks of the faces of many images, with full batches across images.
+        """Find the landmarks of the faces of many images, in batches that span images.
 
         Args:
-            images: uint8 (H, W, 3), RGB, each of its own size.
-            boxes: (K, 4) x0, y0, x1, y1 of each image's faces in its pixels, see `landmarks`. K may be 0.
+            images: RGB images, uint8 (H, W, 3); their sizes may differ.
+            boxes: (K, 4) for each image: x0, y0, x1, y1 of its faces, see `landmarks`. K may be 0.
             refine: see `predict`.
-            batch: faces in a forward pass, whichever images they come from.
-            workers: threads that crop; None takes the number of cores.
+            batch: number of faces per forward pass.
+            workers: number of threads that crop; None takes the number of cores.
 
         Returns:
             The faces of each image, in the order of its boxes.
@@ -146,7 +148,7 @@ class Model:
             bad = int(np.argmin(sound))
             raise DataError(
                 f"the box {boxes_N4[bad].tolist()} does not fit image {image_N[bad]} of {sizes_N2[bad, 0]} x "
-                f"{sizes_N2[bad, 1]} pixels; give x0, y0, x1, y1 that lie in it"
+                f"{sizes_N2[bad, 1]} pixels; give x0, y0, x1, y1 inside the image"
             )
         of_faces = [images[i] for i in image_N.tolist()]
         landmarks_NL2, scores_N = self._look(of_faces, boxes_N4, batch, workers)
@@ -159,13 +161,13 @@ class Model:
         return [faces.take(image_N == i) for i in range(len(images))]
 
     def save(self, path: str | Path) -> None:
-        """Write the network as one self-describing file of weights (safetensors), which `nasface.load` reads alone."""
+        """Write the network as one self-describing safetensors file, which `nasface.load` reads on its own."""
         write_net(Path(path), self.module, Card(self.architecture, self.view, self.training))
 
     def _look(
         self, images_N: Sequence[Pixels], boxes_N4: Boxes, batch: int, workers: int | None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Landmarks (N, L, 2) in pixels of the images, and scores (N,)."""
+        """Run the network once: landmarks (N, L, 2) in pixels of the images, and scores (N,)."""
         view, net, device = self.view, self.module, self.device
         crop, size = view.crop, view.input_size
         flip = torch.tensor(view.scheme.flip, device=device) if view.flip_test else None
@@ -195,7 +197,7 @@ class Model:
 
 
 def read_image(image: AnyImage) -> Pixels:
-    """Any image as RGB uint8 (H, W, 3), upright as its EXIF orientation says.
+    """Return any image as RGB uint8 (H, W, 3), turned upright by its EXIF orientation.
 
     Raises:
         DataError: when a file cannot be decoded, or an array has another shape or type.
@@ -204,8 +206,8 @@ def read_image(image: AnyImage) -> Pixels:
         grey = image.ndim == 2
         if image.dtype != np.uint8 or not (grey or (image.ndim == 3 and image.shape[2] == 3)) or not image.size:
             raise DataError(
-                f"the image is an array of {image.dtype} and shape {image.shape}; expected uint8 and (H, W, 3) in RGB "
-                "order, or (H, W) in grey"
+                f"the image is an array of type {image.dtype} and shape {image.shape}; expected uint8 and (H, W, 3) in "
+                "RGB order, or (H, W) in grey"
             )
         return np.repeat(image[..., None], 3, axis=2) if grey else image
     try:
@@ -215,7 +217,7 @@ def read_image(image: AnyImage) -> Pixels:
             return _upright(opened)
     except Exception as err:  # decoders raise a dozen types on damaged files
         what = "the image" if isinstance(image, Image.Image) else str(image)
-        raise DataError(f"{what}: cannot be decoded as an image ({err}); give another image") from err
+        raise DataError(f"{what} cannot be decoded as an image ({err}); give another image") from err
 
 
 def _upright(image: Image.Image) -> Pixels:

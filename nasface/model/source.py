@@ -1,4 +1,4 @@
-"""arch.json and factors.json on disk, and what the provenance of an architecture leads to."""
+"""Read arch.json and factors.json, and follow the provenance of an architecture to its recipe and weights."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ def read_arch(path: Path) -> Architecture:
 
 def read_factors(path: Path) -> Factors:
     """Read a factors.json. Raises RunError or GraphError when it cannot be used."""
-    return Factors.from_json(rundir.read_text(path, "the factors of a searched run"), str(path))
+    return Factors.from_json(
+        rundir.read_text(path, "the importance factors of a searched run (factors.json)"), str(path)
+    )
 
 
 def arch_graph(arch: Architecture, net: GraphNet) -> Graph:
-    """The kept sub-graph, after checking that the architecture fits the space and the landmarks of the supernet.
+    """Return the sub-graph that an architecture keeps of a supernet.
 
     Raises:
-        GraphError: when it does not.
+        GraphError: when the architecture does not fit the search space or the landmarks of the supernet.
     """
     if arch.num_landmarks != net.num_landmarks:
         raise GraphError(
@@ -39,20 +41,21 @@ def arch_graph(arch: Architecture, net: GraphNet) -> Graph:
 
 
 def required(path: Path, what: str) -> Path:
-    """`path`, or a RunError when there is no such file."""
+    """Return `path`. Raises RunError when there is no such file."""
     if not path.exists():
         raise RunError(
-            f"{path} does not exist; expected {what} made by `nasface search`, `train`, `prune` or another command"
+            f"{path} does not exist; expected {what} written by `nasface search`, `train`, `prune` or another command"
         )
     return path
 
 
 @dataclass(frozen=True)
 class Source:
-    """An architecture on disk and what its provenance leads to.
+    """An architecture on disk, with the recipe and the weights to which its provenance leads.
 
     Attributes:
-        path, arch: the file and its content.
+        path: the arch.json.
+        arch: its content.
     """
 
     path: Path
@@ -60,7 +63,7 @@ class Source:
 
     @property
     def recipe(self) -> str | None:
-        """Path of the recipe beside the arch.json, or in the run that it was pruned from; None without either."""
+        """Path of the recipe beside the arch.json or in the run from which it was pruned; None if neither exists."""
         for folder in (self.path.parent, self.run):
             if (found := RunDir(folder).recipe).exists():
                 return str(found)
@@ -68,12 +71,12 @@ class Source:
 
     @property
     def run(self) -> Path:
-        """The folder of the run that it was pruned from, whether or not that still exists."""
+        """The folder of the run from which it was pruned, whether or not that still exists."""
         return Path(str(self.arch.provenance.get("run", self.path.parent)))
 
     @property
     def sections(self) -> dict[str, Any]:
-        """What the architecture fixes in a recipe."""
+        """The sections of a recipe that the architecture fixes."""
         return {
             "space": {"name": self.arch.space, "options": dict(self.arch.options)},
             "data": {"input_size": self.arch.input_size},
@@ -81,16 +84,16 @@ class Source:
 
     @property
     def supernet_run(self) -> str | None:
-        """The folder of the run that it was pruned from, if its supernet is still there; it teaches by default."""
+        """The folder of the run from which it was pruned, if its supernet still exists; it is the default teacher."""
         return str(self.run) if RunDir(self.run).supernet.exists() else None
 
     def trained_weights(self) -> Path | None:
-        """The network's own weights beside the arch.json, if they exist."""
+        """Return the path of the network's own weights beside the arch.json, if they exist."""
         path = RunDir(self.path.parent).slim
         return path if path.exists() else None
 
     def weights(self) -> Path:
-        """The supernet's weights from which the network inherits.
+        """Return the path of the supernet's weights from which the network inherits.
 
         Raises:
             RunError: when the run named by the provenance is gone or its weights have changed.
@@ -100,7 +103,9 @@ class Source:
             if (path := folder / name).exists():
                 break
         else:
-            raise RunError(f"{self.path}: the weights {self.run / name} it was pruned from are gone; give --weights")
+            raise RunError(
+                f"{self.path} was pruned from the weights {self.run / name}, which no longer exist; give --weights"
+            )
         digest = self.arch.provenance.get("weights_sha256")
         if digest and rundir.file_digest(path) != digest:
             raise RunError(f"{path} has changed since {self.path} was pruned from it; prune again, or give --weights")
@@ -108,5 +113,5 @@ class Source:
 
 
 def read_source(path: Path) -> Source:
-    """Read an arch.json and remember where it lies."""
+    """Read an arch.json and remember its path. Raises RunError or GraphError when it cannot be used."""
     return Source(path, read_arch(path))

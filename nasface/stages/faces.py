@@ -1,4 +1,4 @@
-"""The faces of an experiment: prepared, held out by name, and on the device."""
+"""The faces of an experiment: prepared, split into training and held-out faces, and copied to the device."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nasface.stages.workspace import Machine
 log = logging.getLogger(__name__)
 
 
-SPLIT_SEED = 20230130
+SPLIT_SEED = 20230130  # fixed, so that the held-out faces of a dataset are the same in all runs
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Faces:
     """The faces of an experiment on the device.
 
     Attributes:
-        train, held_out: disjoint parts of the training split; selection looks at `held_out` only.
-        test: the test split, or None where there is none on disk.
-        prepared: the splits as prepared, for subsets and counts.
+        train, held_out: disjoint parts of the training split; networks are selected on `held_out` only.
+        test: the test split, or None if it is not on disk.
+        prepared: the prepared splits, with subsets and counts.
     """
 
     train: DeviceFaces
@@ -40,7 +40,7 @@ class Faces:
 
 
 def load_prepared(recipe: Recipe, machine: Machine) -> Mapping[Split, PreparedFaces]:
-    """Decode and crop the recipe's data set, or find it in the cache."""
+    """Decode and crop the faces of the recipe's dataset, or read them from the cache."""
     data = recipe.data
     options = PrepareOptions(data.input_size, data.margin, data.box, data.box_scale)
     dataset = plugins.dataset(data.name, data.root, data.options)
@@ -48,22 +48,25 @@ def load_prepared(recipe: Recipe, machine: Machine) -> Mapping[Split, PreparedFa
 
 
 def is_held_out(name: str, share: float) -> bool:
-    """Whether a training face is held out: by its name alone, so that other faces, seeds and shares change nothing."""
+    """Return whether a training face is held out.
+
+    This depends on its name alone: other faces and seeds change nothing, and a larger share only adds faces.
+    """
     digest = hashlib.blake2b(f"{SPLIT_SEED}/{name}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < share * 2**64
 
 
 def load_faces(recipe: Recipe, device: torch.device, machine: Machine, training: bool = True) -> Faces:
-    """Prepare the recipe's data set, hold out part of its training faces and copy all to the device.
+    """Prepare the recipe's dataset, hold out part of its training faces, and copy all faces to the device.
 
     Args:
-        recipe: its section `data`.
-        device: where the faces go.
-        machine: for progress and workers.
-        training: False leaves the faces to train on where they are.
+        recipe: names the dataset, the crop and the share of held-out faces.
+        device: the device of the faces.
+        machine: progress and workers.
+        training: False leaves `train` empty.
 
     Raises:
-        DataError: when there are fewer faces to train on than a batch.
+        DataError: when there are fewer faces to train on than a batch holds.
     """
     prepared = load_prepared(recipe, machine)
     names = prepared["train"].names
@@ -71,12 +74,12 @@ def load_faces(recipe: Recipe, device: torch.device, machine: Machine, training:
     train = sorted(set(range(len(names))) - set(held_out)) if training else []
     if training and len(train) < recipe.training.batch:
         raise DataError(
-            f"data set '{recipe.data.name}' has {len(train)} faces to train on after holding out {len(held_out)}, "
+            f"dataset '{recipe.data.name}' has {len(train)} faces to train on after holding out {len(held_out)}, "
             f"fewer than a batch of {recipe.training.batch}; add training faces or set a smaller training.batch"
         )
     test = prepared["test"]
     log.info(
-        "%s: %d faces to train on, %d held out, %d to test",
+        "%s: %d training faces, %d held-out faces, %d test faces",
         recipe.data.name,
         len(train),
         len(held_out),

@@ -1,4 +1,4 @@
-"""What a network costs and how well its landmarks fit the faces."""
+"""Measure what a network costs and how well its landmarks fit the faces."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Accuracy:
 
     Attributes:
         network: its name, such as 'supernet' or 'slim'.
-        subsets: by normaliser and test subset.
-        faces: one row a test face: its name, its subsets and its NME by normaliser.
-        predicted_NL2: the landmarks in pixels of the network's input, NaN where a face has none; None where there is
-            no test face.
+        subsets: figures by normaliser and test subset.
+        faces: one row per test face: its name, its subsets and its NME by normaliser.
+        predicted_NL2: the landmarks in pixels of the network's input, NaN for a face without landmarks; None if there
+            is no test face.
     """
 
     network: str
@@ -44,7 +44,7 @@ class Accuracy:
     predicted_NL2: NDArray[np.float64] | None = field(default=None, repr=False, compare=False, kw_only=True)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, without the faces and their landmarks; what is not a number is None."""
+        """Return plain values for JSON, without faces and landmarks. NaN becomes None."""
         plain = {k: v for k, v in vars(self).items() if k not in ("subsets", "faces", "predicted_NL2")}
         plain = {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in plain.items()}
         plain["subsets"] = {n: {s: r.as_dict() for s, r in table.items()} for n, table in self.subsets.items()}
@@ -53,14 +53,14 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Evaluation(Accuracy):
-    """What a network costs, and how well it does.
+    """What a network costs and how well it does.
 
     Attributes:
-        params, macs: of the whole network, multiply-adds at the recipe's input size.
-        params_no_head, macs_no_head: the paper's convention for slim networks.
-        macs_prunable: all but stem, stage 1 and head.
-        edges, blocks: kept edges and prunable encoder blocks.
-        held_out_nme: inter-ocular NME on the held-out training faces, a share.
+        params, macs: parameters and multiply-adds of the whole network, at the recipe's input size.
+        params_no_head, macs_no_head: the same without the head, as the paper counts slim networks.
+        macs_prunable: multiply-adds of everything but stem, stage 1 and head.
+        edges, blocks: numbers of kept edges and of kept prunable encoder blocks.
+        held_out_nme: inter-ocular NME on the held-out training faces, as a share.
     """
 
     params: int
@@ -74,7 +74,7 @@ class Evaluation(Accuracy):
 
 
 def predict(net: GraphNet, recipe: Recipe, faces: DeviceFaces) -> NDArray[np.float64]:
-    """(N, L, 2) landmarks of each face in pixels of the network's input, decoded as the recipe says."""
+    """Return the landmarks (N, L, 2) of each face in pixels of the network's input, decoded as the recipe says."""
     task = recipe.task
     return engine.predict(
         net,
@@ -87,32 +87,32 @@ def predict(net: GraphNet, recipe: Recipe, faces: DeviceFaces) -> NDArray[np.flo
 
 
 def errors(predicted_NL2: NDArray[Any], true_NL2: NDArray[Any], scheme: Scheme) -> dict[Normaliser, NDArray[Any]]:
-    """(N,) NME of each face by normaliser; NaN where it has no landmarks."""
+    """Return the NME (N,) of each face by normaliser; NaN for a face without landmarks."""
     groups = {"inter_ocular": scheme.inter_ocular, "inter_pupil": scheme.inter_pupil}
     return {n: metrics.nme(predicted_NL2, true_NL2, metrics.distances(true_NL2, n, groups)) for n in NORMALISERS}
 
 
 def face_errors(net: GraphNet, recipe: Recipe, faces: DeviceFaces) -> dict[Normaliser, NDArray[np.float64]]:
-    """(N,) NME of each face by normaliser, decoded as the recipe says."""
+    """Return the NME (N,) of each face by normaliser, with landmarks decoded as the recipe says."""
     true = faces.input_landmarks().cpu().double().numpy()
     return errors(predict(net, recipe, faces), true, faces.scheme)
 
 
 def held_out_nme(net: GraphNet, recipe: Recipe, faces: Faces) -> float:
-    """Inter-ocular NME on the held-out training faces, a share: what selection goes by."""
+    """Return the inter-ocular NME on the held-out training faces, as a share. Networks are selected by it."""
     if not len(faces.held_out):
         return float("nan")
     return float(face_errors(net, recipe, faces.held_out)["inter_ocular"].mean())
 
 
 def measure(name: str, predicted_NL2: NDArray[np.float64] | None, test: PreparedFaces) -> Accuracy:
-    """The figures of every test subset.
+    """Compute the figures of every test subset.
 
     Args:
-        name: of what predicted the landmarks.
-        predicted_NL2: one set of landmarks a test face, in pixels of the network's input; NaN for a face without, None
-            where there is no test face.
-        test: the faces.
+        name: name of the network or program that predicted the landmarks.
+        predicted_NL2: landmarks of each test face in pixels of the network's input, NaN for a face without landmarks;
+            None if there is no test face.
+        test: the test faces.
     """
     if predicted_NL2 is None:
         return Accuracy(name, {}, ())
@@ -131,13 +131,13 @@ def measure(name: str, predicted_NL2: NDArray[np.float64] | None, test: Prepared
 
 
 def true_landmarks(faces: PreparedFaces) -> NDArray[np.float64]:
-    """(N, L, 2) in pixels of the network's input."""
+    """Return the true landmarks (N, L, 2) in pixels of the network's input."""
     true: NDArray[np.float64] = faces.landmarks_NL2.astype(np.float64) - faces.pad
     return true
 
 
 def evaluate_net(name: str, net: GraphNet, recipe: Recipe, faces: Faces, costs: Costs) -> Evaluation:
-    """Cost, held-out NME and the figures of every test subset."""
+    """Measure the cost of a network, its held-out NME and the figures of every test subset."""
     predicted = None if faces.test is None else predict(net, recipe, faces.test)
     whole, bare = costs.total(net.graph), costs.without_head(net.graph)
     return Evaluation(

@@ -1,4 +1,4 @@
-"""A stage at work in a run folder: claiming it, logging, metrics after every epoch, and the final figures."""
+"""A stage at work in a run folder: claim the folder, log, write metrics after every epoch and the final figures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from nasface.step import Phase
 
 log = logging.getLogger(__name__)
 
-SHARED_FOR = 3600.0  # seconds after which a temporary file in a shared folder belongs to no process any more
+SHARED_FOR = 3600.0  # seconds after which a temporary file in a shared folder is taken to be abandoned
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Machine:
     """Where and how loudly a stage works.
 
     Attributes:
-        device: see `engine.pick_device`.
-        progress: where steps and epochs are reported to.
-        tensorboard: whether to write event files too.
-        workers: of data preparation; None takes the number of cores.
+        device: name of the device, see `engine.pick_device`.
+        progress: receives a report of every step and epoch.
+        tensorboard: whether to write TensorBoard event files too.
+        workers: number of workers that prepare data; None takes the number of cores.
     """
 
     device: str = "auto"
@@ -50,10 +50,12 @@ class Work:
     """A stage at work.
 
     Attributes:
-        recipe, run, machine: what, where to, and on what.
-        device: the picked device.
-        rows: metrics of the epochs so far; grows as trainings end.
-        writer: of TensorBoard events, or None.
+        recipe: what to do.
+        run: the run folder.
+        machine: where the stage works.
+        device: the device picked for it.
+        rows: metrics of the epochs so far; it grows as trainings end.
+        writer: the writer of TensorBoard events, or None.
     """
 
     recipe: Recipe
@@ -64,7 +66,7 @@ class Work:
     writer: Any = None
 
     def settings(self, epochs: int = 1) -> Settings:
-        """The recipe's settings for a training of so many epochs."""
+        """Return the recipe's settings for a training of this many epochs."""
         training = self.recipe.training
         return Settings(
             epochs, training.batch, self.recipe.augmentation, self.recipe.seed, training.precision, training.clip
@@ -80,7 +82,7 @@ class Work:
         identity: str,
         validate: engine.Validate,
     ) -> None:
-        """`engine.fit` with the recipe's settings; metrics.csv is whole after every epoch."""
+        """Train with `engine.fit` and the recipe's settings, and write metrics.csv after every epoch."""
         earlier = list(self.rows)
 
         def record(rows: list[Row]) -> None:
@@ -108,7 +110,11 @@ class Work:
         )
 
     def finish(self, networks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """Write metrics.json, and return its content."""
+        """Write metrics.json and return its content.
+
+        Args:
+            networks: the figures of each network by name.
+        """
         seconds = sum(row["seconds"] for row in self.rows)
         final = {
             **provenance(self.recipe),
@@ -134,15 +140,18 @@ def working_in(
     """Claim the run folder for a job, and log into it while the stage works.
 
     Args:
-        run: the folder.
-        recipe: of the run.
-        machine: what it runs on.
-        job: which command works here and on what; with the recipe, it decides whether a run goes on.
-        shared: whether several processes may work in the folder at a time.
+        run: the run folder.
+        recipe: the recipe of the run.
+        machine: where the stage works.
+        job: which command works here and on what. A run is resumed only if job and recipe are the same.
+        shared: whether several processes may work in the folder at the same time.
+
+    Yields:
+        The stage at work.
 
     Raises:
         RunError: when the folder holds another run.
-        RunBusyError: when another process works in it.
+        RunBusyError: when another process is working in it.
     """
     device = engine.pick_device(machine.device)
     with nullcontext() if shared else _alone_in(run):
@@ -163,14 +172,14 @@ def working_in(
 
 @contextmanager
 def _alone_in(run: RunDir) -> Iterator[None]:
-    """Keep other processes out of a run folder; the system lets go of the lock when this one dies."""
+    """Keep other processes out of a run folder. The system releases the lock when this process dies."""
     lock = FileLock(run.path / ".lock", timeout=0)
     try:
         run.path.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as err:
         raise RunBusyError(
-            f"another process works in {run.path}; wait for it, or choose another folder with --out"
+            f"another process is working in {run.path}; wait for it, or choose another folder with --out"
         ) from err
     except OSError as err:
         raise RunError(f"cannot write {run.path} ({err.strerror or err}); choose another folder with --out") from err
@@ -181,19 +190,19 @@ def _alone_in(run: RunDir) -> Iterator[None]:
 
 
 def claim(run: RunDir, recipe: Recipe, job: Mapping[str, str]) -> None:
-    """Write recipe and job into a run folder, unless it holds the results of another one (RunError)."""
+    """Write recipe and job into a run folder. Raises RunError when it holds the results of another run."""
     if run.has_results():
-        mend = "give --out another folder, or remove this one to start over"
-        if not run.job.exists() or rundir.read_json(run.job, "the job of a run folder") != dict(job):
-            raise RunError(f"{run.path} holds the results of another command; {mend}")
+        fix = "give --out another folder, or remove this one to start over"
+        if not run.job.exists() or rundir.read_json(run.job, "the job of a run folder (job.json)") != dict(job):
+            raise RunError(f"{run.path} holds the results of another command; {fix}")
         if recipes.load(str(run.recipe)).digest != recipe.digest:
-            raise RunError(f"{run.path} holds a run of another recipe; {mend}")
-    rundir.write_text(run.recipe, recipe.to_yaml())  # also when it goes on: the data may lie elsewhere now
+            raise RunError(f"{run.path} holds a run of another recipe; {fix}")
+    rundir.write_text(run.recipe, recipe.to_yaml())  # also when it resumes: the data may have moved
     rundir.write_json(run.job, dict(job))
 
 
 def provenance(recipe: Recipe) -> dict[str, Any]:
-    """What made a file: version, recipe, seed, time."""
+    """Return what made a file: versions, recipe, seed and time."""
     return {
         "nasface": __version__,
         "torch": torch.__version__,
@@ -206,13 +215,13 @@ def provenance(recipe: Recipe) -> dict[str, Any]:
 
 
 def use_threads(recipe: Recipe) -> None:
-    """Set the number of CPU threads that the recipe asks for, if it does."""
+    """Set the number of CPU threads if the recipe asks for one."""
     if recipe.training.threads:
         torch.set_num_threads(recipe.training.threads)
 
 
 class _QuietFile(logging.FileHandler):
-    """A log file that gives up silently on a full disk: the run itself reports what it cannot write."""
+    """A log file that ignores a full disk: the run itself reports what it cannot write."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
         """Do nothing."""
@@ -232,13 +241,13 @@ def _logging_to(run: RunDir) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-        with suppress(OSError):  # a full disk must not hide what really happened
+        with suppress(OSError):  # a full disk must not hide the original error
             handler.close()
 
 
 @contextmanager
 def _events(run: RunDir, machine: Machine) -> Iterator[Any]:
-    """A TensorBoard writer into the run folder, or None."""
+    """Yield a TensorBoard writer for the run folder, or None."""
     if not machine.tensorboard:
         yield None
         return
@@ -246,7 +255,7 @@ def _events(run: RunDir, machine: Machine) -> Iterator[Any]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as err:
         raise RunError(
-            "TensorBoard is not installed; run pip install 'nasface[tensorboard]', or leave --tensorboard out"
+            "TensorBoard is not installed; run pip install 'nasface[tensorboard]', or leave out --tensorboard"
         ) from err
     with SummaryWriter(str(run.path / "events")) as writer:
         yield writer

@@ -14,7 +14,7 @@ from nasface.data.crop import PrepareOptions
 from nasface.data.prepare import PreparedFaces, prepare
 from nasface.errors import DataError
 from nasface.recipe import Data, Recipe
-from nasface.stages.evaluate.compare import Case, Comparison
+from nasface.stages.evaluate.results import Case, Comparison
 from nasface.stages.measure import Evaluation, measure, true_landmarks
 
 

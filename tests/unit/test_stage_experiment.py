@@ -110,7 +110,7 @@ def test_what_another_process_is_at_is_left_alone(done, folder, tmp_path, caplog
     with FileLock(tmp_path / "out" / "small-0" / ".lock"):
         table = run_experiment(plan, tmp_path / "out", MACHINE)
     assert set(table.run) == {"wide"}
-    assert "another process works in" in caplog.text
+    assert "another process" in caplog.text
 
 
 def test_the_summary_is_mean_and_deviation_over_seeds(done):

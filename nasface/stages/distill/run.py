@@ -8,18 +8,18 @@ from pathlib import Path
 
 from nasface import engine, rundir
 from nasface.arch import Architecture
-from nasface.cost import count_space
+from nasface.cost import Costs, count_space
 from nasface.distill import Students, distill_step
 from nasface.errors import RunError
 from nasface.net import GraphNet
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.distill.teacher import Teacher, load_teacher, teacher_digest
-from nasface.stages.faces import load_faces
+from nasface.stages.faces import Faces, load_faces
 from nasface.stages.measure import Evaluation, evaluate_net, held_out_nme
 from nasface.stages.networks import arch_graph, build_net, load_net, net_costs, save_net
 from nasface.stages.train import finish
-from nasface.stages.workspace import Machine, working_in
+from nasface.stages.workspace import Machine, Work, working_in
 from nasface.step import Phase
 
 log = logging.getLogger(__name__)
@@ -36,65 +36,87 @@ def distill(
 ) -> list[Evaluation]:
     """Train two peers of a slim network with a teacher and masks, as the recipe's section `distill` says.
 
-    The better student on held-out faces becomes slim.safetensors; both are saved and evaluated.
+    The student that does better on held-out faces becomes slim.safetensors. Both are saved and evaluated.
 
     Args:
-        recipe: each of teacher, peers and masks can be switched off in it.
-        run: where everything goes.
+        recipe: the recipe; it can switch off teacher, peer and masks.
+        run: the folder to write to.
         machine: device and progress.
         arch: the slim network.
-        weights: its own, or the supernet's, from which it inherits; then its BN statistics are measured afresh.
-        teacher: see `load_teacher`; by default the recipe's.
-        fallback: who teaches where neither names one: the run of the searched supernet.
+        weights: its own weights, or those of the supernet from which it inherits; its BN statistics are recalibrated.
+        teacher: see `load_teacher`; by default the teacher of the recipe.
+        fallback: the teacher if neither names one: the run of the searched supernet.
+
+    Returns:
+        The evaluations of the teacher, if it can be counted and sees images of the same size, and of the students.
 
     Raises:
-        RunError: when a teacher is wanted and none is named.
+        RunError: when the recipe wants a teacher and none is named.
     """
-    how = recipe.distill
-    name = (teacher or how.teacher_from or fallback) if how.teacher else ""
-    if name is None:
-        raise RunError("no teacher is named, and the run of the supernet is gone; give --teacher RUN, or --no-teacher")
+    name = _teacher_name(recipe, teacher, fallback)
     job = {
         "job": "distill",
         "edges": hashlib.sha256(repr(arch.kept).encode()).hexdigest(),
         "weights": rundir.file_digest(weights),
         "teacher": teacher_digest(name) if name else "none",
-        "how": hashlib.sha256(repr(how).encode()).hexdigest(),
+        "how": hashlib.sha256(repr(recipe.distill).encode()).hexdigest(),
     }
     with working_in(run, recipe, machine, job) as work:
         tutor: Teacher | None = None
         if name:
-            log.info("teacher: %s%s", name, "" if teacher or how.teacher_from else ", as none was named")
+            log.info("teacher: %s%s", name, "" if teacher or recipe.distill.teacher_from else " (the default)")
             tutor = load_teacher(name, arch.num_landmarks, recipe, work.device)
         faces = load_faces(recipe, work.device, machine)
         full = build_net(recipe, faces.train.scheme.num_landmarks, work.device)
         costs = net_costs(full, recipe)
         slim = load_net(full, arch_graph(arch, full), weights)
         engine.recalibrate(slim, faces.train, work.settings())
-        students = Students(slim, how, recipe.seed)
-        task = recipe.task
-        step = distill_step(how, task.sigma, task.weight, tutor)
-        phase = Phase("students", tuple(students.parameters()), how.optimizer, step)
-
-        def validate(net: Students) -> float:
-            return min(held_out_nme(peer, recipe, faces) for peer in net.peers)
-
-        work.fit(students, [phase], "distill", how.epochs, faces.train, faces.prepared["train"].key, validate)
-        found = [
-            evaluate_net(f"student {i}", peer, recipe, faces, costs) for i, peer in enumerate(students.peers, start=1)
-        ]
-        best = min(range(len(found)), key=lambda i: found[i].held_out_nme)
-        for i, peer in enumerate(students.peers, start=1):
-            save_net(run.student(i), peer, recipe)
-        save_net(run.slim, students.peers[best], recipe)
+        students = _taught(work, slim, faces, tutor)
+        found, best = _saved(run, recipe, students, faces, costs)
         rundir.write_text(run.arch, arch.to_json())
-        log.info("student %d is the better one on held-out faces", best + 1)
+        named_slim = Evaluation(**{**vars(found[best]), "network": "slim"})
         if tutor is not None and isinstance(tutor.net, GraphNet) and tutor.input_size == recipe.data.input_size:
             own = count_space(tutor.net.space, tutor.net.num_landmarks, tutor.input_size)
             found.insert(0, evaluate_net("teacher", tutor.net, recipe, faces, own))
-        finish(work, [*found, _renamed(found[best - len(students.peers)], "slim")])
+        finish(work, [*found, named_slim])
         return found
 
 
-def _renamed(found: Evaluation, name: str) -> Evaluation:
-    return Evaluation(**{**vars(found), "network": name})
+def _teacher_name(recipe: Recipe, teacher: str | None, fallback: str | None) -> str:
+    """Return the name of the teacher; empty if the recipe wants none."""
+    how = recipe.distill
+    if not how.teacher:
+        return ""
+    name = teacher or how.teacher_from or fallback
+    if name is None:
+        raise RunError(
+            "no teacher is named, and the run of the supernet no longer exists; give one with --teacher, or train "
+            "without one with --no-teacher"
+        )
+    return name
+
+
+def _taught(work: Work, slim: GraphNet, faces: Faces, tutor: Teacher | None) -> Students:
+    """Train the students that start from a slim network."""
+    recipe = work.recipe
+    how, task = recipe.distill, recipe.task
+    students = Students(slim, how, recipe.seed)
+    step = distill_step(how, task.sigma, task.weight, tutor)
+    phase = Phase("students", tuple(students.parameters()), how.optimizer, step)
+
+    def validate(net: Students) -> float:
+        return min(held_out_nme(peer, recipe, faces) for peer in net.peers)
+
+    work.fit(students, [phase], "distill", how.epochs, faces.train, faces.prepared["train"].key, validate)
+    return students
+
+
+def _saved(run: RunDir, recipe: Recipe, students: Students, faces: Faces, costs: Costs) -> tuple[list[Evaluation], int]:
+    """Evaluate and save the students; return the evaluations and the index of the better student."""
+    found = [evaluate_net(f"student {i}", peer, recipe, faces, costs) for i, peer in enumerate(students.peers, start=1)]
+    best = min(range(len(found)), key=lambda i: found[i].held_out_nme)
+    for i, peer in enumerate(students.peers, start=1):
+        save_net(run.student(i), peer, recipe)
+    save_net(run.slim, students.peers[best], recipe)
+    log.info("student %d is the better one on held-out faces", best + 1)
+    return found, best

@@ -1,4 +1,4 @@
-"""Who teaches: a trained run, the searched supernet, or any network given by name."""
+"""The teacher of a distillation: the network of a run, a file of weights, or any network given by name."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Teacher:
-    """A frozen network that gives heatmaps.
+    """A frozen network that predicts heatmaps.
 
     Attributes:
-        name: what it was called by.
-        net: in evaluation mode, without gradients.
-        input_size: pixels that it was trained at; None takes any.
+        name: its name or path as the user gave it.
+        net: the network, in evaluation mode and without gradients.
+        input_size: the input size in pixels at which it was trained; None accepts any size.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Teacher:
     input_size: int | None
 
     def __call__(self, images_B3HW: Tensor, size_hw: tuple[int, int]) -> Tensor:
-        """Heatmaps (B, L, h, w) of the images, at the size asked for."""
+        """Return heatmaps (B, L, h, w) of the images, resized to (h, w)."""
         with torch.no_grad():
             if self.input_size is not None and images_B3HW.shape[-1] != self.input_size:
                 images_B3HW = _resized(images_B3HW, (self.input_size, self.input_size))
@@ -42,7 +42,11 @@ class Teacher:
 
 
 def teacher_digest(name: str) -> str:
-    """Tells one teacher from another: a run by its weights, a network by its name. RunError when there is none."""
+    """Identify a teacher: one on disk by the digest of its weights, any other by its name.
+
+    Raises:
+        RunError: when there is no such teacher.
+    """
     if Path(name).exists():
         return rundir.file_digest(_saved(name).weights)
     if ":" in name or name in plugins.names("teachers"):
@@ -54,19 +58,19 @@ def teacher_digest(name: str) -> str:
 
 
 def load_teacher(name: str, num_landmarks: int, recipe: Recipe, device: torch.device) -> Teacher:
-    """A teacher for students of this recipe.
+    """Load the teacher for the students of a recipe.
 
     Args:
         name: a run folder (its supernet, else its slim network), a file of weights, or a plug-in by its name or as
             'module:attr': a callable that takes the number of landmarks and returns a module from normalised images
-            (B, 3, H, W) to heatmaps (B, L, h, w), with an attribute `input_size` where it needs one.
-        num_landmarks: of the students.
-        recipe: of the students.
-        device: where it runs.
+            (B, 3, H, W) to heatmaps (B, L, h, w), with an attribute `input_size` if it needs a certain size.
+        num_landmarks: number of landmarks of the students.
+        recipe: the recipe of the students.
+        device: the device of the teacher.
 
     Raises:
-        RunError: when there is no such run or network.
-        GraphError: when its landmarks are not the students'.
+        RunError: when there is no such run or network, or the network cannot be built or run.
+        GraphError: when it has another number of landmarks than the students.
     """
     teacher_digest(name)
     net, input_size = _loaded(name, device) if Path(name).exists() else _named(name, num_landmarks, recipe.seed)
@@ -74,7 +78,7 @@ def load_teacher(name: str, num_landmarks: int, recipe: Recipe, device: torch.de
     size = recipe.data.input_size
     if input_size is not None and input_size != size:
         log.warning(
-            "the teacher %s was trained at %d pixels, the students see %d: images and heatmaps are resized for it",
+            "the teacher %s was trained at %d pixels, but the students at %d; its images and heatmaps are resized",
             name, input_size, size,
         )  # fmt: skip
     teacher = Teacher(name, net, input_size)
@@ -83,7 +87,7 @@ def load_teacher(name: str, num_landmarks: int, recipe: Recipe, device: torch.de
 
 
 def _saved(place: str) -> Saved:
-    """The network that teaches: of a run its supernet, else its slim network."""
+    """Find the network that teaches: the supernet of a run, else its slim network."""
     found = {saved.name: saved for saved in at(place)}
     return found.get("supernet") or next(iter(found.values()))
 
@@ -95,36 +99,39 @@ def _loaded(place: str, device: torch.device) -> tuple[nn.Module, int | None]:
 
 def _named(name: str, num_landmarks: int, seed: int) -> tuple[nn.Module, int | None]:
     build = plugins.load("teachers", name)
-    torch.manual_seed(seed)  # one that loads no weights is the same every time
+    torch.manual_seed(seed)  # a network that loads no weights is then the same every time
     try:
         net = build(num_landmarks)
     except NasfaceError:
         raise
     except Exception as err:  # a plug-in may raise anything
         raise RunError(
-            f"the teacher '{name}' cannot be built ({' '.join(str(err).split())[:200]}); it is called with the number "
-            "of landmarks"
+            f"the teacher '{name}' cannot be built ({' '.join(str(err).split())[:200]}); it must accept the number of "
+            "landmarks as its one argument"
         ) from err
     if not isinstance(net, nn.Module):
-        raise RunError(f"the teacher '{name}' made a {type(net).__name__}; expected a torch module that gives heatmaps")
+        raise RunError(
+            f"the teacher '{name}' returned a {type(net).__name__}; expected a torch module that predicts heatmaps"
+        )
     size = getattr(net, "input_size", None)
     return net, size if isinstance(size, int) else None
 
 
 def _check(teacher: Teacher, num_landmarks: int, size: int, device: torch.device) -> None:
-    """Try it on one image: what comes out says more than what is declared."""
+    """Run the teacher on one image, since its output says more than its declaration."""
     try:
         found = teacher(torch.zeros(1, 3, size, size, device=device), (size // 4, size // 4))
     except GraphError:
         raise
-    except Exception as err:  # a network of one's own may raise anything
+    except Exception as err:  # the user's own network may raise anything
         raise RunError(
-            f"the teacher {teacher.name} fails on an image of {size} pixels ({' '.join(str(err).split())[:200]})"
+            f"the teacher {teacher.name} fails on an image of {size} x {size} pixels "
+            f"({' '.join(str(err).split())[:200]}); give another one with --teacher"
         ) from err
     if found.ndim != 4 or found.shape[1] != num_landmarks:
         raise GraphError(
-            f"the teacher {teacher.name} gives {found.shape[1] if found.ndim == 4 else 'no'} landmarks, the students "
-            f"have {num_landmarks}; give a teacher trained on the same mark-up with --teacher"
+            f"the teacher {teacher.name} predicts {found.shape[1] if found.ndim == 4 else 'no'} landmarks, but the "
+            f"students have {num_landmarks}; give a teacher with the same landmark scheme with --teacher"
         )
 
 

@@ -1,7 +1,7 @@
-"""Predicted landmarks as csv, from and for any other program.
+"""Read and write predicted landmarks as CSV files that any other program can exchange.
 
-A row is a face: `image` names it, and x0, y0, x1, y1, ... are its landmarks in pixels of the original image, 0-based
-with integers at pixel centres. A column `network` may tell several predictors apart. Read as well: lm0_x, lm0_y, ...
+Each row is a face: `image` names it, and x0, y0, x1, y1, ... are its landmarks in pixels of the original image, 0-based
+with integers at pixel centres. A column `network` tells several predictors apart. lm0_x, lm0_y, ... are read as well.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ Missing = Literal["error", "fail"]
 _FORMS = (("x{}", "y{}"), ("lm{}_x", "lm{}_y"))
 
 
-_EXPECTED = "a column image and x0, y0, x1, y1, ... (or lm0_x, lm0_y, ...)"
+_EXPECTED = "the columns image, x0, y0, x1, y1, ... (or lm0_x, lm0_y, ...)"
 
 
 def write_predictions(path: Path, found: Iterable[tuple[str, NDArray[np.float64], PreparedFaces]]) -> None:
-    """Write landmarks atomically, to the last bit.
+    """Write landmarks in full precision, atomically.
 
     Args:
-        path: of the csv.
-        found: name, landmarks (N, L, 2) in pixels of the network's input, and faces, of each network.
+        path: the CSV file.
+        found: for each network its name, its landmarks (N, L, 2) in pixels of the network's input, and the faces.
     """
     import pandas as pd
 
@@ -60,19 +60,25 @@ def write_predictions(path: Path, found: Iterable[tuple[str, NDArray[np.float64]
 def read_predictions(
     path: Path, test: PreparedFaces, *, one_based: bool = False, missing: Missing = "error"
 ) -> dict[str, NDArray[np.float64]]:
-    """(N, L, 2) landmarks of every test face in pixels of the network's input, by network.
+    """Read the landmarks of every test face.
 
     Args:
-        path: of the csv; where it has no column `network`, its stem is the name.
-        test: the faces; `image` is the name of one, or its file's path or name where only one has it.
+        path: the CSV file; if it has no column `network`, its stem is the name of the network.
+        test: the test faces; `image` is the name of a face, or the path or name of its file if only one face has it.
         one_based: whether the first pixel is 1.
-        missing: 'fail' gives NaN to a face without a row or with empty coordinates, 'error' refuses.
+        missing: what to do with a face without a row or with empty coordinates: 'fail' gives it NaN, 'error' raises.
+
+    Returns:
+        Landmarks (N, L, 2) in pixels of the network's input, by network.
 
     Raises:
-        DataError: for a file of another form, faces named twice or wrongly, wrong numbers of landmarks.
+        DataError: when the file has another format, names faces twice or names none, or has another number of
+            landmarks.
     """
     if not len(test):
-        raise DataError(f"{path}: there is no test face on disk to compare with; give the data set with --data-root")
+        raise DataError(
+            f"{path}: no test face on disk to compare with; give the folder of the dataset with --data-root"
+        )
     frame = _read(path)
     points_RL2 = _points(frame, path, test.scheme.num_landmarks) - one_based
     find = _finder(test.names, path)
@@ -81,11 +87,11 @@ def read_predictions(
     strange = [image for image, face in zip(images, face_R, strict=True) if face < 0]
     if len(strange) == len(images):
         raise DataError(
-            f"{path}: no row names a test face (the first is '{images[0] if images else ''}'); expected names such as "
-            f"'{test.names[0]}', with or without folder and extension"
+            f"{path}: no row names a test face (the first row names '{images[0] if images else ''}'); expected names "
+            f"such as '{test.names[0]}', with or without folder and extension"
         )
     if strange:
-        log.warning("%s: %d rows name no test face and are not used, first '%s'", path, len(strange), strange[0])
+        log.warning("%s: ignoring %d rows that name no test face; the first is '%s'", path, len(strange), strange[0])
     groups = frame.groupby("network", sort=False).indices if "network" in frame else {path.stem: np.arange(len(frame))}
     found = {}
     for network, rows in groups.items():
@@ -94,15 +100,15 @@ def read_predictions(
         if (counts > 1).any():
             twice = test.names[faces[counts > 1][0]]
             raise DataError(
-                f"{path}: {int((counts > 1).sum())} faces have several rows, first '{twice}'; leave one row a face"
-                + (", and call faces of one image by their own names" if "#" in "".join(test.names) else "")
+                f"{path}: {int((counts > 1).sum())} faces have several rows, first '{twice}'; give one row per face"
+                + (", and use the full names of faces that share an image" if "#" in "".join(test.names) else "")
             )
         points_NL2 = np.full((len(test), *points_RL2.shape[1:]), np.nan)
         points_NL2[face_R[rows]] = points_RL2[rows]
         lost = ~np.isfinite(points_NL2).all(axis=(1, 2))
         if lost.any() and missing == "error":
             raise DataError(
-                f"{path}: {int(lost.sum())} of {len(test)} test faces have no landmarks, first "
+                f"{path}: {int(lost.sum())} of {len(test)} test faces have no landmarks, the first is "
                 f"'{test.names[int(lost.argmax())]}'; add them, or count them as failures with --missing fail"
             )
         points_NL2[lost] = np.nan
@@ -111,43 +117,43 @@ def read_predictions(
 
 
 def _read(path: Path) -> DataFrame:
-    """The csv as text. Read without a header, since pandas takes a row longer than that for an index."""
+    """Read the CSV file as text, without a header: pandas would take a row longer than the header as an index."""
     import pandas as pd
 
     try:
         frame = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (OSError, ValueError) as err:  # pandas' errors are ValueErrors
-        raise DataError(f"{path}: cannot be read as csv ({' '.join(str(err).split())}); expected {_EXPECTED}") from err
+        raise DataError(f"{path} cannot be read as CSV ({' '.join(str(err).split())}); expected {_EXPECTED}") from err
     columns = [str(name).strip() for name in frame.iloc[0]]
     if "image" not in columns or len(set(columns)) < len(columns):
-        raise DataError(
-            f"{path}: the columns are {', '.join(columns[:4])}, ...; expected {_EXPECTED}, each column once"
-        )
+        raise DataError(f"{path}: the columns are {', '.join(columns[:4])}, ...; expected {_EXPECTED}, each once")
     frame.columns = columns
     return frame.iloc[1:].fillna("").reset_index(drop=True)
 
 
 def _points(frame: DataFrame, path: Path, num_landmarks: int) -> NDArray[np.float64]:
-    """(R, L, 2) landmarks of each row, NaN where nothing stands."""
+    """Parse the landmarks (R, L, 2) of the rows; empty cells become NaN."""
     columns = [[form.format(i) for i in range(num_landmarks) for form in forms] for forms in _FORMS]
-    names = columns["lm0_x" in frame]  # beside these, x0, y0, x1, y1 are a box
+    names = columns["lm0_x" in frame]  # beside lm0_x, the columns x0, y0, x1, y1 are a box
     pattern = re.compile(names[0].replace("0", r"\d+"))
     given = sum(pattern.fullmatch(column) is not None for column in frame)
     if given != num_landmarks or not set(names) <= set(frame):
         raise DataError(
-            f"{path}: {given} landmarks a face, {num_landmarks} were expected by this data set: "
+            f"{path} has {given} landmarks per face, but the dataset has {num_landmarks}; expected the columns "
             f"{names[0]}, {names[1]}, ... {names[-2]}, {names[-1]}"
         )
     texts = frame[names].apply(lambda column: column.str.strip()).replace("", "nan")
     try:
         numbers: NDArray[np.float64] = texts.to_numpy().astype(np.float64)
     except ValueError as err:
-        raise DataError(f"{path}: a coordinate is no number ({err}); give pixels, or nothing for a lost face") from err
+        raise DataError(
+            f"{path}: a coordinate is not a number ({err}); give pixels, or leave the cells of a missing face empty"
+        ) from err
     return numbers.reshape(len(frame), num_landmarks, 2)
 
 
 def _finder(names: Sequence[str], path: Path) -> Callable[[str], int]:
-    """From what a program calls an image to the number of the face, -1 where there is none."""
+    """Return a function from the name that a program gives to an image to the index of the face, or -1 for none."""
     by_name = {name: i for i, name in enumerate(names)}
     by_stem: defaultdict[str, list[int]] = defaultdict(list)
     for i, name in enumerate(names):
@@ -163,7 +169,7 @@ def _finder(names: Sequence[str], path: Path) -> Callable[[str], int]:
         faces = by_stem.get(given.name) or by_stem.get(bare.name) or [-1]
         if len(faces) > 1:
             raise DataError(
-                f"{path}: '{image}' may be any of {len(faces)} faces, such as '{names[faces[0]]}' and "
+                f"{path}: '{image}' could be any of {len(faces)} faces, such as '{names[faces[0]]}' and "
                 f"'{names[faces[1]]}'; give the folder too"
             )
         return faces[0]
@@ -172,14 +178,14 @@ def _finder(names: Sequence[str], path: Path) -> Callable[[str], int]:
 
 
 def _to_original(points_NL2: NDArray[np.float64], faces: PreparedFaces) -> NDArray[np.float64]:
-    """Pixels of the network's input to pixels of the original image."""
+    """Convert pixels of the network's input to pixels of the original image."""
     way = faces.to_original_N23
     original: NDArray[np.float64] = (points_NL2 + faces.pad) @ way[:, :, :2].transpose(0, 2, 1) + way[:, None, :, 2]
     return original
 
 
 def _to_input(points_NL2: NDArray[np.float64], faces: PreparedFaces) -> NDArray[Any]:
-    """Pixels of the original image to pixels of the network's input."""
+    """Convert pixels of the original image to pixels of the network's input."""
     way = faces.to_original_N23
     shifted = (points_NL2 - way[:, None, :, 2]).transpose(0, 2, 1)
     points: NDArray[Any] = np.linalg.solve(way[:, :, :2], shifted).transpose(0, 2, 1) - faces.pad

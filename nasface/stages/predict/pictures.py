@@ -1,4 +1,4 @@
-"""The images and videos to look at, and where their face boxes come from."""
+"""The images and videos in which to find landmarks, and the source of their face boxes."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpe
 
 @dataclass(frozen=True)
 class Picture:
-    """An image or video: its file, and what it is called below the output folder, without extension."""
+    """An image or video: its file, and its name in the output folder, without extension."""
 
     path: Path
     name: str
 
     @property
     def is_video(self) -> bool:
-        """By the extension."""
+        """Whether the extension is that of a video."""
         return self.path.suffix.lower() in VIDEO_SUFFIXES
 
 
 Find = Callable[[Picture, Pixels], Boxes]
-"""Boxes of the faces of a picture."""
+"""A function from a picture and its pixels to the boxes (K, 4) of its faces."""
 
 
 def find_pictures(inputs: Sequence[Path], but: Path | None = None) -> list[Picture]:
-    """Image files and videos as named, and those of folders, recursively and in order; each once.
+    """Find image files and videos, each once: those named, and those in the folders named, recursively and sorted.
 
     Args:
-        inputs: files and folders. A file is taken for an image unless its extension is a video's.
-        but: a folder to pass over: what an earlier run has drawn.
+        inputs: files and folders. A file is taken as an image unless its extension is that of a video.
+        but: a folder to skip, such as the drawings of an earlier run.
 
     Raises:
-        DataError: when one does not exist.
+        DataError: when an input does not exist.
     """
     found: dict[Path, Picture] = {}
     names: set[str] = set()
@@ -59,7 +59,7 @@ def find_pictures(inputs: Sequence[Path], but: Path | None = None) -> list[Pictu
             [p for p in sorted(given.rglob("*")) if _is_picture(p.relative_to(given))] if given.is_dir() else [given]
         )
         if not inside:
-            log.warning("%s holds no image or video", given)
+            log.warning("%s contains no image or video", given)
         for path in inside:
             real = path.resolve()
             if real not in found and (but is None or but.resolve() not in real.parents):
@@ -73,48 +73,54 @@ def find_pictures(inputs: Sequence[Path], but: Path | None = None) -> list[Pictu
 def gather(
     inputs: Sequence[Path], boxes: Path | None, detector: str, but: Path | None = None
 ) -> tuple[list[Picture], Find]:
-    """The pictures to look at, and what gives the boxes of their faces: a CSV where there is one, else a detector.
+    """Find the pictures, and the source of their face boxes: a CSV file if there is one, else a detector.
 
     Args:
         inputs: files and folders, see `find_pictures`.
-        boxes: a CSV of face boxes, see `by_file`.
-        detector: see `detect.find_detector`.
-        but: a folder to pass over.
+        boxes: a CSV file of face boxes, see `by_file`.
+        detector: name of a detector, see `detect.find_detector`.
+        but: a folder to skip.
     """
     pictures = find_pictures(inputs, but)
     return by_file(boxes, inputs, pictures) if boxes else (pictures, by_detector(detector))
 
 
 def by_detector(name: str) -> Find:
-    """Boxes by `detect.find_detector`."""
+    """Take boxes from a detector, see `detect.find_detector`."""
     detector = detect.find_detector(name)
     return lambda picture, image_HW3: detector(image_HW3)
 
 
 def by_file(file: Path, inputs: Sequence[Path], pictures: list[Picture]) -> tuple[list[Picture], Find]:
-    """Boxes by a csv (`detect.read_boxes`), and the images: those that it names where there are no inputs.
+    """Take boxes from a CSV file (`detect.read_boxes`). Without inputs, the pictures are the images that it names.
 
-    An image in it is a path as it stands, or relative to the csv, to a folder given, or to that of an image given.
+    Args:
+        file: the CSV file. It names an image by its path, or by its path relative to the CSV file, to an input folder,
+            or to the folder of an input image.
+        inputs: files and folders that the user gave.
+        pictures: the pictures found there.
 
     Raises:
-        DataError: the csv is damaged or has no box for any image, or there is a video.
+        DataError: when the file is damaged or has no box for any image, or when a picture is a video.
     """
     if videos := [picture.path for picture in pictures if picture.is_video]:
-        raise DataError(f"{videos[0]} is a video, whose faces are detected and tracked; leave --boxes out")
+        raise DataError(
+            f"--boxes does not go with the video {videos[0]}, whose faces are detected and tracked; leave one out"
+        )
     folders = [Path(), file.parent, *dict.fromkeys(path if path.is_dir() else path.parent for path in inputs)]
     paths: list[Path] = []
     boxes: dict[Path, list[Boxes]] = {}
     for name, boxes_K4 in detect.read_boxes(file).items():
         path = next((folder / name for folder in folders if (folder / name).is_file()), None)
         if path is None:
-            log.warning("%s: there is no image %s", file, name)
+            log.warning("%s: image %s does not exist", file, name)
         else:
             paths.append(path)
             boxes.setdefault(path.resolve(), []).append(boxes_K4)
     pictures = pictures if inputs else find_pictures(paths)
     if not any(picture.path.resolve() in boxes for picture in pictures):
         raise DataError(
-            f"{file} has no box for any of the images; its column image holds paths, or names in a folder given"
+            f"{file} has no box for any of the images; its column 'image' must hold paths, or names in an input folder"
         )
     return pictures, lambda picture, _: np.concatenate([np.empty((0, 4)), *boxes.get(picture.path.resolve(), [])])
 
@@ -125,7 +131,7 @@ def _is_picture(path: Path) -> bool:
 
 
 def frame_count(video: Path) -> int:
-    """Frames of a video; 0 with a warning where it cannot be read."""
+    """Return the number of frames of a video; 0, with a warning, if it cannot be read."""
     try:
         return detect.probe(video)[0]
     except DataError as err:
@@ -134,7 +140,7 @@ def frame_count(video: Path) -> int:
 
 
 def read_picture(picture: Picture) -> Pixels | DataError:
-    """An image file as RGB, upright as its EXIF orientation says, or what is wrong with it."""
+    """Read an image file as upright RGB; return the error, instead of raising it, if it cannot be read."""
     try:
         return read_image(picture.path)
     except DataError as err:

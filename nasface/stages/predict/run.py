@@ -25,21 +25,21 @@ from nasface.stages.workspace import Machine
 log = logging.getLogger(__name__)
 
 
-_WAITING_BYTES = 256 << 20  # decoded images that wait for a full batch
+_WAITING_BYTES = 256 << 20  # limit of decoded images that wait for a full batch
 
 
-_READERS = 4  # threads that decode: each holds some whole images
+_READERS = 4  # threads that decode; few, since each holds whole images in memory
 
 
 @dataclass(frozen=True)
 class FaceSearch:
-    """How faces are looked for.
+    """How to look for faces.
 
     Attributes:
-        refine: how often the network runs again on the box of its own landmarks.
-        batch: faces in a forward pass.
-        min_score: detected faces below it are dropped; None takes all boxes as faces.
-        every: frames of a video from one detection to the next.
+        refine: how many times to run the network again on the box of the landmarks that it found.
+        batch: number of faces per forward pass.
+        min_score: detected faces with a lower score are dropped; None accepts all boxes as faces.
+        every: number of video frames from one detection to the next.
     """
 
     refine: int = 1
@@ -49,14 +49,29 @@ class FaceSearch:
 
     @classmethod
     def of(cls, *, boxes: bool, refine: int | None, batch: int, min_score: float, every: int) -> FaceSearch:
-        """What is asked for, with defaults that depend on whether the boxes are given: those are taken as they are."""
+        """Return settings with the defaults for given boxes, which are accepted as they are, or for detected faces.
+
+        Args:
+            boxes: whether the boxes are given.
+            refine: None takes 0 for given boxes, else 1.
+            batch: see `FaceSearch`.
+            min_score: used for detected faces only.
+            every: see `FaceSearch`.
+        """
         refine = (0 if boxes else 1) if refine is None else refine
         return cls(refine, batch, None if boxes else min_score, every)
 
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """An image, or the frame of a video with this number, and its faces."""
+    """An image, or the frame of a video, and its faces.
+
+    Attributes:
+        picture: the image or video.
+        frame: 0-based number of the frame, or None for an image.
+        image_HW3: RGB pixels.
+        faces: the faces that were found.
+    """
 
     picture: Picture
     frame: int | None
@@ -64,7 +79,7 @@ class Seen:
     faces: FoundFaces
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, places to a thousandth of a pixel."""
+        """Return plain values for JSON, with coordinates rounded to a thousandth of a pixel."""
         found = self.faces
         columns = (found.numbers_K, found.boxes_K4.round(3), found.scores_K.round(3), found.landmarks_KL2.round(3))
         height, width = self.image_HW3.shape[:2]
@@ -82,12 +97,12 @@ class Seen:
 
 @dataclass(frozen=True)
 class Viewer:
-    """What looks at pictures.
+    """Finds the landmarks of pictures.
 
     Attributes:
         model: a trained network.
-        find: gives the boxes of a picture's faces.
-        how: faces are looked for.
+        find: the source of face boxes.
+        how: how to look for faces.
         machine: progress and workers.
     """
 
@@ -97,7 +112,7 @@ class Viewer:
     machine: Machine
 
     def images(self, pictures: Sequence[Picture]) -> Iterator[Seen]:
-        """All images in order, their faces run in full batches; one that cannot be read is left out with a warning."""
+        """Yield all images in order, with faces run in full batches. An unreadable image is skipped with a warning."""
         waiting: list[tuple[Picture, Pixels, Boxes]] = []
 
         def look() -> Iterator[Seen]:
@@ -120,7 +135,7 @@ class Viewer:
         yield from look()
 
     def video(self, picture: Picture) -> Iterator[Seen]:
-        """All frames of a video in order; a face is looked for where it was in the frame before."""
+        """Yield all frames of a video in order. A face is looked for where it was in the previous frame."""
         least = self.how.min_score
         tracked = detect.track(
             detect.frames(picture.path),
@@ -138,7 +153,7 @@ class Viewer:
         boxes_K4 = self.find(picture, image_HW3)
         inside = detect.fits(boxes_K4, np.array(image_HW3.shape[1::-1]))
         if not inside.all():
-            log.warning("%s: %d face boxes lie outside the image and are left out", picture.path, (~inside).sum())
+            log.warning("%s: ignoring %d face boxes outside the image", picture.path, (~inside).sum())
         return boxes_K4[inside]
 
     def _look(self, images: Sequence[Pixels], boxes: Sequence[Boxes], refine: int | None = None) -> list[FoundFaces]:
@@ -154,22 +169,22 @@ class Viewer:
 def predict_files(
     viewer: Viewer, pictures: Sequence[Picture], out: Path, show: Callable[[Seen], None] | None = None
 ) -> dict[str, Any]:
-    """Find the faces of images and videos; landmarks.csv and landmarks.json go to the folder `out`.
+    """Find the faces of images and videos, and write landmarks.csv and landmarks.json.
 
     Args:
-        viewer: looks at them.
-        pictures: see `find_pictures`.
-        out: a folder.
+        viewer: finds the landmarks.
+        pictures: the images and videos, see `find_pictures`.
+        out: the folder to write to.
         show: called with every image and frame, for drawing.
 
     Returns:
         The content of landmarks.json: `summary`, and `images` with the faces of each image and frame.
 
     Raises:
-        DataError: when no picture is readable, or none has a face.
+        DataError: when no picture can be read, or none has a face.
     """
     if not pictures:
-        raise DataError("there is no image or video to look at; name image files, videos, or folders that hold some")
+        raise DataError("there is no image or video to read; name image files, videos, or folders that contain some")
     images = [picture for picture in pictures if not picture.is_video]
     lengths = {picture: frame_count(picture.path) for picture in pictures if picture.is_video}
     viewer.machine.progress.begin("predict", len(images) + sum(lengths.values()), 0)
@@ -183,25 +198,16 @@ def predict_files(
             show(seen)
     seconds = time.perf_counter() - started
     if not entries:
-        raise DataError(f"none of the images and videos ({len(pictures)}) can be read; name others")
-    faces, without = sum(len(entry["faces"]) for entry in entries), [entry for entry in entries if not entry["faces"]]
-    if not faces:
-        mend = "try a lower --min-score or another --detector, or give the faces by --boxes"
-        if viewer.how.min_score is None:
-            mend = "give boxes that lie in the images"
-        raise DataError(f"no face found in {len(entries)} images and frames; {mend}")
-    if without:
-        named = ", ".join(dict.fromkeys(entry["image"] for entry in without))
-        least = viewer.how.min_score
-        limit = "" if least is None else f" (none found, or none of a score of --min-score {least:g})"
-        log.warning(
-            "no face in %d of %d images and frames%s: %s", len(without), len(entries), limit, shorten(named, 200)
+        raise DataError(
+            f"none of the {len(pictures)} images and videos can be read, such as {pictures[0].path}; name others"
         )
+    _require_faces(entries, viewer.how.min_score)
+    faces = sum(len(entry["faces"]) for entry in entries)
     summary = {
         "images": len(readable - set(lengths)),
         "frames": len(entries) - len(readable - set(lengths)),
         "unreadable": len(pictures) - len(readable),
-        "without_face": len(without),
+        "without_face": sum(not entry["faces"] for entry in entries),
         "faces": faces,
         "seconds": round(seconds, 3),
         "faces_per_second": round(faces / seconds, 2),
@@ -212,8 +218,22 @@ def predict_files(
     return report
 
 
+def _require_faces(entries: Sequence[Mapping[str, Any]], min_score: float | None) -> None:
+    """Warn about images and frames without a face; raise a DataError if none has one."""
+    without = [entry["image"] for entry in entries if not entry["faces"]]
+    if len(without) == len(entries):
+        fix = "try a lower --min-score or another --detector, or give face boxes with --boxes"
+        if min_score is None:
+            fix = "give boxes that lie inside the images"
+        raise DataError(f"no face found in {len(entries)} images and frames; {fix}")
+    if without:
+        limit = "" if min_score is None else f" (none was found, or none reaches --min-score {min_score:g})"
+        named = shorten(", ".join(dict.fromkeys(without)), 200)
+        log.warning("no face in %d of %d images and frames%s: %s", len(without), len(entries), limit, named)
+
+
 def _rows(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Rows of landmarks.csv, a face each."""
+    """Yield the rows of landmarks.csv, one per face."""
     for face in entry["faces"]:
         points = {
             f"lm{i}_{axis}": p for i, xy in enumerate(face["landmarks"]) for axis, p in zip("xy", xy, strict=True)
