@@ -1,4 +1,4 @@
-"""The mark-ups: sizes, mirrored indices and what they say of eyes and contours."""
+"""The landmark schemes: sizes, mirrored indices, and which landmarks are eyes and contours."""
 
 from __future__ import annotations
 
