@@ -126,9 +126,8 @@ class DeviceFaces:
 
         # For each pixel of the input, grid_sample needs its position in the crop in units of half the crop's size.
         theta_B23 = torch.cat((backward_B22 * (size / crop), -(backward_B22 @ shift_B2[..., None]) * (2 / crop)), dim=2)
-        few = (
-            max(4, torch.get_num_threads()) if device.type == "cpu" else n
-        )  # few, so that they stay in the CPU's cache
+        # few at a time stay in the CPU's cache
+        few = max(4, torch.get_num_threads()) if device.type == "cpu" else n
         parts = zip(torch.split(index_B, few), torch.split(theta_B23, few), strict=True)
         images = torch.cat([_warp(self.images_NHWC[index], theta, size) for index, theta in parts])
         if how.colour:

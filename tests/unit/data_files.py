@@ -1,8 +1,10 @@
-"""Tiny data sets for the tests of nasface.data: painted images and the annotation files of every format."""
+"""Tiny datasets for the tests of nasface.data: painted images, and annotation files in every format."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -13,13 +15,23 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nasface.data.base import Face, Index, Problem, Scheme
-from nasface.errors import DataError
+from nasface.errors import DataError, NasfaceError
 
 SIZE = 64
 
 
+@contextmanager
+def refused(kind: type[NasfaceError], *facts: str) -> Iterator[None]:
+    """The block raises an error of this class, whose one line names these facts."""
+    with pytest.raises(kind) as caught:
+        yield
+    said = str(caught.value)
+    assert "\n" not in said
+    assert [fact for fact in facts if fact not in said] == [], said
+
+
 def points(num_landmarks: int = 68, seed: int = 0) -> NDArray[np.float64]:
-    """Points inside an image of 64 x 64, 0-based, with two digits after the point."""
+    """Points inside an image of 64 x 64, 0-based, with two decimals."""
     return np.random.default_rng(seed).uniform(12, 52, (num_landmarks, 2)).round(2)
 
 
@@ -62,7 +74,7 @@ TOY = Scheme(3, (1, 0, 2), ((0,), (1,)), ((0,), (1,)))
 
 @dataclass
 class Toy:
-    """A data set in memory. Faces whose source is in `broken` cannot be read."""
+    """A dataset in memory. Faces whose source is in `broken` cannot be read."""
 
     faces: tuple[Face, ...]
     images: dict[str, NDArray[np.uint8]]
@@ -87,7 +99,7 @@ class Toy:
 
 
 def toy(train: int = 6, test: int = 3, **changes: object) -> Toy:
-    """A data set of some faces of 64 x 64 pixels; every second test face is 'hard'."""
+    """A dataset of some faces at 64 x 64 pixels; every second test face is 'hard'."""
     faces = []
     for split, number in (("train", train), ("test", test)):
         for i in range(number):

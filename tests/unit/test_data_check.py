@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import picture, points, real_data, toy, write_300w_face, write_pts
+from data_files import picture, points, real_data, refused, toy, write_300w_face, write_pts
 
 from nasface.data.base import Problem
 from nasface.data.check import Count, check
@@ -58,8 +58,8 @@ def test_points_far_outside_are_warned_about_and_points_near_the_border_are_not(
         ("train/1", "warning"),
         ("train/2", "error"),
     ]
-    assert "1 points lie far outside the image of 64 x 64" in report.problems[0].what
-    assert "all points lie far outside" in report.problems[1].what
+    assert all(fact in report.problems[0].what for fact in ("train/1", "1 landmarks", "64 x 64"))
+    assert "all landmarks" in report.problems[1].what
 
 
 def test_degenerate_points_and_images_of_another_kind_are_errors() -> None:
@@ -68,7 +68,7 @@ def test_degenerate_points_and_images_of_another_kind_are_errors() -> None:
     dataset.images["train/1"] = np.zeros((64, 64), np.uint8)
     dataset.images["train/2"] = np.zeros((64, 64, 3), np.float32)  # type: ignore[assignment]
     said = {problem.where: problem.what for problem in check(dataset).problems}
-    assert "in one place" in said["train/0"]
+    assert "one place" in said["train/0"]
     assert "uint8 (64, 64)" in said["train/1"]
     assert "float32 (64, 64, 3)" in said["train/2"]
 
@@ -84,7 +84,7 @@ def test_a_face_in_training_and_test_is_an_error_another_face_of_the_image_a_war
         ("train/0", "error"),
         ("train/1", "warning"),
     ]
-    assert "is also the test face test/0" in report.problems[0].what
+    assert all(name in report.problems[0].what for name in ("train/0", "test/0"))
 
 
 def test_warnings_alone_leave_the_report_ok() -> None:
@@ -95,7 +95,7 @@ def test_warnings_alone_leave_the_report_ok() -> None:
 
 
 def test_no_data_at_all_is_one_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="300W"):
+    with refused(DataError, "300W", str(tmp_path)):
         check(W300(tmp_path))
 
 

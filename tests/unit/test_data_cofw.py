@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import picture, points, real_data
+from data_files import picture, points, real_data, refused
 from numpy.typing import NDArray
 
 from nasface.data.cofw import COFW
@@ -78,24 +78,23 @@ def test_points_that_are_not_finite_are_a_problem_of_that_face(tmp_path: Path) -
     index = COFW(tmp_path).index()
     assert [face.name for face in index.faces] == ["train/0001", "train/0003"]
     assert [problem.where for problem in index.problems] == ["train/0002"]
-    assert "face 2 of" in index.problems[0].what
-    assert "1 points that are not finite" in index.problems[0].what
+    assert all(fact in index.problems[0].what for fact in ("face 2", "COFW_train_color.mat", "1 landmarks", "finite"))
 
 
 def test_a_file_of_another_kind_or_cut_short_is_named(tmp_path: Path) -> None:
     path = tmp_path / "COFW_train_color.mat"
     path.write_bytes(b"MATLAB 5.0 MAT-file" + bytes(500))
-    with pytest.raises(DataError, match=r"COFW_train_color\.mat: cannot be read as a MATLAB 7\.3 file"):
+    with refused(DataError, str(path), "MATLAB 7.3"):
         COFW(tmp_path).index()
     write_mat(path, "T")  # the variables of the other split
-    with pytest.raises(DataError, match=r"COFW_train_color\.mat: cannot be read as a MATLAB 7\.3 file of COFW"):
+    with refused(DataError, str(path), "MATLAB 7.3", "COFW"):
         COFW(tmp_path).index()
     write_mat(path, "Tr", phis=np.zeros((86, 3)))
-    with pytest.raises(DataError, match=r"phisTr is \(86, 3\).*\(87, N\)"):
+    with refused(DataError, str(path), "phisTr", "(86, 3)", "(87, N)"):
         COFW(tmp_path).index()
     write_mat(path, "Tr")
     path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(DataError, match="copy or download it again"):
+    with refused(DataError, str(path)):
         COFW(tmp_path).index()
 
 
@@ -106,7 +105,7 @@ def test_a_group_in_place_of_an_array_is_named(tmp_path: Path, name: str) -> Non
     with h5py.File(path, "r+") as file:
         del file[name]
         file.create_group(name)
-    with pytest.raises(DataError, match=rf"COFW_train_color\.mat: {name} is a group, an array was expected"):
+    with refused(DataError, str(path), name, "group", "array"):
         COFW(tmp_path).index()
 
 

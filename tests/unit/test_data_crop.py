@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from data_files import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -87,22 +88,22 @@ def test_provided_boxes_are_used_where_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("marks", "box", "phrase"),
+    ("marks", "box", "facts"),
     [
-        ([[1, 1], [2, np.nan], [3, 3]], None, "not finite"),
-        ([[1, 1], [9, 9]], None, "has 2 points, 3 were expected"),
-        ([[5, 5], [5, 5], [5, 5]], None, "in one place"),
-        ([[0, 0], [90_000, 5], [3, 3]], None, "in an image of 50 x 50"),
-        ([[500, 500], [520, 500], [510, 520]], None, "outside its image"),
-        ([[10, 10], [30, 10], [20, 20]], (5.0, 5.0, 0.0, 0.0), "face box 0 pixels wide"),
-        ([[10, 10], [30, 10], [20, 20]], (np.nan, 5.0, 9.0, 9.0), "in an image of"),
+        ([[1, 1], [2, np.nan], [3, 3]], None, ["1 landmarks", "finite"]),
+        ([[1, 1], [9, 9]], None, ["2 landmarks", "3"]),
+        ([[5, 5], [5, 5], [5, 5]], None, ["one place"]),
+        ([[0, 0], [90_000, 5], [3, 3]], None, ["50 x 50"]),
+        ([[500, 500], [520, 500], [510, 520]], None, ["outside", "50 x 50"]),
+        ([[10, 10], [30, 10], [20, 20]], (5.0, 5.0, 0.0, 0.0), ["0 pixels"]),
+        ([[10, 10], [30, 10], [20, 20]], (np.nan, 5.0, 9.0, 9.0), ["50 x 50"]),
     ],
 )
 def test_points_that_do_not_fit_the_image_are_refused(
-    marks: list[list[float]], box: tuple[float, float, float, float] | None, phrase: str
+    marks: list[list[float]], box: tuple[float, float, float, float] | None, facts: list[str]
 ) -> None:
     options = PrepareOptions(input_size=32, box="provided" if box else "landmarks")
-    with pytest.raises(DataError, match=phrase):
+    with refused(DataError, "face", *facts):
         crop_face(np.zeros((50, 50, 3), np.uint8), face(np.array(marks), box), 3, options)
 
 
@@ -118,5 +119,5 @@ def test_the_stored_size_keeps_an_integer_border(input_size: int, margin: float)
     "wrong", [{"input_size": 4}, {"margin": 0.9}, {"margin": 9}, {"box": "given"}, {"box_scale": 0}]
 )
 def test_options_out_of_range_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(RecipeError, match=next(iter(wrong))):
+    with refused(RecipeError, *(str(part) for item in wrong.items() for part in item)):
         PrepareOptions(**wrong)  # type: ignore[arg-type]

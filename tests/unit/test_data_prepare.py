@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import Toy, picture, real_data, toy, write_300w_face
+from data_files import Toy, picture, real_data, refused, toy, write_300w_face
 from PIL import Image
 
 from nasface.data import prepare as module
@@ -57,7 +57,7 @@ def test_counts_and_membership_by_subset(tmp_path: Path) -> None:
     assert (test.count("full"), test.expected_count("full")) == (3, None)
     assert (test.count(), test.expected_count()) == (3, 10)
     assert test.expected == {"test": 10, "test/hard": 5}
-    with pytest.raises(DataError, match="no subset 'herd'; did you mean 'hard'"):
+    with refused(DataError, "test", "'herd'", "'hard'"):
         test.count("herd")
 
 
@@ -114,7 +114,7 @@ def test_provided_boxes_change_the_key_only_where_they_are_used(tmp_path: Path) 
     dataset = toy()
     dataset.faces = tuple(replace(face, box=None) for face in dataset.faces)
     assert prepare(dataset, SMALL, tmp_path)["train"].key == before
-    with pytest.raises(DataError, match="carry no face boxes; use box: landmarks"):
+    with refused(DataError, "toy", "data.box", "landmarks"):
         prepare(dataset, replace(SMALL, box="provided"), tmp_path)
 
 
@@ -133,7 +133,7 @@ def test_a_few_damaged_faces_are_left_out_and_told(tmp_path: Path, caplog: pytes
         crop = crop_face(dataset.images["train/6"], dataset.faces[6], 3, SMALL)
         np.testing.assert_array_equal(done["train"].images_NHWC[5], crop.image)
         (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-        assert "2 of 304 faces are damaged and left out: x.pts, train/5" in warning
+        assert all(fact in warning for fact in ("toy", "2 of 304", "x.pts", "train/5"))
         logged = [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
         assert any("x.pts has 3 points" in line for line in logged)
 
@@ -143,8 +143,7 @@ def test_more_than_one_percent_of_damage_is_refused_and_leaves_nothing(tmp_path:
     with pytest.raises(DataError) as caught:
         prepare(dataset, SMALL, tmp_path)
     message = str(caught.value)
-    assert message.startswith("toy: more than 1 % of 100 faces are damaged")
-    for part in ("a.pts is bad", "train/90: cannot be decoded", "nasface data check"):
+    for part in ("toy", "1 %", "100 faces", "a.pts is bad", "train/90", "nasface data check"):
         assert part in message
     assert folders(tmp_path) == []
 
@@ -155,7 +154,7 @@ def test_one_percent_exactly_is_tolerated(tmp_path: Path) -> None:
 
 
 def test_a_set_without_faces_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="toy: no face found"):
+    with refused(DataError, "toy"):
         prepare(toy(train=0, test=0), SMALL, tmp_path)
 
 
@@ -207,7 +206,7 @@ def test_dying_workers_are_replaced_by_this_process(tmp_path: Path, caplog: pyte
     base = toy(train=40, test=0)
     done = prepare(Deadly(base.faces, base.images, parallel="process"), SMALL, tmp_path, workers=2)
     assert len(done["train"]) == 40
-    assert "the worker processes died" in caplog.text
+    assert "worker processes" in caplog.text
 
 
 class Interrupted(Toy):
@@ -260,7 +259,7 @@ def test_too_small_a_disk_is_refused_before_the_work(tmp_path: Path, monkeypatch
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1 << 30, 1 << 30, 1 << 20))
     dataset = toy()
-    with pytest.raises(DataError, match=r"no space left .*1 MiB are free.*NASFACE_CACHE"):
+    with refused(DataError, str(tmp_path), "no space", "1 MiB", "NASFACE_CACHE"):
         prepare(dataset, SMALL, tmp_path)
     assert dataset.reads == []
     assert folders(tmp_path) == []
@@ -271,14 +270,14 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(tmp_path: Path, monkeypatch:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(module._CropWriter, "add", full)
-    with pytest.raises(DataError, match=r"cannot be written here: no space left .*free some space"):
+    with refused(DataError, str(tmp_path), "no space", "NASFACE_CACHE"):
         prepare(toy(), SMALL, tmp_path)
     assert folders(tmp_path) == []
 
 
 def test_a_cache_that_is_no_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("")
-    with pytest.raises(DataError, match=r"cache.*cannot be written here.*NASFACE_CACHE"):
+    with refused(DataError, str(tmp_path / "cache"), "NASFACE_CACHE"):
         prepare(toy(), SMALL, tmp_path / "cache")
 
 

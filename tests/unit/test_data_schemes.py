@@ -1,4 +1,4 @@
-"""The mark-ups: sizes, mirrored indices and what they say of eyes and contours."""
+"""The landmark schemes: sizes, mirrored indices, and which landmarks are eyes and contours."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from nasface.data.cofw import COFW
+from nasface.data.masked300w import Masked300W
 from nasface.data.schemes import SCHEMES
+from nasface.data.synthetic import Synthetic
+from nasface.data.w300 import W300
+from nasface.data.wflw import WFLW
 
 # The published permutations, point by point.
 FLIPS = {
@@ -52,3 +57,11 @@ def test_contours_mirror_onto_contours(number: int) -> None:
     drawn = set().union(*map(strokes, scheme.contours))
     mirrored = {frozenset(scheme.flip[i] for i in stroke) for stroke in drawn}
     assert drawn == mirrored
+
+
+@pytest.mark.parametrize("dataset", [W300, Masked300W, WFLW, COFW, Synthetic])
+def test_built_in_datasets_say_under_which_terms_their_faces_may_be_used(dataset: type) -> None:
+    licence = dataset(None).licence
+    assert licence.endswith(".")
+    assert "\n" not in licence
+    assert ("Apache-2.0" in licence) == (dataset is Synthetic)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from data_files import refused
 from PIL import Image
 
 from nasface.data.base import Face
@@ -18,7 +19,7 @@ from nasface.data.synthetic.paint import damage
 from nasface.data.synthetic.posed import Camera, figure, landmarks, rotation
 from nasface.data.synthetic.render import render
 from nasface.data.synthetic.surface import Subject
-from nasface.errors import NasfaceError
+from nasface.errors import DataError, NasfaceError
 
 
 def neutral(yaw: float = 0.0, flags: frozenset[str] = frozenset(), **values: float) -> Subject:
@@ -87,7 +88,7 @@ def test_index_counts_and_scheme(count: int) -> None:
         hash(face.source)
 
 
-def test_mark_ups_agree_on_shared_points() -> None:
+def test_schemes_agree_on_shared_points() -> None:
     by_count = {count: Synthetic(landmarks=count, train=40, test=0).index().faces for count in (68, 98, 29)}
     for f68, f98, f29 in zip(*by_count.values(), strict=True):
         a, b, c = f68.landmarks_L2, f98.landmarks_L2, f29.landmarks_L2
@@ -244,5 +245,5 @@ def test_bad_options_are_named(options: dict[str, int], words: list[str]) -> Non
 def test_foreign_face_is_refused() -> None:
     data = Synthetic(train=1)
     stranger = replace(data.index().faces[0], source="photo.jpg")
-    with pytest.raises(NasfaceError, match="not a synthetic face"):
+    with refused(DataError, stranger.name, "photo.jpg"):
         data.read(stranger)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import points, real_data, write_300w_face, write_image, write_pts
+from data_files import points, real_data, refused, write_300w_face, write_image, write_pts
 
 from nasface.data.base import Face, Index
 from nasface.data.w300 import W300
@@ -85,14 +85,14 @@ def test_every_damaged_annotation_is_a_problem_with_its_reason(tmp_path: Path) -
     assert [face.name for face in index.faces] == ["afw/good"]
     said = {problem.where: (problem.level, problem.what) for problem in index.problems}
     expected = {
-        "afw/lonely.pts": ("error", "has no image of the same name"),
-        "afw/few.pts": ("error", "has 67 points, 68 were expected"),
-        "afw/odd.pts": ("error", "has 3 numbers, an even number"),
-        "afw/words.pts": ("error", "is not a list of points"),
-        "afw/empty.pts": ("error", "has 0 points"),
-        "afw/nan.pts": ("error", "34 points that are not finite"),
-        "afw/same.pts": ("error", "all its points in one place"),
-        "afw/unmarked.jpg": ("warning", "has no .pts file"),
+        "afw/lonely.pts": ("error", "no image"),
+        "afw/few.pts": ("error", "67 landmarks"),
+        "afw/odd.pts": ("error", "3 numbers"),
+        "afw/words.pts": ("error", "three"),
+        "afw/empty.pts": ("error", "0 landmarks"),
+        "afw/nan.pts": ("error", "34 landmarks"),
+        "afw/same.pts": ("error", "one place"),
+        "afw/unmarked.jpg": ("warning", "no .pts file"),
     }
     assert said.keys() == expected.keys()
     for where, (level, phrase) in expected.items():
@@ -129,9 +129,9 @@ def test_without_data_one_message_says_what_where_how_and_from_where(tmp_path: P
 
 
 def test_unknown_option_values_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="csv_base must be 0 or 1"):
+    with refused(RecipeError, "300w", "csv_base", "2"):
         W300(tmp_path, csv_base=2)
-    with pytest.raises(RecipeError, match="annotations must be one of auto, pts, csv, xml"):
+    with refused(RecipeError, "300w", "annotations", "auto, pts, csv, xml", "'json'"):
         W300(tmp_path, annotations="json")  # type: ignore[arg-type]
 
 
@@ -176,7 +176,7 @@ def test_damaged_csv_rows_are_problems_with_their_line(tmp_path: Path) -> None:
     index = W300(tmp_path).index()
     assert [face.name for face in index.faces] == ["afw/1"]
     assert [problem.where for problem in index.problems] == [f"train.csv, line {n}" for n in (3, 4, 5)]
-    for problem, phrase in zip(index.problems, ("afw/2.jpg", "5 columns, 140", "not all numbers"), strict=True):
+    for problem, phrase in zip(index.problems, ("afw/2.jpg", "140", "'x'"), strict=True):
         assert phrase in problem.what
 
 
@@ -219,7 +219,7 @@ def test_a_list_that_trains_on_test_images_is_warned_about(tmp_path: Path) -> No
     index = W300(tmp_path).index()
     assert (index.faces[0].split, index.faces[0].subsets) == ("train", ())
     assert [problem.level for problem in index.problems] == ["warning"]
-    assert "lists 1 images as train that officially are not" in index.problems[0].what
+    assert all(fact in index.problems[0].what for fact in ("train.xml", "1 images"))
 
 
 def test_an_image_listed_twice_gives_two_names(tmp_path: Path) -> None:
@@ -231,15 +231,15 @@ def test_an_image_listed_twice_gives_two_names(tmp_path: Path) -> None:
 def test_damaged_xml_is_named(tmp_path: Path) -> None:
     write_image(tmp_path / "afw/1.jpg")
     write_xml(tmp_path / "train.xml", [("afw/1.jpg", 1)], parts=60)
-    assert "has 60 points, 68 were expected" in W300(tmp_path).index().problems[0].what
+    assert all(fact in W300(tmp_path).index().problems[0].what for fact in ("train.xml", "60 landmarks", "68"))
     (tmp_path / "train.xml").write_text("<dataset><image")
-    with pytest.raises(DataError, match=r"train\.xml: is not well-formed xml"):
+    with refused(DataError, str(tmp_path / "train.xml"), "XML"):
         W300(tmp_path).index()
 
 
 @pytest.mark.parametrize(
     ("name", "phrase"),
-    [("x" * 5000, "(5000 characters), which is not below"), ("", "names no image"), ("/", "image /,")],
+    [("x" * 5000, "5000 characters"), ("", "no image"), ("/", "image /,")],
 )
 @pytest.mark.parametrize("form", ["csv", "xml"])
 def test_names_that_no_image_can_have_are_problems(tmp_path: Path, form: str, name: str, phrase: str) -> None:
@@ -256,7 +256,7 @@ def test_names_that_no_image_can_have_are_problems(tmp_path: Path, form: str, na
 @pytest.mark.parametrize("encoding", ["shift_jis", "nosuch"])
 def test_xml_in_an_encoding_that_cannot_be_read_is_named(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "train.xml").write_text(f"<?xml version='1.0' encoding='{encoding}'?><dataset/>")
-    with pytest.raises(DataError, match=r"train\.xml: is xml in an encoding that cannot be read .*save it as UTF-8"):
+    with refused(DataError, str(tmp_path / "train.xml"), "encoding", "UTF-8"):
         W300(tmp_path).index()
 
 
@@ -270,7 +270,7 @@ def test_a_folder_without_permission_is_named(tmp_path: Path, monkeypatch: pytes
         return usual(path)
 
     monkeypatch.setattr(Path, "iterdir", refuse)
-    with pytest.raises(DataError, match=r"300W: .*afw cannot be read \(Permission denied\); mend its permissions"):
+    with refused(DataError, "300W", str(tmp_path / "afw"), "Permission denied"):
         W300(tmp_path).index()
 
 
@@ -280,7 +280,7 @@ def test_pts_are_preferred_but_the_form_can_be_chosen(tmp_path: Path) -> None:
     np.testing.assert_allclose(W300(tmp_path).index().faces[0].landmarks_L2, points(seed=1))
     chosen = W300(tmp_path, annotations="csv").index()
     np.testing.assert_allclose(chosen.faces[0].landmarks_L2, points(seed=2))
-    with pytest.raises(DataError, match="holds no xml annotations"):
+    with refused(DataError, str(tmp_path), "no xml"):
         W300(tmp_path, annotations="xml").index()
 
 
@@ -292,7 +292,7 @@ def test_a_truncated_image_is_named_and_a_changed_one_changes_the_fingerprint(tm
     write_image(face.source, seed=2)
     assert dataset.fingerprint(face) != before
     face.source.write_bytes(face.source.read_bytes()[:300])
-    with pytest.raises(DataError, match=r"a\.png: cannot be decoded"):
+    with refused(DataError, str(face.source)):
         dataset.read(face)
 
 

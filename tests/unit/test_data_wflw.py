@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import points, real_data, write_image
+from data_files import points, real_data, refused, write_image
 
 from nasface.data.wflw import WFLW
 from nasface.errors import DataError
@@ -80,7 +80,7 @@ def test_damaged_lines_are_problems_with_their_number(tmp_path: Path) -> None:
     write_list(tmp_path, "train", broken)
     index = WFLW(tmp_path).index()
     assert len(index.faces) == 1
-    phrases = ["4 fields, 207 were", "not all numbers", "gone.jpg", "not a finite number", "in one place"]
+    phrases = ["207", "'ten'", "gone.jpg", "finite", "one place"]
     for number, phrase, problem in zip(range(2, 7), phrases, index.problems, strict=True):
         assert problem.where == f"list_98pt_rect_attr_train.txt, line {number}"
         assert problem.level == "error"
@@ -94,8 +94,7 @@ def test_a_lost_newline_is_a_problem_of_its_line(tmp_path: Path) -> None:
     assert len(index.faces) == 1
     (problem,) = index.problems
     assert problem.where == "list_98pt_rect_attr_train.txt, line 1"
-    assert "names the image a.jpg " in problem.what
-    assert "characters)" in problem.what
+    assert "a.jpg" in problem.what
     assert len(problem.what) < 1000
 
 
@@ -104,7 +103,7 @@ def test_a_folder_without_permission_is_named(tmp_path: Path, monkeypatch: pytes
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "iterdir", refuse)
-    with pytest.raises(DataError, match=r"WFLW: .* cannot be read \(Permission denied\); mend its permissions"):
+    with refused(DataError, "WFLW", str(tmp_path), "Permission denied"):
         WFLW(tmp_path).index()
 
 

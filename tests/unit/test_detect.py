@@ -4,6 +4,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from data_files import refused
 from PIL import Image
 
 from nasface import detect
@@ -80,7 +81,7 @@ def test_the_whole_image_is_the_input_at_the_usual_box_scale():
 @pytest.mark.parametrize("version", [None, "5"])
 def test_without_opencv_4_the_extra_is_named(monkeypatch, version: str | None):
     monkeypatch.setitem(sys.modules, "cv2", None if version is None else ModuleType("cv2"))
-    with pytest.raises(RunError, match=r"need OpenCV 4; run pip install 'nasface\[predict\]'"):
+    with refused(RunError, "OpenCV 4", "nasface[predict]"):
         detect.find_detector("haar")
 
 
@@ -112,23 +113,23 @@ def test_an_empty_answer_has_four_columns():
     assert detect.find_detector(f"{HERE}:nothing")(np.zeros((4, 4, 3), np.uint8)).shape == (0, 4)
 
 
-@pytest.mark.parametrize(("name", "said"), [("flat", r"shape \(4,\)"), ("clumsy", "KeyError: 'weights'")])
+@pytest.mark.parametrize(("name", "said"), [("flat", "(4,)"), ("clumsy", "KeyError: 'weights'")])
 def test_a_detector_that_fails_is_named(name: str, said: str):
-    with pytest.raises(DataError, match=rf"the detector '{HERE}:{name}' fails .*{said}.*; expected boxes \(K, 4\)"):
+    with refused(DataError, f"{HERE}:{name}", said, "(K, 4)"):
         detect.find_detector(f"{HERE}:{name}")(np.zeros((4, 4, 3), np.uint8))
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("hear", "no detector 'hear'; did you mean 'haar'"),
-        ("no_such_module:x", "cannot be imported .ModuleNotFoundError"),
-        (f"{HERE}:absent", "cannot be imported .AttributeError"),
-        (f"{HERE}:HERE", "is a str; expected something that can be called"),
+        ("hear", "'haar'"),
+        ("no_such_module:x", "ModuleNotFoundError"),
+        (f"{HERE}:absent", "AttributeError"),
+        (f"{HERE}:HERE", "a str"),
     ],
 )
 def test_what_is_no_detector_is_refused(name: str, said: str):
-    with pytest.raises(RecipeError, match=said):
+    with refused(RecipeError, name, said):
         detect.find_detector(name)
 
 
@@ -146,10 +147,10 @@ def test_boxes_are_read_by_image_in_the_order_of_the_file(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "cannot be read as csv .*expected a csv with the columns image, x0, y0, x1, y1"),
-        ("image,x0,y0\na,1,2\n", "has no column x1, y1"),
-        ("image,x0,y0,x1,y1\na,0,0,1,1\nb,0,0,1,z\n", "row 2: b, 0, 0, 1, z is no face box"),
-        ("image,x0,y0,x1,y1\na,0,0,0,1\n", "row 1: .*x0 < x1"),
+        ("", "image, x0, y0, x1, y1"),
+        ("image,x0,y0\na,1,2\n", "no column x1, y1"),
+        ("image,x0,y0,x1,y1\na,0,0,1,1\nb,0,0,1,z\n", "row 2: b, 0, 0, 1, z"),
+        ("image,x0,y0,x1,y1\na,0,0,0,1\n", "x0 < x1"),
         ("image,x0,y0,x1,y1\na,0,0,inf,1\n", "row 1: "),
         ("image,x0,y0,x1,y1\n,0,0,1,1\n", "row 1: "),
     ],
@@ -157,14 +158,12 @@ def test_boxes_are_read_by_image_in_the_order_of_the_file(tmp_path: Path):
 def test_a_damaged_file_of_boxes_is_refused(tmp_path: Path, text: str, said: str):
     file = tmp_path / "boxes.csv"
     file.write_text(text)
-    with pytest.raises(DataError, match=said) as err:
+    with refused(DataError, str(file), said):
         detect.read_boxes(file)
-    assert str(file) in str(err.value)
-    assert "\n" not in str(err.value)
 
 
 def test_a_missing_file_of_boxes_is_named(tmp_path: Path):
-    with pytest.raises(DataError, match=r"absent\.csv: cannot be read"):
+    with refused(DataError, str(tmp_path / "absent.csv")):
         detect.read_boxes(tmp_path / "absent.csv")
 
 
@@ -311,5 +310,5 @@ def test_what_is_no_video_is_named(tmp_path: Path):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     (tmp_path / "a.png").rename(tmp_path / "torn.mp4")
     (tmp_path / "torn.mp4").write_bytes((tmp_path / "torn.mp4").read_bytes()[:20])
-    with pytest.raises(DataError, match=r"torn.mp4: cannot be read as a video; convert it"):
+    with refused(DataError, str(tmp_path / "torn.mp4")):
         detect.probe(tmp_path / "torn.mp4")
