@@ -1,3 +1,5 @@
+"""Landmarks in images and videos: the network on given boxes, and the files that the command reads and writes."""
+
 import json
 import logging
 from pathlib import Path
