@@ -106,9 +106,7 @@ class RunDir:
 
 
 PARTIAL = ".partial"
-_OLD_PARTIAL = re.compile(
-    r"\.[\w-]+\.(yaml|json|csv|safetensors)\.[a-z0-9_]{8}"
-)  # the names that nasface used before 0.2
+_OLD_PARTIAL = re.compile(r"\.[\w-]+\.(yaml|json|csv|safetensors)\.[a-z0-9_]{8}")  # the names before nasface 0.2
 
 
 def remove_partials(folder: Path, older_than: float = 0.0) -> None:

@@ -1,4 +1,4 @@
-"""What people and machines do wrong beyond misspelling: one sentence and exit code 2, never a traceback."""
+"""Faults of users and machines other than misspelling give one sentence and exit code 2, never a traceback."""
 
 from __future__ import annotations
 
@@ -11,21 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from nasface import terminal
-from nasface.cli.group import Commands, main
+from nasface.cli.group import Commands
 from nasface.errors import RecipeError
 from nasface.recipe import load
-
-
-def refused(*args: object, cli: click.Group = main) -> str:
-    """The sentence with which a command refuses."""
-    result = CliRunner().invoke(cli, [str(arg) for arg in args], catch_exceptions=False)
-    assert result.exit_code == 2, result.output
-    assert "Traceback" not in result.output
-    lines = [line for line in result.stderr.splitlines() if line]
-    if lines[0].startswith("Usage:"):
-        return lines[-1]
-    assert len(lines) == 1, result.stderr
-    return lines[0]
+from tests.refusal import command_refuses, names, refused
 
 
 def failing(err: BaseException) -> click.Group:
@@ -47,23 +36,21 @@ class TorchOutOfMemoryError(RuntimeError):
 
 
 @pytest.mark.parametrize(
-    ("err", "words"),
+    ("err", "facts"),
     [
-        (PermissionError(13, "Permission denied", "/x/faces"), ["/x/faces", "Permission denied", "check"]),
+        (PermissionError(13, "Permission denied", "/x/faces"), ["/x/faces", "Permission denied"]),
         (OSError(28, "No space left on device"), ["No space left on device"]),
         (OSError("odd"), ["odd"]),
-        (MemoryError(), ["memory", "training.batch"]),
-        (RecursionError("maximum recursion depth exceeded"), ["nested too deeply"]),
+        (MemoryError(), ["out of memory", "training.batch"]),
+        (RecursionError("maximum recursion depth exceeded"), ["nested"]),
         (RuntimeError("CUDA out of memory.\nTried to allocate 2 GiB"), ["CUDA out of memory. Tried", "training.batch"]),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), ["can't allocate memory", "--device"]),
-        (TorchOutOfMemoryError("full"), ["memory does not suffice (full)"]),
+        (TorchOutOfMemoryError("full"), ["out of memory", "full", "training.batch"]),
     ],
 )
-def test_what_the_machine_refuses(monkeypatch: pytest.MonkeyPatch, err: Exception, words: list[str]):
+def test_what_the_machine_refuses(monkeypatch: pytest.MonkeyPatch, err: Exception, facts: list[str]):
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(OutOfMemoryError=TorchOutOfMemoryError))
-    sentence = refused("fail", cli=failing(err))
-    assert sentence.startswith("nasface: ")
-    assert all(word in sentence for word in words), sentence
+    names(command_refuses("fail", cli=failing(err)), *facts)
 
 
 def test_faults_of_the_program_keep_their_traceback():
@@ -74,59 +61,58 @@ def test_faults_of_the_program_keep_their_traceback():
 
 
 @pytest.mark.parametrize(
-    ("args", "words"),
+    ("args", "facts"),
     [
         (["--landmarks", 10001], ["--landmarks", "10000"]),
         (["--input-size", 4097], ["--input-size", "4096"]),
     ],
 )
-def test_counts_have_limits(args: list[object], words: list[str]):
-    sentence = refused("count", "--space", "hrsupernet", *args)
-    assert all(word in sentence for word in words), sentence
+def test_counts_have_limits(args: list[object], facts: list[str]):
+    names(command_refuses("count", "--space", "hrsupernet", *args), *facts)
 
 
 @pytest.mark.parametrize("value", ["2020-99-99", "0x_", "!!int ''", "!!timestamp x", "!!bool x", "[" * 3000])
 def test_values_that_yaml_itself_stumbles_over(tmp_path: Path, value: str):
-    with pytest.raises(RecipeError, match="the value is not valid YAML; give"):
+    with refused(RecipeError, "seed", "YAML"):
         load("demo", [f"seed={value}"])
     path = tmp_path / "a.yaml"
     path.write_text(f"seed: {value}\n")
-    with pytest.raises(RecipeError, match="is not valid YAML"):
+    with refused(RecipeError, path, "YAML"):
         load(str(path))
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "limit"),
     [
-        f"seed={2**63}",
-        f"seed={10**30}",
-        "training.threads=1025",
-        "training.batch=65537",
-        "search.epochs=100001",
-        "finetune.epochs=100001",
-        "task.sigma=.inf",
-        "task.weight=.inf",
+        (f"seed={2**63}", 2**63),
+        (f"seed={10**30}", 2**63),
+        ("training.threads=1025", 1024),
+        ("training.batch=65537", 65536),
+        ("search.epochs=100001", 100_000),
+        ("finetune.epochs=100001", 100_000),
+        ("task.sigma=.inf", 1000),
+        ("task.weight=.inf", 10**9),
     ],
 )
-def test_numbers_too_large_are_refused(change: str):
-    with pytest.raises(RecipeError, match=rf"{change.partition('=')[0]}: input should be less than"):
+def test_numbers_too_large_are_refused(change: str, limit: int):
+    with refused(RecipeError, change.partition("=")[0], limit):
         load("demo", [change])
     assert load("demo", [f"seed={2**63 - 1}"]).seed == 2**63 - 1
 
 
 @pytest.mark.parametrize(
-    ("text", "options", "words"),
+    ("text", "options", "facts"),
     [
-        ("space: hrnet", ["--space", "hrsupernet"], "space: 'hrnet'; expected a mapping"),
-        ("space: {name: hrnet, options: [1]}", ["--space", "hrsupernet"], "space.options: [1]; expected a mapping"),
-        ("data: wflw", ["--data-root", "."], "data: 'wflw'; expected a mapping"),
-        ("seed: 2020-99-99", [], "is not valid YAML"),
+        ("space: hrnet", ["--space", "hrsupernet"], ["space", "'hrnet'", "mapping"]),
+        ("space: {name: hrnet, options: [1]}", ["--space", "hrsupernet"], ["space.options", "[1]", "mapping"]),
+        ("data: wflw", ["--data-root", "."], ["data", "'wflw'", "mapping"]),
+        ("seed: 2020-99-99", [], ["a.yaml", "YAML"]),
     ],
 )
-def test_sections_that_are_none(tmp_path: Path, text: str, options: list[str], words: str):
+def test_sections_that_are_no_mappings(tmp_path: Path, text: str, options: list[str], facts: list[str]):
     path = tmp_path / "a.yaml"
     path.write_text(text)
-    assert words in refused("search", "--recipe", path, "--out", tmp_path / "run", *options)
+    names(command_refuses("search", "--recipe", path, "--out", tmp_path / "run", *options), *facts)
 
 
 def test_an_empty_section_takes_another_space(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""nasface predict, as a user gives it: a run folder, an architecture, detectors, boxes, refusals."""
+"""`nasface predict` as a user calls it: a run folder, an architecture, detectors, boxes, refusals."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from nasface.net import slim_net
 from nasface.prune import top
 from nasface.rundir import RunDir
 from nasface.stages.networks import save_net
+from tests.refusal import names, sentence_of
 from tests.tiny import importance, scrambled, supernet
 
 OPTIONS = {"width": 4, "depth": 1, "stages": 4, "resolutions": 3, "stem_channels": 8}
@@ -92,7 +93,7 @@ def test_a_moved_architecture_without_recipe_says_whose_is_used(work: Path):
         Path("run", name).rename(name)
     result = run("--arch", "arch.json", "photos/0.png", *WHOLE)
     assert result.exit_code == 0, result.output
-    assert "those of recipe 300w" in result.stderr
+    assert "300w" in result.stderr.splitlines()[0]
 
 
 def test_haar_is_the_default_and_names_images_without_face(work: Path):
@@ -112,7 +113,7 @@ def test_boxes_and_detectors_of_ones_own(work: Path):
     assert result.exit_code == 0, result.output
     found = pd.read_csv("predictions/landmarks.csv")
     assert found[["image", "x0", "y1"]].values.tolist() == [["photos/1.png", 10, 80], ["photos/1.png", 20, 70]]
-    assert "no face in 2 of 3 images" in result.stderr
+    assert "2 of 3" in result.stderr
     Path("mine.py").write_text("def find(image): return [[10, 10, 80, 80]]\n")
     own = ("--detector", "mine:find", "--min-score", -1e9, "--refine", 0, "--out", "own")
     assert run("--run", "run", "photos/1.png", *own, "--quiet").exit_code == 0
@@ -120,29 +121,26 @@ def test_boxes_and_detectors_of_ones_own(work: Path):
 
 
 @pytest.mark.parametrize(
-    ("args", "said"),
+    ("args", "facts"),
     [
-        (["photos"], "--model or"),
-        (["--run", "run", "--arch", "run/arch.json", "photos"], "--model or"),
-        (["--run", "run"], "name images, folders or videos"),
-        (["--run", "run", "--weights", "x", "photos"], "--weights goes with --arch"),
-        (["--arch", "run/arch.json", "--network", "slim", "photos"], "--network with --model"),
-        (["--run", "run", "--network", "thin", "photos"], "no network 'thin'; known: slim, supernet"),
-        (["--run", "photos", "photos"], "neither supernet.safetensors nor slim.safetensors"),
-        (["--run", "run", "nowhere"], "nowhere does not exist"),
-        (["--run", "run", "run/job.jpg"], "run/job.jpg does not exist"),
-        (["--run", "run", "run/recipe.yaml"], "none of the images and videos"),
-        (["--run", "run", "photos", "--boxes", "none.csv"], "none.csv: cannot be read"),
-        (["--run", "run", "photos", "--detector", "hare"], "did you mean 'haar'"),
-        (["--run", "run", "photos", "--detector", "whole", "--min-score", "1e9"], "no face found in 3 images"),
-        (["--run", "run", "photos", "--detector", "whole", "--set", "data.input_size=20"], "needs a multiple of 16"),
+        (["photos"], ["--model", "--arch"]),
+        (["--run", "run", "--arch", "run/arch.json", "photos"], ["--model", "--arch"]),
+        (["--run", "run"], ["images", "folders", "videos", "--boxes"]),
+        (["--run", "run", "--weights", "x", "photos"], ["--weights", "--arch"]),
+        (["--arch", "run/arch.json", "--network", "slim", "photos"], ["--network", "--model"]),
+        (["--run", "run", "--network", "thin", "photos"], ["'thin'", "slim", "supernet"]),
+        (["--run", "photos", "photos"], ["photos", "supernet.safetensors", "slim.safetensors"]),
+        (["--run", "run", "nowhere"], ["nowhere"]),
+        (["--run", "run", "run/job.jpg"], ["run/job.jpg"]),
+        (["--run", "run", "run/recipe.yaml"], ["run/recipe.yaml"]),
+        (["--run", "run", "photos", "--boxes", "none.csv"], ["none.csv"]),
+        (["--run", "run", "photos", "--detector", "hare"], ["hare", "'haar'"]),
+        (["--run", "run", "photos", "--detector", "whole", "--min-score", "1e9"], ["3 images", "--min-score"]),
+        (["--run", "run", "photos", "--detector", "whole", "--set", "data.input_size=20"], ["20", "16"]),
     ],
 )
-def test_what_cannot_be_done_is_said_in_a_sentence(work: Path, args: list[str], said: str):
-    result = run(*args)
-    assert result.exit_code == 2
-    assert said in result.stderr
-    assert "Traceback" not in result.output
+def test_what_cannot_be_done_is_said_in_a_sentence(work: Path, args: list[str], facts: list[str]):
+    names(sentence_of(run(*args)), *facts)
     assert not Path("predictions").exists()
 
 
@@ -150,9 +148,7 @@ def test_without_opencv_the_extra_is_named(work: Path, monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "cv2", None)
     for inputs in (["photos"], ["film.mp4", "--detector", "whole"]):
         Path("film.mp4").write_text("")
-        result = run("--run", "run", *inputs)
-        assert result.exit_code == 2
-        assert "pip install 'nasface[predict]'" in result.stderr
+        names(sentence_of(run("--run", "run", *inputs)), "pip install 'nasface[predict]'")
     assert run("--run", "run", "photos", *WHOLE).exit_code == 0
 
 

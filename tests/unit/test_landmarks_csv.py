@@ -1,4 +1,4 @@
-"""Landmarks as csv: there and back, what other programs write, and what is refused."""
+"""Landmarks as CSV: there and back, what other programs write, and what is refused."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from nasface.data.prepare import PreparedFaces, prepare
 from nasface.errors import DataError
 from nasface.stages.evaluate.landmarks_csv import read_predictions, write_predictions
 from nasface.stages.measure import measure, true_landmarks
+from tests.refusal import names, refused
 
 DATA = toy(test=4)
 
@@ -35,12 +36,12 @@ def guess(test: PreparedFaces) -> NDArray[np.float64]:
 
 
 def originals() -> NDArray[np.float64]:
-    """The true landmarks of the test faces in their images, as the data set has them."""
+    """The true landmarks of the test faces in their images, as the dataset has them."""
     return np.stack([face.landmarks_L2 for face in DATA.faces if face.split == "test"])
 
 
 def write(path: Path, points_NL2: NDArray[np.float64], names: list[str] | None = None, **columns: object) -> Path:
-    """A csv as another program would write it."""
+    """A CSV file as another program would write it."""
     names = [f"test/{i}" for i in range(len(points_NL2))] if names is None else names
     flat = points_NL2.reshape(len(points_NL2), -1)
     keys = [f"{axis}{i}" for i in range(flat.shape[1] // 2) for axis in "xy"]
@@ -106,7 +107,7 @@ def test_missing_faces_fail_only_when_that_is_said(tmp_path: Path, test: Prepare
     points = originals()
     points[2, 1] = np.nan  # half a face is none
     path = write(tmp_path / "x.csv", points[:3])
-    with pytest.raises(DataError, match=r"2 of 4 test faces have no landmarks, first 'test/2'; add .* --missing fail"):
+    with refused(DataError, path, "2 of 4", "'test/2'", "--missing fail"):
         read_predictions(path, test)
     found = read_predictions(path, test, missing="fail")["x"]
     assert np.isnan(found).all(axis=(1, 2)).tolist() == [False, False, True, True]
@@ -122,34 +123,33 @@ def test_rows_of_no_test_face_are_left_out_with_a_warning(
     path = write(tmp_path / "x.csv", np.concatenate([points, points[:1]]), [*(f"test/{i}" for i in range(4)), "odd"])
     with caplog.at_level(logging.WARNING, "nasface"):
         found = read_predictions(path, test)["x"]
-    assert "1 rows name no test face and are not used, first 'odd'" in caplog.text
+    (warning,) = [record.getMessage() for record in caplog.records]
+    names(warning, path, "1 rows", "'odd'")
     np.testing.assert_allclose(found, true_landmarks(test), atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "facts"),
     [
-        ("", "cannot be read as csv"),
-        ("image,x0\n\x00", "cannot be read as csv|landmarks a face"),
-        ("face,x0,y0\na,1,2\n", "the columns are face, x0, y0, ...; expected a column image"),
-        ("image,x0,x0\na,1,2\n", "each column once"),
-        ("image,x0,y0\ntest/0,1,2\n", r"1 landmarks a face, 3 were expected by this data set: x0, y0, ... x2, y2"),
-        ("image,x0,y0,x1,y1,x2,y2,x3,y3\ntest/0,1,2,3,4,5,6,7,8\n", "4 landmarks a face, 3 were expected"),
-        ("image,lm0_x,lm0_y\ntest/0,1,2\n", "1 landmarks a face, 3 were expected by this data set: lm0_x"),
-        ("image,x0,y0,x1,y1,x2,y2\ntest/0,1,2,3,4,5,six\n", "a coordinate is no number .*six"),
-        ("image,x0,y0,x1,y1,x2,y2\ntest/0,1,2,3,4,5,6,7\n", "cannot be read as csv .*line 2"),
-        ("image,x0,y0,x1,y1,x2,y2\nodd,1,2,3,4,5,6\n", "no row names a test face .*'odd'.* such as 'test/0'"),
-        ("image,x0,y0,x1,y1,x2,y2\n", "no row names a test face"),
-        ("image,x0,y0,x1,y1,x2,y2\n" + 2 * "test/1,1,2,3,4,5,6\n", "1 faces have several rows, first 'test/1'"),
+        ("", ["image, x0, y0"]),
+        ("image,x0\n\x00", []),
+        ("face,x0,y0\na,1,2\n", ["face, x0, y0", "image, x0, y0"]),
+        ("image,x0,x0\na,1,2\n", ["image, x0, x0", "once"]),
+        ("image,x0,y0\ntest/0,1,2\n", ["1 landmarks", "3", "x0, y0, ... x2, y2"]),
+        ("image,x0,y0,x1,y1,x2,y2,x3,y3\ntest/0,1,2,3,4,5,6,7,8\n", ["4 landmarks", "3"]),
+        ("image,lm0_x,lm0_y\ntest/0,1,2\n", ["1 landmarks", "3", "lm0_x"]),
+        ("image,x0,y0,x1,y1,x2,y2\ntest/0,1,2,3,4,5,six\n", ["six"]),
+        ("image,x0,y0,x1,y1,x2,y2\ntest/0,1,2,3,4,5,6,7\n", ["line 2"]),
+        ("image,x0,y0,x1,y1,x2,y2\nodd,1,2,3,4,5,6\n", ["'odd'", "'test/0'"]),
+        ("image,x0,y0,x1,y1,x2,y2\n", ["'test/0'"]),
+        ("image,x0,y0,x1,y1,x2,y2\n" + 2 * "test/1,1,2,3,4,5,6\n", ["1 faces", "'test/1'"]),
     ],
 )
-def test_what_is_refused(tmp_path: Path, test: PreparedFaces, text: str, words: str):
+def test_what_is_refused(tmp_path: Path, test: PreparedFaces, text: str, facts: list[str]):
     path = tmp_path / "x.csv"
     path.write_text(text)
-    with pytest.raises(DataError, match=words) as refusal:
+    with refused(DataError, path, *facts):
         read_predictions(path, test)
-    assert str(path) in str(refusal.value)
-    assert "\n" not in str(refusal.value)
 
 
 def test_a_file_name_of_several_faces_is_refused(tmp_path: Path):
@@ -158,12 +158,12 @@ def test_a_file_name_of_several_faces_is_refused(tmp_path: Path):
     faces = tuple(face.__class__(**{**vars(face), "name": names.get(face.name, face.name)}) for face in data.faces)
     test = prepared(Toy(faces, data.images))
     path = write(tmp_path / "x.csv", true_landmarks(test), ["face.jpg", "b/face.jpg"])
-    with pytest.raises(DataError, match=r"'face.jpg' may be any of 2 faces, such as 'a/face' and 'b/face'; give"):
+    with refused(DataError, path, "'face.jpg'", "2 faces", "'a/face'", "'b/face'"):
         read_predictions(path, test)
 
 
 def test_a_missing_file_and_an_empty_test_set(tmp_path: Path, test: PreparedFaces):
-    with pytest.raises(DataError, match=r"nowhere.csv: cannot be read as csv"):
+    with refused(DataError, tmp_path / "nowhere.csv"):
         read_predictions(tmp_path / "nowhere.csv", test)
-    with pytest.raises(DataError, match="no test face on disk"):
+    with refused(DataError, tmp_path / "x.csv", "--data-root"):
         read_predictions(write(tmp_path / "x.csv", originals()), prepared(toy(test=0)))

@@ -1,4 +1,4 @@
-"""Several runs side by side: which are averaged, by what name they go, and what is refused."""
+"""Several runs side by side: which are averaged, what they are called, and what is refused."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from nasface.errors import DataError
 from nasface.recipe import Data, Recipe
 from nasface.stages.evaluate.results import Case, Comparison
 from nasface.stages.measure import Evaluation, measure, true_landmarks
+from tests.refusal import names, refused
 
 
 def faces(count: int = 5) -> PreparedFaces:
@@ -67,18 +68,19 @@ def test_other_recipes_and_repeated_seeds_are_not(caplog: pytest.LogCaptureFixtu
     assert [mean["runs"] for mean in mixed["means"]] == [["b", "c"]]
     with caplog.at_level(logging.WARNING, "nasface"):
         assert Comparison([case("a", 0, test), case("b", 0, test)]).as_dict()["means"] == []
-    assert "no mean over seeds: a and b have the same recipe and seed" in caplog.text
+    (warning,) = [record.getMessage() for record in caplog.records]
+    names(warning, "a and b", "seed 0")
 
 
 def test_names_are_as_short_as_they_can_be():
     test = faces()
 
-    def names(*cases: str) -> list[str]:
+    def shown(*cases: str) -> list[str]:
         return [name for name, _, _ in Comparison([case(c, i, test) for i, c in enumerate(cases)]).networks()]
 
-    assert names("runs/a") == ["supernet", "slim"]
-    assert names("runs/a", "runs/b") == ["a supernet", "a slim", "b supernet", "b slim"]
-    assert names("x/a", "y/a") == ["x/a supernet", "x/a slim", "y/a supernet", "y/a slim"]
+    assert shown("runs/a") == ["supernet", "slim"]
+    assert shown("runs/a", "runs/b") == ["a supernet", "a slim", "b supernet", "b slim"]
+    assert shown("x/a", "y/a") == ["x/a supernet", "x/a slim", "y/a supernet", "y/a slim"]
 
 
 def test_the_worst_faces_are_those_with_the_greatest_errors():
@@ -103,6 +105,6 @@ def test_without_test_faces_nothing_is_written(tmp_path: Path):
     comparison = Comparison([case("a", 0, faces(0))])
     assert comparison.as_dict()["runs"][0]["networks"]["slim"]["subsets"] == {}
     for write in (comparison.write_errors, comparison.save_predictions, lambda _: comparison.worst(1)):
-        with pytest.raises(DataError, match="no test face on disk"):
+        with refused(DataError, "'300w'", "--data-root"):
             write(tmp_path / "x.csv")
     assert not list(tmp_path.glob("x*"))
