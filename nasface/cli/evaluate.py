@@ -20,6 +20,7 @@ from nasface.cli.options import (
     of_source,
     recipe_options,
 )
+from nasface.scores import DEFAULT_NORMALISER, Normaliser
 
 if TYPE_CHECKING:
     from nasface.stages.evaluate.compare import Comparison, Subject, Worst
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--normaliser",
-    type=click.Choice(["inter_ocular", "inter_pupil", "box"]),
-    default="inter_ocular",
+    type=click.Choice([normaliser.value for normaliser in Normaliser]),
+    default=DEFAULT_NORMALISER.value,
     show_default=True,
     help="What point errors are divided by.",
 )
@@ -172,10 +173,10 @@ def _show(found: Comparison, form: str | None, normaliser: str, metrics: tuple[s
         click.echo(json.dumps({**plain, **({"published": published_figures()} if published else {})}, indent=1))
         return
     if form is None and len(plain["runs"]) == 1 and not (metrics or published):
-        terminal.show(terminal.network_table(plain["runs"][0]["networks"], found.title, normaliser))
+        terminal.show(terminal.network_table(plain["runs"][0]["networks"], found.title, Normaliser(normaliser)))
         return
     above = published_figures() if published else None
-    table = tables.layout(plain, title=found.title, normaliser=normaliser, metrics=metrics, published=above)
+    table = tables.layout(plain, title=found.title, normaliser=Normaliser(normaliser), metrics=metrics, published=above)
     if form in (None, "text"):
         terminal.show(terminal.table(table.title, table.header(), table.cells(), table.note))
     else:

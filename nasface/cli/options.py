@@ -58,7 +58,7 @@ class Place:
             yield Machine(self.device, hooks, tensorboard, self.workers)
 
 
-def _gathered(name: str, kind: type[Any], *options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def gathered(name: str, kind: type[Any], *options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """A decorator that adds options and hands them to the command as one object."""
 
     def decorate(command: Callable[..., None]) -> Any:
@@ -75,7 +75,7 @@ def _gathered(name: str, kind: type[Any], *options: Callable[[Any], Any]) -> Cal
     return decorate
 
 
-recipe_options = _gathered(
+recipe_options = gathered(
     "wanted",
     Wanted,
     click.option("--space", help="Search space (see `nasface plugins`), or 'module:attr'."),
@@ -84,7 +84,7 @@ recipe_options = _gathered(
     click.option("--recipe", help="Shipped recipe or a YAML file; default: the one named as the data set, else 300w."),
     click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change a value of the recipe."),
 )
-machine_options = _gathered(
+machine_options = gathered(
     "place",
     Place,
     click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1, mps, ..."),

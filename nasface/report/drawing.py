@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,16 +15,13 @@ from nasface import rundir
 from nasface.arch import check_digest
 from nasface.errors import RunError
 from nasface.graph import Edge, Graph, Node
-from nasface.report import PAGE, Colour, styled
+from nasface.report import PAGE, Colour, Look, styled
 from nasface.report.heatmap import Layout, alpha_heatmap, check, layout
 from nasface.rundir import RunDir
 from nasface.stages.networks import read_factors
 from nasface.stages.sources import Source
 
 __all__ = ["Layout", "alpha_heatmap", "architecture", "layout", "read_alphas"]
-
-Look = dict[str, Any]
-"""Properties of a matplotlib artist."""
 
 _WIDTH, _HEIGHT = 0.52, 0.36  # of a node's box, in columns and rows
 _INK, _FAINT = "#404040", "#b0b0b0"

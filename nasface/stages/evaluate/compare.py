@@ -17,6 +17,7 @@ from nasface.data.augment import DeviceFaces
 from nasface.data.prepare import PreparedFaces
 from nasface.errors import DataError, RunError
 from nasface.recipe import Recipe
+from nasface.scores import DEFAULT_NORMALISER
 
 if TYPE_CHECKING:
     from nasface.data.masks import Level
@@ -150,7 +151,7 @@ class Comparison:
         _require_test_faces(self.cases)
         *_, (name, found, case) = self.networks()
         assert found.predicted_NL2 is not None
-        nme_N = np.array([row["nme_inter_ocular"] for row in found.faces])
+        nme_N = np.array([row[DEFAULT_NORMALISER.column] for row in found.faces])
         chosen = np.argsort(-nme_N, kind="stable")[: min(count, int(np.isfinite(nme_N).sum()))]
         images = case.test.images_NHWC[chosen]
         if case.shown is not None:
