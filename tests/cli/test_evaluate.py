@@ -203,7 +203,7 @@ def test_a_run_on_another_data_set_keeps_the_rest_of_its_recipe(runs: list[Path]
         (["--predictions", "x.csv", "--masked", "half"], "--predictions are made already"),
         (["--predictions", "nowhere.csv", "--recipe", "{run}/recipe.yaml"], "nowhere.csv: cannot be read as csv"),
         (["{run}", "nowhere"], "nowhere/recipe.yaml does not exist"),
-        (["{run}", "--published"], "the paper has no figures for data set 'synthetic'"),
+        (["{run}", "--published"], "the paper has no figures for the dataset 'synthetic'"),
         (["{run}", "--worst", "x.gif"], "cannot write a figure as 'x.gif'"),
     ],
 )

@@ -79,7 +79,7 @@ def test_factors(run, monkeypatch):
 
 def test_pareto(run, monkeypatch):
     text, figures = executed("pareto.py", monkeypatch, "NASFACE_RUN", run.path)
-    assert "4 networks, evaluated recalibrated" in text
+    assert "4 networks, evaluated BN recalibrated" in text
     assert "knee: e0" in text
     assert figures == 2
 
