@@ -13,8 +13,8 @@
 # %% [markdown]
 # # What a search found
 #
-# Which connections matter, and which were pruned. Set `NASFACE_RUN` to a folder that `nasface search` made; open this
-# file as a notebook (jupytext) or run it as a script.
+# Which connections matter, and which ones were pruned. Set `NASFACE_RUN` to a folder made by `nasface search`, and open
+# this file as a notebook (with jupytext) or run it as a script.
 
 # %%
 # %config InlineBackend.figure_formats = ["svg"]
@@ -39,8 +39,8 @@ print(
 
 # %% [markdown]
 # ## Importance of every prunable edge
-# With one threshold for all edges, the least important edge kept lies above the most important one dropped, but for edges
-# that closure took because nothing fed or read them. Other pruners also look at costs.
+# With one threshold for all edges, the least important edge that was kept is more important than any edge that was dropped,
+# except for edges that closure removed because no path led to or from them. Other pruners also consider costs.
 
 # %%
 edges = pd.DataFrame(
@@ -57,14 +57,14 @@ print(edges.groupby("kept").importance.describe()[["count", "min", "50%", "max"]
 
 # %% [markdown]
 # ## The factors by stage
-# Rows are the resolutions that are read, columns those that are written; crossed cells were pruned.
+# Rows are the resolutions of the sources and columns those of the targets. Crossed-out cells were pruned.
 
 # %%
 alpha_heatmap(graph, kept, factors.alpha)
 
 # %% [markdown]
 # ## The network
-# Stages from left to right, the finest resolution on top; width and opacity of an edge grow with |alpha|.
+# Stages run from left to right, with the finest resolution on top. The width and opacity of an edge grow with |alpha|.
 
 # %%
 architecture(graph, kept, factors.alpha, title=run.path.name)

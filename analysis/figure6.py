@@ -13,8 +13,8 @@
 # %% [markdown]
 # # Figure 6: does the topology of the HRSuperNet win at equal MACs?
 #
-# Four supernets, searched and swept with equal recipes: HRNet's topology against HRSuperNet's, with residual units and
-# with MBConvs. Set `NASFACE_EXPERIMENT` to the folder of `nasface experiment figure6-mini --data-root DIR`.
+# Four supernets were searched and swept with equal recipes: the topologies of HRNet and HRSuperNet, each with residual
+# units and with MBConvs. Set `NASFACE_EXPERIMENT` to the folder of `nasface experiment figure6-mini --data-root DIR`.
 
 # %%
 # %config InlineBackend.figure_formats = ["svg"]
@@ -25,6 +25,7 @@ from pathlib import Path
 import pandas as pd
 
 from nasface.report.experiment import FIGURE6, figure6_of
+from nasface.scores import HELD_OUT, Stage, scores_in
 from nasface.stages.experiment.results import at_equal_macs
 
 folder = Path(os.environ.get("NASFACE_EXPERIMENT", "runs/figure6-mini"))
@@ -39,29 +40,30 @@ print(
 
 # %% [markdown]
 # ## The four supernets
-# Their own error, and what they cost.
+# Their own errors and costs.
 
 # %%
 supernets = results[(results.part == "search") & (results.network == "supernet")]
-means = supernets.groupby("run")[["params", "macs", "held_out_nme"]].agg(["mean", "std"])
+means = supernets.groupby("run")[["params", "macs", HELD_OUT.column]].agg(["mean", "std"])
 print(means.to_string(float_format="{:,.4g}".format))
 
 # %% [markdown]
 # ## NME against MACs
-# Thin lines: one seed each. Thick: the mean over seeds of the best NME within a budget, and one standard deviation.
+# Each thin line is one seed. The thick line is the mean over seeds of the best NME within a budget, with a band of one
+# standard deviation.
 
 # %%
 seeds = sorted(results.seed.unique())
-figure6_of(folder, sweep, seeds, "held_out_nme_finetuned")
+figure6_of(folder, sweep, seeds, HELD_OUT.at(Stage.FINETUNED).column)
 
 # %%
-tests = [name for name in results if name.startswith("nme_") and results[name].notna().any()]
-figure6_of(folder, sweep, seeds, f"{tests[0]}_finetuned")
+tests = [score for score in scores_in(results) if score.subset and results[score.column].notna().any()]
+figure6_of(folder, sweep, seeds, tests[0].at(Stage.FINETUNED).column)
 
 # %% [markdown]
 # ## At equal MACs
-# The best held-out NME (%) within each budget, mean over seeds, and the difference of the two topologies. Negative: the
-# HRSuperNet is better.
+# The best held-out NME (%) within each budget, as the mean over seeds, and the difference between the two topologies. A
+# negative difference means that the HRSuperNet is better.
 
 # %%
 for block in ("residual", "mbconv"):

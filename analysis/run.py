@@ -13,8 +13,8 @@
 # %% [markdown]
 # # Reading a run of your own
 #
-# Any folder that `nasface search`, `train` or `distill` made: what was done, how training went, what the networks cost
-# and achieve, and on which faces they fail. Set `NASFACE_RUN`.
+# This works for any folder made by `nasface search`, `train` or `distill`. It shows what was done, how training went, what
+# the networks cost and achieve, and on which faces they fail. Set `NASFACE_RUN` to the folder.
 
 # %%
 # %config InlineBackend.figure_formats = ["svg"]
@@ -27,6 +27,7 @@ import pandas as pd
 from nasface import rundir
 from nasface.report.figures import ced, training
 from nasface.rundir import RunDir
+from nasface.scores import DEFAULT_NORMALISER, HELD_OUT
 
 run = RunDir(Path(os.environ.get("NASFACE_RUN", "runs/demo")))
 final = rundir.read_json(run.metrics, "the figures of a finished run")
@@ -40,7 +41,8 @@ training(pd.read_csv(run.metrics_csv))
 
 # %% [markdown]
 # ## Cost and error
-# Parameters and MACs with and without head, inter-ocular NME in percent by test subset, and how many images were there.
+# Parameters, MACs with and without the head, and the inter-ocular NME in percent by test subset, with the number of images
+# that were on disk.
 
 # %%
 rows = []
@@ -51,8 +53,8 @@ for name, figures in final["networks"].items():
         "MACs": figures["macs"],
         "MACs without head": figures["macs_no_head"],
     }
-    row["held-out"] = 100 * figures["held_out_nme"]
-    for subset, found in figures["subsets"]["inter_ocular"].items():
+    row[HELD_OUT.faces] = 100 * figures[HELD_OUT.column]
+    for subset, found in figures["subsets"][DEFAULT_NORMALISER].items():
         if found["images"]:
             row[f"{subset} ({found['images']} of {found['expected']})"] = 100 * found["nme"]
     rows.append(row)
@@ -63,8 +65,9 @@ print(pd.DataFrame(rows).round(2).to_string(index=False))
 
 # %%
 errors = pd.read_csv(run.errors)
-ced({name: part.nme_inter_ocular.to_numpy() for name, part in errors.groupby("network", sort=False)})
+nme = DEFAULT_NORMALISER.column
+ced({name: part[nme].to_numpy() for name, part in errors.groupby("network", sort=False)})
 
 # %%
-worst = errors.sort_values("nme_inter_ocular", ascending=False).groupby("network", sort=False).head(3)
-print(worst[["network", "face", "nme_inter_ocular"]].to_string(index=False))
+worst = errors.sort_values(nme, ascending=False).groupby("network", sort=False).head(3)
+print(worst[["network", "face", nme]].to_string(index=False))

@@ -28,7 +28,7 @@ from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.faces import load_prepared
 from nasface.stages.networks import build_net, save_net
-from nasface.stages.sweep.candidates import Wanted
+from nasface.stages.sweep.candidates import SweepRequest
 from nasface.stages.sweep.run import Measure, sweep
 from nasface.stages.workspace import Machine
 
@@ -90,11 +90,10 @@ def profile(recipe: Recipe, count: int, machine: Machine) -> dict[str, float]:
         run = untrained_run(Path(folder), recipe, prepared["train"].scheme.num_landmarks)
         with timed_passes() as clock:
             start = time.perf_counter()
-            table = sweep(recipe, run, RunDir(run.path / "sweep"), Wanted(count=count), Measure(), machine)
+            found = sweep(recipe, run, RunDir(run.path / "sweep"), SweepRequest(count=count), Measure(), machine)
             total = time.perf_counter() - start
-        rows = len(table.read_text().splitlines()) - 2  # without header and supernet
     return {
-        "networks": rows,
+        "networks": sum(row.is_slim for row in found),
         "slim networks timed": len(clock.networks),
         "seconds": round(total, 2),
         "seconds in slim networks": round(clock.slim, 2),

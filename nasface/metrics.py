@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nasface.errors import DataError
+from nasface.scores import Normaliser
 
-Normaliser = Literal["inter_ocular", "inter_pupil", "box"]
 Groups = tuple[tuple[int, ...], tuple[int, ...]]
 
 
@@ -62,20 +62,22 @@ class Summary:
         return {**counts, "nme": _finite(self.nme), **by_key, "ced": ced}
 
 
-def distances(landmarks_NL2: NDArray[Any], normaliser: Normaliser, groups: Mapping[str, Groups]) -> NDArray[np.float64]:
+def distances(
+    landmarks_NL2: NDArray[Any], normaliser: Normaliser, groups: Mapping[Normaliser, Groups]
+) -> NDArray[np.float64]:
     """Return the normalising distance of each face (N,), in the unit of the landmarks.
 
     Args:
         landmarks_NL2: true landmarks.
-        normaliser: 'inter_ocular' or 'inter_pupil' (the distance between the means of two groups of landmarks), or
-            'box' (the square root of width x height of the landmarks' box).
+        normaliser: a distance between two groups' means, or the box size: the square root of width x height of the
+            landmark box.
         groups: the landmark scheme's two groups of indices, by normaliser.
 
     Raises:
         DataError: the distance of a face is zero or not a number.
     """
     points = np.asarray(landmarks_NL2, dtype=np.float64)
-    if normaliser == "box":
+    if normaliser == Normaliser.BOX:
         size: NDArray[np.float64] = np.sqrt(np.prod(points.max(axis=1) - points.min(axis=1), axis=1))
     else:
         left, right = (points[:, list(group)].mean(axis=1) for group in groups[normaliser])

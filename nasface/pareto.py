@@ -1,6 +1,6 @@
-"""Fronts of cost against score: what no network beats, the area below, the knee, and the spread over seeds.
+"""Pareto fronts of cost against score: non-dominated points, hypervolume, knee, and the spread over seeds.
 
-A point is (cost, score), both minimised; one that is not finite is no figure, and never on a front.
+A point is (cost, score), and both are minimised. A point that is not finite is never on a front.
 Shape letters: N points, S seeds, G costs of a grid.
 """
 
@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nasface.errors import RunError
+from nasface.scores import HELD_OUT, Stage
 
 if TYPE_CHECKING:
     import pandas as pd
-
-STAGES = ("inherited", "recalibrated", "finetuned")  # of a pruned network's weights, in this order
 
 Floats = NDArray[np.float64]
 Point = tuple[float, float]
@@ -26,12 +25,12 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Spread:
-    """Fronts of several seeds on one grid of costs. Deviations have ddof 1 and are NaN for a single seed.
+    """The fronts of several seeds on one grid of costs. Deviations have ddof 1 and are NaN for a single seed.
 
     Attributes:
-        grid_G: costs.
+        grid_G: the costs.
         best_SG: by seed, the best score at a cost of at most grid_G; NaN where the seed has no network that cheap.
-        mean_G, std_G: over seeds; NaN where any seed has none, so that a mean never changes its seeds along the way.
+        mean_G, std_G: over seeds; NaN where any seed has no network, so that a mean is over the same seeds everywhere.
         reference: (cost, score) up to which areas are measured.
         hypervolume_S: by seed, in cost times score.
         hypervolume_mean, hypervolume_std: over seeds.
@@ -48,15 +47,16 @@ class Spread:
 
 
 def front(points_N2: ArrayLike) -> NDArray[np.bool_]:
-    """(N,) whether a point is non-dominated: none is as good in both and better in one. Equal points share their fate.
+    """Return (N,) whether each point is non-dominated: no other is as good in both values and better in one.
 
-    O(N log N): in the order of cost, a front point has the best score of its cost, and a better one than all cheaper.
+    Of equal points, all or none are on the front. In the order of cost, a point on the front has the best score of all
+    points of its cost, and a better one than all cheaper points.
     """
     points = _points(points_N2)
     valid = np.flatnonzero(np.isfinite(points).all(axis=1))
     order = valid[np.lexsort((points[valid, 1], points[valid, 0]))]
     costs, scores = points[order].T
-    first = np.searchsorted(costs, costs, side="left")  # of the points of the same cost: the best of them
+    first = np.searchsorted(costs, costs, side="left")  # the best of the points of the same cost
     best_so_far = np.concatenate([[np.inf], np.minimum.accumulate(scores)])
     found = np.zeros(len(points), dtype=np.bool_)
     found[order] = (scores == scores[first]) & (scores < best_so_far[first])
@@ -64,13 +64,15 @@ def front(points_N2: ArrayLike) -> NDArray[np.bool_]:
 
 
 def hypervolume(points_N2: ArrayLike, reference: Point) -> float:
-    """Area that the points dominate up to `reference`, in cost times score; points beyond it count as nothing.
+    """Return the area that the points dominate up to `reference`, in cost times score.
+
+    Points beyond the reference add nothing.
 
     Raises:
         RunError: when the reference is not finite.
     """
     if not np.isfinite(reference).all():
-        raise RunError(f"the reference point {reference} of a hypervolume is not finite; give a cost and a score")
+        raise RunError(f"the reference point {reference} of a hypervolume is not finite; give a finite cost and score")
     points = _points(points_N2)
     points = points[front(points) & (points < reference).all(axis=1)]
     costs, scores = points[np.argsort(points[:, 0])].T  # each is the best from its own cost to the next
@@ -78,10 +80,11 @@ def hypervolume(points_N2: ArrayLike, reference: Point) -> float:
 
 
 def knee(points_N2: ArrayLike) -> int:
-    """Index of the front point after which more cost buys least.
+    """Return the index of the front point beyond which more cost improves the score least.
 
-    Both axes are scaled to [0, 1] over the front; the knee lies farthest below the straight line between the front's
-    two ends. Where none lies below it (one point, two, or a front that bulges outwards) it is the cheapest.
+    Both axes are scaled to [0, 1] over the front. The knee is the point farthest below the straight line between the
+    ends of the front. Where no point lies below the line (one or two points, or a front that bulges outwards), the knee
+    is the cheapest point.
 
     Raises:
         RunError: when no point is on the front.
@@ -89,13 +92,13 @@ def knee(points_N2: ArrayLike) -> int:
     points = _points(points_N2)
     indices = np.flatnonzero(front(points))
     if not len(indices):
-        raise RunError("there is no network with both a cost and a score, so there is no knee; evaluate some first")
+        raise RunError("no network has both a cost and a score, so there is no knee; evaluate some networks first")
     indices = indices[np.argsort(points[indices, 0], kind="stable")]
     ends = points[indices]
     low, span = ends.min(axis=0), np.ptp(ends, axis=0)
     scaled = (ends - low) / np.where(span > 0, span, 1)
-    below = 1 - scaled.sum(axis=1)  # distance to the line from (0, 1) to (1, 0), but for the factor sqrt(2)
-    return int(indices[np.argmax(below.round(12))])  # rounded: of points on the line, the cheapest
+    below = 1 - scaled.sum(axis=1)  # sqrt(2) times the distance to the line from (0, 1) to (1, 0)
+    return int(indices[np.argmax(below.round(12))])  # rounded, so that the cheapest wins among points on the line
 
 
 def spread(
@@ -106,17 +109,17 @@ def spread(
     reference: Point | None = None,
     by: str = "",
 ) -> Spread:
-    """Fronts of several seeds as step functions on a common grid, with mean and deviation.
+    """Evaluate the fronts of several seeds as step functions on a common grid, with mean and standard deviation.
 
     Args:
-        tables: one a seed, such as `[rows for _, rows in table.groupby("seed")]`.
-        cost: name of a column.
-        score: name of another.
-        grid_G: costs at which the fronts are looked at, in any order.
+        tables: one per seed, such as `[rows for _, rows in table.groupby("seed")]`.
+        cost: name of the column of costs.
+        score: name of the column of scores.
+        grid_G: costs at which the fronts are evaluated, in any order.
         reference: of the hypervolumes; by default the greatest cost and the greatest score of all tables. Give the
-            same one to compare what several calls return.
-        by: the column that chooses the network within a cost, so that test scores can be shown of networks that
-            held-out scores have chosen; `score` itself by default.
+            same one to several calls whose results are to be compared.
+        by: the column that chooses the network within a cost, so that test scores can be shown for networks that were
+            chosen by held-out scores; `score` itself by default.
 
     Raises:
         RunError: when there is no table, or none has a row with both figures.
@@ -125,7 +128,9 @@ def spread(
     chosen = [points[np.isfinite(points).all(axis=1)] for points in seeds]
     finite = [points[:, :2] for points in chosen]
     if not sum(map(len, finite)):
-        raise RunError(f"no network has both '{cost}' and '{score}', so there is no front; evaluate some first")
+        raise RunError(
+            f"no network has both '{cost}' and '{score}', so there is no front; evaluate some networks first"
+        )
     worst = np.concatenate(finite).max(axis=0).tolist()
     reference = reference or (worst[0], worst[1])
     grid = np.asarray(grid_G, dtype=np.float64)
@@ -143,19 +148,17 @@ def spread(
     )
 
 
-def best_stage(table: pd.DataFrame) -> str:
-    """The last of STAGES in which any row has a held-out NME (columns `held_out_nme_<stage>`).
+def best_stage(table: pd.DataFrame) -> Stage:
+    """Return the last stage in which any row of a sweep's table has a held-out NME.
 
     Raises:
-        RunError: when none has.
+        RunError: when no row has one.
     """
-    for stage in reversed(STAGES):
-        column = f"held_out_nme_{stage}"
+    for stage in reversed(Stage):
+        column = HELD_OUT.at(stage).column
         if column in table and table[column].notna().any():
             return stage
-    raise RunError(
-        f"no network has a held-out NME ({', '.join(STAGES)}), so none can be chosen; evaluate some on held-out faces"
-    )
+    raise RunError("no network has a held-out NME, so none can be chosen; evaluate some on held-out faces")
 
 
 def _points(points_N2: ArrayLike) -> Floats:
@@ -164,9 +167,9 @@ def _points(points_N2: ArrayLike) -> Floats:
 
 
 def _steps(points_N3: Floats, grid_G: Floats) -> Floats:
-    """(G,) the score of the network chosen (third column: the least) at a cost of at most each of the grid.
+    """Return (G,) the score of the network chosen within each cost of the grid; NaN below the cheapest network.
 
-    NaN below the cheapest.
+    The columns of the points are cost, score and the value by which the network is chosen: the lowest one wins.
     """
     costs, scores, choosers = points_N3[np.argsort(points_N3[:, 0], kind="stable")].T
     is_better = choosers < np.concatenate([[np.inf], np.minimum.accumulate(choosers)[:-1]])[: len(choosers)]
@@ -177,7 +180,7 @@ def _steps(points_N3: Floats, grid_G: Floats) -> Floats:
 
 
 def _deviation(values_S: Floats) -> Floats:
-    """Standard deviation over the first axis, ddof 1; NaN for a single seed, without numpy's warning."""
+    """Return the standard deviation over the first axis (ddof 1); NaN for a single seed, without numpy's warning."""
     if len(values_S) < 2:
         return np.full(values_S.shape[1:], np.nan)
     deviation: Floats = np.std(values_S, axis=0, ddof=1)

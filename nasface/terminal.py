@@ -1,10 +1,9 @@
-"""What a person sees in the terminal: progress bars with time left, and tables."""
+"""What a person sees in the terminal: progress bars with the time left, and tables."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -21,6 +20,18 @@ from rich.text import Text
 
 from nasface.engine import Progress as Hooks
 from nasface.engine import Row
+from nasface.scores import (
+    DASH,
+    DEFAULT_NORMALISER,
+    HELD_OUT,
+    Normaliser,
+    Score,
+    Stage,
+    State,
+    SweepRow,
+    of_expected,
+    percent,
+)
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -28,7 +39,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress_bars(quiet: bool = False) -> Iterator[Hooks]:
-    """Hooks that draw bars on standard error; one plain line an epoch where that is no terminal."""
+    """Return hooks that draw bars on standard error, or print one plain line per epoch where that is not a terminal."""
     console = Console(stderr=True)
     if quiet:
         yield Hooks()
@@ -63,19 +74,19 @@ def progress_bars(quiet: bool = False) -> Iterator[Hooks]:
 
 
 def epoch_note(rows: Sequence[Row]) -> str:
-    """The last epoch in a few words."""
+    """Describe the last epoch in a few words."""
     last = rows[-1]
     seconds = sum(row["seconds"] for row in rows if row["epoch"] == last["epoch"])
-    held_out = f", held-out NME {100 * last['held_out_nme']:.2f} %" if "held_out_nme" in last else ""
+    held_out = f", held-out NME {percent(last[HELD_OUT.column])} %" if HELD_OUT.column in last else ""
     return f"epoch {last['epoch']}: loss {last['loss']:.4g}{held_out}, {seconds:.0f} s"
 
 
 def show(table: Table) -> None:
-    """Print a table to standard output, as wide as it needs to be where that is no terminal."""
+    """Print a table to standard output, as wide as it needs to be where that is not a terminal."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)
-    # a title or caption of its own may be wider than the table
+    # printed separately, since a title or caption may be wider than the table
     title, caption, table.title, table.caption = table.title, table.caption, None, None
     if title:
         console.print(title, style="bold", highlight=False)
@@ -91,9 +102,9 @@ def table(
     caption: str = "",
     text_columns: int = 1,
 ) -> Table:
-    """A table whose first columns are text and whose other columns are right-aligned figures.
+    """Lay out a table whose first columns are text and whose other columns are right-aligned figures.
 
-    All of it is shown as it stands: a path may hold what rich takes for mark-up or an emoji.
+    All text is shown literally, since a path may contain what rich would take for markup or an emoji.
     """
     drawn = Table(
         title=Text(title), caption=Text(caption) if caption else None, title_justify="left", caption_justify="left"
@@ -105,13 +116,15 @@ def table(
     return drawn
 
 
-def network_table(networks: Mapping[str, Mapping[str, Any]], title: str, normaliser: str = "inter_ocular") -> Table:
-    """Networks side by side: cost, then NME, failure rate and AUC of each test subset with its number of images.
+def network_table(
+    networks: Mapping[str, Mapping[str, Any]], title: str, normaliser: Normaliser = DEFAULT_NORMALISER
+) -> Table:
+    """Lay out networks side by side: cost, then NME, failure rate and AUC by test subset with its number of images.
 
     Args:
         networks: `Evaluation.as_dict()` by name, or `Accuracy.as_dict()`, which has no cost.
         title: of the table.
-        normaliser: whose NME is shown.
+        normaliser: of the NMEs shown.
     """
     names = list(networks)
     first = networks[names[0]]
@@ -127,40 +140,33 @@ def network_table(networks: Mapping[str, Mapping[str, Any]], title: str, normali
     ):
         if key in first:
             rows.append([label, *(text.format(networks[n][key]) for n in names)])
-    if "held_out_nme" in first:
-        rows.append(["NME held-out, inter-ocular (%)", *(percent(networks[n]["held_out_nme"]) for n in names)])
+    if HELD_OUT.column in first:
+        label = f"NME {HELD_OUT.faces}, {DEFAULT_NORMALISER.adjective} (%)"
+        rows.append([label, *(percent(networks[n][HELD_OUT.column]) for n in names)])
     subsets = first["subsets"].get(normaliser, {})
     if subsets:
         rows.append(["test: NME (%) | FR@10 (%) | AUC@10", *("" for _ in names)])
     for subset, counts in subsets.items():
         cells = [_errors(networks[n]["subsets"][normaliser][subset]) for n in names]
-        rows.append([f"  {subset} ({of_expected(counts)})", *cells])
-    caption = (
-        f"NME normalised by {normaliser.replace('_', '-')} distance" if normaliser != "box" else "NME over box size"
-    )
-    caption += "; FR@10: faces with an NME above 10 %; AUC@10: area under the error curve up to 10 %"
+        rows.append([f"  {subset} ({of_expected(counts['images'], counts['expected'])})", *cells])
+    caption = f"NME normalised by {normaliser.label}; FR@10: share of faces with an NME above 10 %"
+    caption += "; AUC@10: area under the cumulative error curve up to 10 %"
     caption += "; MACs are multiply-adds of one image" if "macs" in first else ""
     if not subsets:
-        caption += "; no test face on disk"
+        caption += "; no test faces on disk"
     return table(title, ["", *names], rows, caption)
 
 
-def of_expected(figures: Mapping[str, Any]) -> str:
-    """How many faces of a subset were there: '554', or '554 of 689' where the official subset has more."""
-    images, expected = figures["images"], figures["expected"]
-    return f"{images}" if images == expected else f"{images} of {expected}"
-
-
 def _errors(figures: Mapping[str, Any]) -> str:
-    """NME, failure rate and AUC of a subset, and how many faces have no landmarks."""
+    """Format the NME, failure rate and AUC of a subset, and how many of its faces have no landmarks."""
     if not figures["images"]:
-        return "–"
+        return DASH
     parts = [percent(figures["nme"]), percent(figures["failure_rate"]["0.1"]), f"{figures['auc']['0.1']:.4f}"]
     return " | ".join(parts) + (f" ({figures['missing']} without landmarks)" if figures["missing"] else "")
 
 
 def cost_table(report: Mapping[str, Any], title: str) -> Table:
-    """Parameters and MACs by stage and in total; `report` as `stages.count` gives it."""
+    """Lay out parameters and MACs by stage and in total; `report` comes from `stages.count`."""
     rows = [[name, f"{c['params']:,}", f"{c['macs']:,}"] for name, c in report["stages"].items()]
     rows.append(["total", f"{report['params']:,}", f"{report['macs']:,}"])
     rows.append(["total without head", f"{report['params_no_head']:,}", f"{report['macs_no_head']:,}"])
@@ -172,39 +178,67 @@ def cost_table(report: Mapping[str, Any], title: str) -> Table:
     return table(title, ["", "params", "MACs"], rows, caption)
 
 
-def sweep_table(rows: DataFrame, title: str) -> Table:
-    """The networks of a pareto.csv: cost, latency against the supernet's, NME by stage, * where on the front."""
-    stages = [s for s in ("inherited", "recalibrated", "finetuned") if f"held_out_nme_{s}" in rows]
-    subsets = [c[len("images_") :] for c in rows if c.startswith("images_") and rows[c].max() > 0][:1]
-    scores = {f"held-out {s}": f"held_out_nme_{s}" for s in stages}
-    scores |= {f"{subset} {stages[-1]}": f"nme_{subset}_{stages[-1]}" for subset in subsets if stages}
-    done = rows[rows["state"] == "done"]
-    lines = []
-    for row in done.to_dict("records"):
-        ratio = row["latency_ms"] / row["supernet_latency_ms"] if "latency_ms" in row else float("nan")
-        cells = [row["network"], "*" if row["on_front"] is True else "", f"{row['edges']:.0f}", f"{row['params']:,.0f}"]
-        cells += [f"{row['macs']:,.0f}", f"{100 * row['prunable_share']:.1f}", "–" if isnan(ratio) else f"{ratio:.2f}"]
-        lines.append([*cells, *(percent(None if isnan(row[c]) else row[c]) for c in scores.values())])
-    columns = ["network", "front", "edges", "params", "MACs", "prunable MACs (%)", "latency / supernet's", *scores]
-    lost = rows[rows["state"] == "disconnected"]
+def sweep_table(rows: Sequence[SweepRow], title: str) -> Table:
+    """Lay out the networks of a sweep: cost, latency against the supernet's, and NME by stage; * marks the front."""
+    reached = [stage for stage in Stage if any(HELD_OUT.at(stage) in row.nme for row in rows)]
+    shown = [HELD_OUT.at(stage) for stage in reached]
+    subsets = dict.fromkeys(subset for row in rows for subset, images in row.images.items() if images)
+    shown += [Score(subset, reached[-1]) for subset in list(subsets)[:1] if reached]
+    lines = [
+        [
+            row.network,
+            "*" if row.on_front else "",
+            _count(row.edges),
+            _count(row.params),
+            _count(row.macs),
+            DASH if row.prunable_share is None else f"{100 * row.prunable_share:.1f}",
+            _ratio(row.latency_ms, row.supernet_latency_ms),
+            *(percent(row.nme.get(score)) for score in shown),
+        ]
+        for row in rows
+        if row.state is State.DONE
+    ]
+    columns = ["network", "front", "edges", "params", "MACs", "prunable MACs (%)", "latency / supernet's"]
+    columns += [f"{score.faces}, {score.stage.words}" for score in shown if score.stage]
     caption = (
-        "NME inter-ocular (%), other subsets are in the csv; front: MACs against the held-out NME of the last stage"
+        f"NME {DEFAULT_NORMALISER.adjective} (%), other subsets are in the CSV file; front: MACs against the held-out "
+        "NME of the last stage"
     )
-    caption += "".join(
-        f"\nleft out: {asked}: {error}" for asked, error in zip(lost["asked"], lost["error"], strict=True)
-    )
+    caption += "".join(f"\nleft out: {row.asked}: {row.error}" for row in rows if row.state is State.DISCONNECTED)
     return table(title, columns, lines, caption, text_columns=2)
 
 
+def row_table(row: SweepRow, stage: Stage, title: str, caption: str) -> Table:
+    """Lay out one network of a sweep: its costs, and its NMEs at a stage of its weights."""
+    costs = [
+        ("params", _count(row.params)),
+        ("MACs", _count(row.macs)),
+        ("params without head", _count(row.params_no_head)),
+        ("MACs without head", _count(row.macs_no_head)),
+        ("latency (ms)", DASH if row.latency_ms is None else f"{row.latency_ms:.2f}"),
+        ("  batch", _count(row.latency_batch)),
+        ("  threads", _count(row.threads)),
+        ("  device", row.device or DASH),
+    ]
+    lines = [["asked", row.asked or DASH], *([label, text] for label, text in costs if text != DASH)]
+    for score, nme in row.nme.items():
+        if score.stage is stage:
+            images = row.images.get(score.subset or "")
+            count = "" if score.subset is None else f", {'?' if images is None else images} images"
+            lines.append([f"NME {score.faces}{count}, {stage.words} (%)", percent(nme)])
+    note = f"{caption}; NME normalised by {DEFAULT_NORMALISER.label}, MACs are multiply-adds of one image"
+    return table(title, ["", row.network], lines, note)
+
+
 def frame(rows: DataFrame, title: str) -> Table:
-    """Any table of ours: NMEs in percent, a column X_mean with its X_std as one, counts with separators."""
+    """Lay out any results: NMEs in percent, a column X_mean together with its X_std, counts with separators."""
 
     def cell(value: Any, column: str) -> str:
         if isinstance(value, str | bool):
             return str(value)
-        if value is None or isnan(value):
-            return "–"
-        return f"{100 * value:.2f}" if "nme" in column.lower() else f"{value:,.0f}"
+        if "nme" in column.lower():
+            return percent(value)
+        return DASH if value is None or value != value else f"{value:,.0f}"
 
     lines = []
     columns = [column for column in rows if not column.endswith("_std")]
@@ -212,16 +246,19 @@ def frame(rows: DataFrame, title: str) -> Table:
         line = []
         for column in columns:
             deviation = cell(row.get(f"{column.removesuffix('_mean')}_std"), column)
-            line.append(cell(row[column], column) + (f" ± {deviation}" if deviation != "–" else ""))
+            line.append(cell(row[column], column) + (f" ± {deviation}" if deviation != DASH else ""))
         lines.append(line)
     heads = [
         column.removesuffix("_mean").replace("_", " ").replace("nme", "NME").replace("macs", "MACs")
         for column in columns
     ]
     texts = sum(isinstance(value, str | bool) for value in rows.iloc[0]) if len(rows) else 1
-    return table(title, heads, lines, "NME inter-ocular (%)", text_columns=texts)
+    return table(title, heads, lines, f"NME {DEFAULT_NORMALISER.adjective} (%)", text_columns=texts)
 
 
-def percent(share: float | None) -> str:
-    """A share as percent, or a dash where there is none."""
-    return "–" if share is None else f"{100 * share:.2f}"
+def _count(number: int | None) -> str:
+    return DASH if number is None else f"{number:,}"
+
+
+def _ratio(own: float | None, full: float | None) -> str:
+    return DASH if own is None or full is None else f"{own / full:.2f}"

@@ -12,7 +12,7 @@ from nasface import recipe as recipes
 from nasface import rundir
 from nasface.rundir import RunDir
 from nasface.stages.networks import read_factors
-from nasface.stages.sweep.candidates import Wanted
+from nasface.stages.sweep.candidates import SweepRequest
 from nasface.stages.sweep.run import Measure, sweep
 
 
@@ -26,7 +26,7 @@ def swept_run(folder: Path, name: str = "run") -> RunDir:
     values = np.random.default_rng(4).random(len(factors.importance)).tolist()
     spread = replace(factors, importance=dict(zip(factors.importance, values, strict=True)))
     rundir.write_text(run.factors, spread.to_json())
-    wanted = Wanted(thresholds=(1e9,), count=3)
+    wanted = SweepRequest(thresholds=(1e9,), count=3)
     measure = Measure(latency_repeats=2)
     with caching_in(folder):
         sweep(recipes.load(str(run.recipe)), run, RunDir(run.path / "sweep"), wanted, measure, MACHINE)

@@ -12,13 +12,13 @@ from nasface.cli.options import FILE
 
 @main.command(short_help="Draw the network of an arch.json.")
 @click.argument("arch", type=FILE)
-@click.option("--out", type=FILE, help="File to write: .svg, .png or .pdf; by default an .svg beside the arch.json.")
-@click.option("--heatmap", is_flag=True, help="The factors as heat maps, instead of the graph.")
+@click.option("--out", type=FILE, help="File to write (.svg, .png or .pdf); by default an .svg beside the arch.json.")
+@click.option("--heatmap", is_flag=True, help="Draw the factors as heat maps instead of the graph.")
 @click.option("--title", default="", help="Title of the figure.")
 def draw(arch: Path, out: Path | None, heatmap: bool, title: str) -> None:
     """Draw the network of an arch.json inside its search space.
 
-    Edges are as wide as their factors |alpha|, which are read from the factors.json of the run, or else from the
+    The width of an edge shows its factor |alpha|, which is read from the factors.json of the run, or else from the
     weights beside the arch.json.
 
     \b
@@ -33,10 +33,10 @@ def draw(arch: Path, out: Path | None, heatmap: bool, title: str) -> None:
     source = read_source(arch)
     full = plugins.space(source.arch.space, source.arch.options).graph
     kept = source.arch.subgraph(full)
-    values, whence = drawing.read_alphas(source, full, kept)
+    values, origin = drawing.read_alphas(source, full, kept)
     if heatmap:
         figure = drawing.alpha_heatmap(full, kept, values or {}, title)
     else:
         figure = drawing.architecture(full, kept, values, title)
     path = write(figure, out or arch.with_suffix(".svg"))
-    click.echo(f"{path} (factors: {whence or 'none found, all edges are drawn alike'})")
+    click.echo(f"{path} (factors: {origin or 'none found, so all edges are drawn alike'})")

@@ -11,6 +11,7 @@ import click
 
 from nasface.cli.group import main
 from nasface.cli.options import FILE, Place, Wanted, gathered, json_option, machine_options, recipe_options
+from nasface.scores import DEFAULT_NORMALISER, Normaliser
 
 if TYPE_CHECKING:
     from nasface.stages.evaluate.compare import Predictions, Subject
@@ -59,7 +60,7 @@ class Inputs:
 class Display:
     """The options that say how to print the figures; see `report.evaluation.present`."""
 
-    normaliser: str
+    normaliser: Normaliser
     metrics: tuple[str, ...]
     form: Literal["text", "markdown", "latex", "csv", "json"] | None
     published: bool
@@ -101,8 +102,8 @@ class Files:
     Display,
     click.option(
         "--normaliser",
-        type=click.Choice(["inter_ocular", "inter_pupil", "box"]),
-        default="inter_ocular",
+        type=click.Choice([normaliser.value for normaliser in Normaliser]),
+        default=DEFAULT_NORMALISER.value,
         show_default=True,
         help="Distance by which point errors are divided.",
     ),
@@ -169,7 +170,11 @@ def evaluate(inputs: Inputs, wanted: Wanted, display: Display, files: Files, pla
         click.echo(f"worst faces of {worst.network}: {evaluation.draw_worst(worst, files.worst)}", err=True)
     _show(
         evaluation.present(
-            found, form=form, normaliser=display.normaliser, metrics=display.metrics, published=display.published
+            found,
+            form=form,
+            normaliser=Normaliser(display.normaliser),
+            metrics=display.metrics,
+            published=display.published,
         )
     )
 

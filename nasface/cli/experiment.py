@@ -3,67 +3,89 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from nasface.cli.group import main
-from nasface.cli.options import FOLDER, Place, json_option, machine_options
+from nasface.cli.options import FOLDER, Place, gathered, json_option, machine_options
+
+if TYPE_CHECKING:
+    from nasface.stages.experiment.plan import Experiment
 
 
-@main.command(short_help="Several runs over seeds, to one table: Figure 6, Table 6.")
+@dataclass(frozen=True)
+class Planned:
+    """The options that say which experiment it is."""
+
+    data_root: Path | None
+    seeds: tuple[int, ...]
+    overrides: tuple[str, ...]
+
+    def read(self, name: str) -> Experiment:
+        """The experiment of that name, changed as the options say."""
+        from nasface.stages.experiment.plan import read_experiment
+
+        return read_experiment(name, self.data_root, self.overrides, self.seeds)
+
+
+plan_options = gathered(
+    "planned",
+    Planned,
+    click.option("--data-root", type=FOLDER, help="Folder of the dataset."),
+    click.option(
+        "--seed", "seeds", type=click.IntRange(0), multiple=True, help="A seed, instead of those of the experiment."
+    ),
+    click.option(
+        "--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change a value of every run's recipe."
+    ),
+)
+
+
+@main.command(short_help="Several runs over seeds, with one table of results: Figure 6, Table 6.")
 @click.argument("name")
-@click.option("--data-root", type=FOLDER, help="Folder of the data set.")
-@click.option("--seed", "seeds", type=click.IntRange(0), multiple=True, help="Instead of the experiment's seeds.")
-@click.option("--only", multiple=True, metavar="RUN", help="Work on these runs; the others wait.")
-@click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change a value of every run's recipe.")
+@plan_options
+@click.option("--only", multiple=True, metavar="RUN", help="Work on this run; those not named wait.")
+@click.option("--dry-run", is_flag=True, help="List what would be done and what is finished, without doing it.")
 @click.option("--out", type=FOLDER, help="Folder of the experiment; by default runs/NAME.")
 @machine_options
 @json_option
 def experiment(
-    name: str,
-    data_root: Path | None,
-    seeds: tuple[int, ...],
-    only: tuple[str, ...],
-    overrides: tuple[str, ...],
-    out: Path | None,
-    place: Place,
-    as_json: bool,
+    name: str, planned: Planned, only: tuple[str, ...], dry_run: bool, out: Path | None, place: Place, as_json: bool
 ) -> None:
-    """Do all runs of an experiment (a recipe with a section `experiment`, by NAME or as a YAML file).
+    """Do all runs of an experiment: a recipe with a section `experiment`, given by NAME or as a YAML file.
 
-    Given again, it goes on where it stopped. Several processes may share one --out: what one works on, the others leave
-    alone. results.csv has a row for each network.
+    The same command again goes on where it stopped. Several processes may share one --out; each leaves alone what
+    another is working on. results.csv has one row per network.
 
     \b
     Examples:
       nasface experiment figure6-mini --data-root data/300w
+      nasface experiment figure6-mini --data-root data/300w --dry-run
       nasface experiment table6-mini --data-root data/300w --seed 0 --set training.threads=2
     """
     from nasface import terminal
-    from nasface.report.experiment import ablation, experiment_figures, write_ablation
-    from nasface.stages.experiment.plan import read_experiment
-    from nasface.stages.experiment.results import at_equal_macs, summary
-    from nasface.stages.experiment.run import run_experiment
+    from nasface.report.experiment import findings
+    from nasface.stages.experiment.run import outline, run_experiment
 
     folder = out or Path("runs") / Path(name).stem
-    planned = read_experiment(name, data_root, overrides, seeds)
+    plan = planned.read(name)
+    if dry_run:
+        parts = outline(plan, folder, only)
+        if as_json:
+            click.echo(json.dumps(parts.to_dict("records"), indent=1))
+        else:
+            terminal.show(terminal.frame(parts, f"{name}: what would be done"))
+        return
     with place.machine(as_json) as machine:
-        table = run_experiment(planned, folder, machine, only)
-    written = experiment_figures(planned, folder, sorted(set(table["seed"]))) if len(table) else []
-    variants = ablation(planned, table) if len(table) else table
-    if len(variants):
-        written += write_ablation(variants, folder)
+        table = run_experiment(plan, folder, machine, only)
+    found = findings(plan, folder, table)
     if as_json:
         click.echo(json.dumps(json.loads(table.to_json(orient="records")), indent=1))
         return
-    if len(table):
-        shown = variants if len(variants) else summary(table)
-        terminal.show(terminal.frame(shown, f"{name}: mean and deviation over seeds"))
-        for part in planned.plan.sweeps:
-            for runs in planned.plan.compare or (tuple(planned.plan.runs),):
-                if set(runs) <= set(table.loc[table["part"] == part, "run"]):
-                    title = f"{name}, sweep {part}: best held-out NME within a budget of MACs"
-                    terminal.show(terminal.frame(at_equal_macs(table, part, runs), title))
-    for path in (folder / "results.csv", *written):
+    for title, rows in found.tables:
+        terminal.show(terminal.frame(rows, title))
+    for path in found.files:
         click.echo(f"written: {path}")

@@ -11,19 +11,19 @@ from nasface.cli.group import main
 from nasface.cli.options import FILE, FOLDER, Place, json_option, machine_options
 
 
-@main.command(short_help="One HTML page about a run.")
+@main.command(short_help="An HTML page about a run.")
 @click.argument("run", type=FOLDER)
-@click.option("--out", type=FILE, help="The page; by default RUN/report.html. Figures go to figures/ beside it.")
-@click.option("--data-root", type=FOLDER, help="Folder of the data set, where it is not the run's.")
-@click.option("--no-faces", is_flag=True, help="Leave face images out, so that the page can be shared.")
+@click.option("--out", type=FILE, help="The page; by default RUN/report.html. Figures go into figures/ beside it.")
+@click.option("--data-root", type=FOLDER, help="Folder of the dataset, if it is not where the run found it.")
+@click.option("--no-faces", is_flag=True, help="Leave out images of faces, so that the page can be shared.")
 @machine_options
 @json_option
 def report(run: Path, out: Path | None, data_root: Path | None, no_faces: bool, place: Place, as_json: bool) -> None:
     """Write a self-contained HTML page about a RUN of search, train, prune, distill, select or sweep-thresholds.
 
-    It shows what there is: headline figures, the sweep of the run as an interactive plot of cost against error,
-    errors by test subset, drawings, training curves, example faces, recipe and origin. No network is needed to read
-    it. The figures are written as SVG and PNG too.
+    The page shows whatever the run has: headline figures, an interactive plot of cost against error for its sweep,
+    errors by test subset, drawings, training curves, example faces, the recipe, and what made each file. It can be read
+    offline. The figures are also written as SVG and PNG.
 
     \b
     Examples:

@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 @main.command(short_help="Choose a network of a sweep.")
 @click.argument("run", type=FOLDER)
-@click.option("--max-macs", type=SIZE, help="At most so many MACs (often called FLOPs), such as 0.6G or 80M.")
-@click.option("--max-params", type=SIZE, help="At most so many parameters, such as 1M or 350k.")
-@click.option("--max-latency", type=float, metavar="MS", help="At most so many milliseconds, as the sweep measured.")
-@click.option("--knee", is_flag=True, help="The network after which more cost buys least, within any limits.")
+@click.option("--max-macs", type=SIZE, help="At most this many MACs (often called FLOPs), such as 0.6G or 80M.")
+@click.option("--max-params", type=SIZE, help="At most this many parameters, such as 1M or 350k.")
+@click.option("--max-latency", type=float, metavar="MS", help="At most this many milliseconds, as the sweep measured.")
+@click.option("--knee", is_flag=True, help="The network beyond which more cost improves the error least.")
 @click.option(
     "--cost",
     type=click.Choice(["macs", "params", "latency"]),
-    help="What --knee weighs the error against; by default MACs.",
+    help="The cost that --knee weighs against the error; by default MACs.",
 )
-@click.option("--out", type=FOLDER, help="Copy arch.json, weights and recipe there.")
+@click.option("--out", type=FOLDER, help="Copy arch.json, weights and recipe to this folder.")
 @json_option
 def select(
     run: Path,
@@ -39,10 +39,10 @@ def select(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Choose a network of RUN, a sweep or a run that was swept.
+    """Choose a network of RUN, which is a sweep or a run that was swept.
 
-    Of the pruned networks within the limits, it takes the one with the lowest NME on held-out faces (ties: fewer
-    MACs), or the knee. Test faces have no say in it.
+    Of the pruned networks within the limits, it chooses the one with the lowest NME on held-out faces (of equal ones,
+    the one with the fewest MACs), or the knee. Test faces have no influence.
 
     \b
     Examples:
@@ -56,7 +56,7 @@ def select(
     if not knee and max_macs is None and max_params is None and max_latency is None:
         raise click.UsageError("give --max-macs, --max-params or --max-latency, or --knee")
     if cost and not knee:
-        raise click.UsageError("--cost goes with --knee; a limit says itself what it limits")
+        raise click.UsageError("--cost needs --knee; without it, give the limit on that cost")
     choice = selection.select(
         run,
         max_macs=max_macs,
@@ -72,40 +72,22 @@ def select(
     if as_json:
         click.echo(json.dumps({**choice.as_dict(), "arch": str(arch)}, indent=1))
         return
-    _show(choice, knee)
-    click.echo(f"architecture: {arch}")
-    if choice.stage != "finetuned":
-        click.echo(f"it is {choice.stage}, not trained; next: nasface train --arch {arch}, or distill")
+    _show(choice, arch, knee)
 
 
-def _show(choice: Choice, knee: bool) -> None:
+def _show(choice: Choice, arch: Path, knee: bool) -> None:
     from nasface import terminal
+    from nasface.scores import Stage
 
-    figures = choice.figures
-    rows = [
-        [label, text.format(figures[name])]
-        for label, name, text in (
-            ("asked", "asked", "{}"),
-            ("params", "params", "{:,}"),
-            ("MACs", "macs", "{:,}"),
-            ("params without head", "params_no_head", "{:,}"),
-            ("MACs without head", "macs_no_head", "{:,}"),
-            ("latency (ms)", "latency_ms", "{:.2f}"),
-            ("  images at once", "latency_batch", "{}"),
-            ("  threads", "threads", "{}"),
-            ("  device", "device", "{}"),
-        )
-        if figures.get(name) is not None
-    ]
-    rows.append([f"NME held-out, {choice.stage} (%)", terminal.percent(choice.held_out_nme)])
-    ending = f"_{choice.stage}"
-    for name, value in figures.items():
-        if name.startswith("nme_") and name.endswith(ending) and value is not None:
-            subset = name.removeprefix("nme_").removesuffix(ending)
-            rows.append([f"NME {subset}, {figures.get(f'images_{subset}', '?')} images (%)", terminal.percent(value)])
     chosen = "the knee" if knee else "the lowest"
-    caption = (
-        f"{chosen} of held-out NME among {choice.compared} of {choice.networks} pruned networks; NME normalised by "
-        "inter-ocular distance, MACs are multiply-adds of one image"
+    terminal.show(
+        terminal.row_table(
+            choice.row,
+            choice.stage,
+            str(choice.folder),
+            f"{chosen} by held-out NME among {choice.compared} of {choice.networks} pruned networks",
+        )
     )
-    terminal.show(terminal.table(str(choice.folder), ["", choice.network], rows, caption))
+    click.echo(f"architecture: {arch}")
+    if choice.stage is not Stage.FINETUNED:
+        click.echo(f"it has not been fine-tuned ({choice.stage.words}); next: nasface train --arch {arch}, or distill")

@@ -3,96 +3,167 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nasface.cli.group import main
-from nasface.cli.options import FOLDER, Place, json_option, machine_options
+from nasface.cli.options import FILE, FOLDER, Place, gathered, json_option, machine_options
 from nasface.cli.sizes import SIZE
+
+if TYPE_CHECKING:
+    from nasface.recipe import Recipe
+    from nasface.stages.sweep.candidates import SweepRequest
+    from nasface.stages.sweep.run import Measure
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The options that say which networks are asked for."""
+
+    thresholds: tuple[float, ...]
+    count: int | None
+    target_macs: tuple[int, ...]
+    target_params: tuple[int, ...]
+    shares: tuple[float, ...]
+    archs: tuple[Path, ...]
+    pruner: str
+    options: tuple[str, ...]
+    draws: int
+
+    def request(self) -> SweepRequest:
+        """The request that they make."""
+        from nasface import recipe as recipes
+        from nasface.stages.sweep.candidates import SweepRequest
+
+        options: dict[str, Any] = {}
+        recipes.override(options, self.options)
+        return SweepRequest(
+            thresholds=self.thresholds,
+            count=self.count,
+            macs=self.target_macs,
+            params=self.target_params,
+            shares=self.shares,
+            pruner=self.pruner,
+            options=options,
+            draws=self.draws,
+            archs=self.archs,
+        )
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The options that say what is done with each network."""
+
+    inherited: bool
+    recalibrated: bool
+    epochs: int
+    latency_batch: int
+
+    def measure(self) -> Measure:
+        """The measurements that they ask for."""
+        from nasface.stages.sweep.run import Measure
+
+        return Measure(self.inherited, self.recalibrated, self.epochs, self.latency_batch)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The options that change the recipe of the run."""
+
+    data_root: Path | None
+    overrides: tuple[str, ...]
+
+    def resolve(self, run: Path) -> Recipe:
+        """The recipe of a run with the changes."""
+        from nasface import recipe as recipes
+        from nasface.stages.sources import required
+
+        content = recipes.read(str(required(run / "recipe.yaml", "a run folder")))
+        if self.data_root is not None:
+            content["data"]["root"] = str(self.data_root.resolve())
+        recipes.override(content, self.overrides)
+        return recipes.resolve(content, f"the recipe of {run}")
+
+
+network_options = gathered(
+    "networks",
+    Networks,
+    click.option("--threshold", "thresholds", type=float, multiple=True, help="Keep edges of importance above this."),
+    click.option("--count", type=click.IntRange(0), help="Networks to spread over all that a threshold can give."),
+    click.option("--target-macs", type=SIZE, multiple=True, help="The largest network within so many MACs, e.g. 0.6G."),
+    click.option("--target-params", type=SIZE, multiple=True, help="The largest network within so many parameters."),
+    click.option(
+        "--share", "shares", type=float, multiple=True, help="The largest network within this share of prunable MACs."
+    ),
+    click.option("--arch", "archs", type=FILE, multiple=True, help="An arch.json of your own, of the same space."),
+    click.option(
+        "--pruner", default="threshold", show_default=True, help="Pruner used to meet budgets; it must accept `share`."
+    ),
+    click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="A further option of the pruner."),
+    click.option(
+        "--draws", type=click.IntRange(1), default=1, show_default=True,
+        help="Networks per budget, drawn with the seeds 0, 1, ... of the pruner.",
+    ),
+)  # fmt: skip
+step_options = gathered(
+    "steps",
+    Steps,
+    click.option(
+        "--inherited/--no-inherited", default=True, help="Evaluate with the supernet's weights.  [default: yes]"
+    ),
+    click.option(
+        "--recalibrated/--no-recalibrated", default=True, help="... and after BN recalibration.  [default: yes]"
+    ),
+    click.option("--epochs", type=click.IntRange(0), default=0, help="... and after this many epochs of fine-tuning."),
+    click.option(
+        "--latency-batch", type=click.IntRange(0), default=1, show_default=True,
+        help="Images per timed forward pass; 0 times none.",
+    ),
+)  # fmt: skip
+change_options = gathered(
+    "changes",
+    Changes,
+    click.option("--data-root", type=FOLDER, help="Folder of the dataset, if it is not where the run found it."),
+    click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change a value of the run's recipe."),
+)
 
 
 @main.command("sweep-thresholds", short_help="Many sub-networks of a searched run, and their Pareto front.")
 @click.argument("run", type=FOLDER)
-@click.option("--threshold", "thresholds", type=float, multiple=True, help="Keep edges of importance above this.")
-@click.option("--count", type=click.IntRange(0), help="So many networks, spread over all that a threshold gives.")
-@click.option("--target-macs", type=SIZE, multiple=True, help="The nearest network under so many MACs, e.g. 0.6G.")
-@click.option("--target-params", type=SIZE, multiple=True, help="The nearest network under so many parameters.")
-@click.option("--share", "shares", type=float, multiple=True, help="The nearest under this share of the prunable MACs.")
-@click.option("--pruner", default="threshold", show_default=True, help="Who meets budgets: a plug-in with a share.")
-@click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="An option of the pruner.")
-@click.option("--draws", type=click.IntRange(1), default=1, help="Networks a budget, from the pruner's seeds 0, 1, ...")
-@click.option("--inherited/--no-inherited", default=True, help="Evaluate with inherited weights.  [default: yes]")
-@click.option("--recalibrated/--no-recalibrated", default=True, help="... with BN measured afresh.  [default: yes]")
-@click.option("--epochs", type=click.IntRange(0), default=0, help="... and after so many epochs of fine-tuning.")
-@click.option(
-    "--latency-batch", type=click.IntRange(0), default=1, show_default=True, help="Images a timed pass; 0: none."
-)
-@click.option("--data-root", type=FOLDER, help="Folder of the data set, where it is not the run's.")
-@click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change a value of the run's recipe.")
+@network_options
+@step_options
+@change_options
 @click.option("--out", type=FOLDER, help="Folder of the sweep; by default RUN/sweep.")
 @machine_options
 @json_option
 def sweep_thresholds(
-    run: Path,
-    thresholds: tuple[float, ...],
-    count: int | None,
-    target_macs: tuple[int, ...],
-    target_params: tuple[int, ...],
-    shares: tuple[float, ...],
-    pruner: str,
-    options: tuple[str, ...],
-    draws: int,
-    inherited: bool,
-    recalibrated: bool,
-    epochs: int,
-    latency_batch: int,
-    data_root: Path | None,
-    overrides: tuple[str, ...],
-    out: Path | None,
-    place: Place,
-    as_json: bool,
+    run: Path, networks: Networks, steps: Steps, changes: Changes, out: Path | None, place: Place, as_json: bool
 ) -> None:
-    """Turn one searched RUN into a family of slim networks and mark its Pareto front.
+    """Turn one searched RUN into a family of slim networks and mark their Pareto front.
 
-    By default ten networks. Given again, it goes on where it stopped; with other thresholds it adds to what is there,
-    and several processes may work on one sweep at a time. `nasface select` chooses a network, `nasface report` shows
-    them all.
+    Without a request, it measures ten networks. The same command again goes on where it stopped, and other requests add
+    networks to the sweep. Several processes may work on one sweep at a time. `nasface select` chooses a network of the
+    sweep, and `nasface report` shows them all.
 
     \b
     Examples:
       nasface sweep-thresholds runs/mini --count 20
       nasface sweep-thresholds runs/mini --target-macs 60M --target-macs 80M --epochs 20
       nasface sweep-thresholds runs/mini --share 0.5 --pruner random --draws 3 --epochs 20
+      nasface sweep-thresholds runs/mini --count 0 --arch mine/arch.json
     """
-    from nasface import recipe as recipes
+    from nasface import scores, terminal
     from nasface.rundir import RunDir
-    from nasface.stages.sources import required
-    from nasface.stages.sweep.candidates import Wanted
-    from nasface.stages.sweep.run import Measure
-    from nasface.stages.sweep.run import sweep as run_sweep
+    from nasface.stages.sweep.run import sweep
 
-    if not (thresholds or count or target_macs or target_params or shares):
-        count = 10
-    content = recipes.read(str(required(run / "recipe.yaml", "a run folder")))
-    if data_root is not None:
-        content["data"]["root"] = str(data_root.resolve())
-    recipes.override(content, overrides)
-    given: dict[str, Any] = {}
-    recipes.override(given, options)
-    wanted = Wanted(thresholds, count or 0, target_macs, target_params, shares, pruner, given, draws)
-    measure = Measure(inherited, recalibrated, epochs, latency_batch)
-    resolved = recipes.resolve(content, f"the recipe of {run}")
+    source, folder = RunDir(run), RunDir(out or run / "sweep")
     with place.machine(as_json) as machine:
-        table = run_sweep(resolved, RunDir(run), RunDir(out or run / "sweep"), wanted, measure, machine)
-    import pandas as pd
-
-    from nasface import terminal
-
-    rows = pd.read_csv(table)
+        rows = sweep(changes.resolve(run), source, folder, networks.request(), steps.measure(), machine)
     if as_json:
-        click.echo(json.dumps(json.loads(rows.to_json(orient="records")), indent=1))
-    else:
-        terminal.show(terminal.sweep_table(rows, f"sweep of {run}"))
-        click.echo(f"table: {table}")
+        click.echo(json.dumps(scores.table_of(rows), indent=1))
+        return
+    terminal.show(terminal.sweep_table(rows, f"sweep of {run}"))
+    click.echo(f"table: {folder.pareto}")

@@ -1,4 +1,4 @@
-"""Figures and reports: what all figures share, their style and how they are written. No display, no pyplot state."""
+"""Figures and reports. Here is what all figures share: style, axes and files. Needs no display and no pyplot state."""
 
 from __future__ import annotations
 
@@ -8,22 +8,28 @@ import re
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec
+from typing import Any, ParamSpec
 from xml.etree import ElementTree
 
+import numpy as np
 from matplotlib import style
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from numpy.typing import ArrayLike
 
 from nasface.errors import RunError
 from nasface.rundir import atomic
 
-__all__ = ["COLUMN", "PAGE", "Colour", "save", "settle", "styled", "svg", "write"]
+__all__ = ["COLUMN", "PAGE", "Colour", "Look", "log_if_wide", "save", "settle", "styled", "svg", "write"]
 
 COLUMN, PAGE = 3.5, 7.16  # inches: one column of a two-column paper, and both
+Look = dict[str, Any]
+"""Properties of a matplotlib artist."""
 
 
 class Colour:
-    """Okabe and Ito's palette (2008), which colour-blind readers can tell apart, and two greys."""
+    """The palette of Okabe and Ito (2008), which colour-blind readers can tell apart, and two greys."""
 
     black, grey, light = "#000000", "#8a8a8a", "#e9e9e9"
     orange, sky, green, yellow = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
@@ -33,7 +39,7 @@ class Colour:
 
 STYLE = {
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # matplotlib brings it along: the same figure on every machine
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, so that figures are the same on every machine
     "font.size": 7,
     "axes.titlesize": 7.5,
     "axes.labelsize": 7,
@@ -50,9 +56,9 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.0,
     "lines.markersize": 3.5,
-    "text.parse_math": False,  # a '$' in a name is a '$'
+    "text.parse_math": False,  # a dollar sign in a name begins no formula
     "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "nasface",  # ids by content, not by chance
+    "svg.hashsalt": "nasface",  # ids depend on the content alone
     "pdf.fonttype": 42,
 }
 _FORMATS = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
@@ -62,7 +68,7 @@ P = ParamSpec("P")
 
 
 def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """A function that draws a figure in the style of all, whatever the user's matplotlibrc says, and lays it out."""
+    """Decorate a function so that it draws and lays out in the common style, whatever the user's matplotlibrc says."""
 
     @wraps(draw)
     def call(*args: P.args, **kwargs: P.kwargs) -> Figure:
@@ -75,13 +81,16 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 
 def settle(figure: Figure) -> None:
-    """Lay the figure out now and for good: places on it are final, and every save gives the same."""
+    """Lay out the figure once and for all, so that positions on it are final and every save gives the same file."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
 
 
 def write(figure: Figure, path: Path) -> Path:
-    """Write a figure atomically as .svg, .pdf or .png (200 dpi), the same bytes every time; gives `path`.
+    """Write a figure atomically as .svg, .pdf or .png (200 dpi), with the same bytes every time.
+
+    Returns:
+        `path`.
 
     Raises:
         RunError: for another suffix, or when the file cannot be written.
@@ -95,17 +104,28 @@ def write(figure: Figure, path: Path) -> Path:
 
 
 def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
-    """Write `<stem>.svg` and `<stem>.png`; gives both paths. See `write`."""
+    """Write `<stem>.svg` and `<stem>.png` as `write` does, and return both paths."""
     vector, raster = (write(figure, stem.with_name(stem.name + suffix)) for suffix in (".svg", ".png"))
     return vector, raster
 
 
+def log_if_wide(axes: Axes, xs: ArrayLike = (), ys: ArrayLike = ()) -> None:
+    """Make an axis logarithmic, with plain numbers, where its values differ by more than a factor of six."""
+    for axis, set_scale, values in ((axes.xaxis, axes.set_xscale, xs), (axes.yaxis, axes.set_yscale, ys)):
+        finite = np.asarray(values, float)[np.isfinite(np.asarray(values, float))]
+        if len(finite) and 0 < 6 * finite.min() < finite.max():
+            set_scale("log")
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if finite.max() < 1000 * finite.min() else (1,)))
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
 def svg(figure: Figure, prefix: str = "") -> str:
-    """A figure as an <svg> element to stand inside an HTML page.
+    """Render a figure as an <svg> element for an HTML page.
 
     Args:
-        figure: any.
-        prefix: begins every id, so that the figures of a page do not share any; by default one made of the content.
+        figure: the figure.
+        prefix: put before every id, so that the figures of a page share none; by default it is made from the content.
     """
     buffer = io.BytesIO()
     with style.context(["default", STYLE]):
@@ -123,7 +143,7 @@ def svg(figure: Figure, prefix: str = "") -> str:
             else:
                 element.set(name, re.sub(r"url\(#", f"url(#{prefix}-", value))
         if element.tag == f"{{{_SVG}}}style" and element.text:
-            element.text = f"#{prefix} {element.text.strip()}"  # its rule is for '*': all of the page otherwise
+            element.text = f"#{prefix} {element.text.strip()}"  # the rule is for '*', which would be the whole page
     root.set("id", prefix)
     root.set("role", "img")
     ElementTree.register_namespace("", _SVG)

@@ -1,4 +1,4 @@
-"""What a run folder holds, read as far as it is there; of each part that is not, why and the command that makes it."""
+"""The content of a run folder, as far as it is there; for each missing part, why, and the command that makes it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from nasface.cost import Costs, count_space
 from nasface.errors import NasfaceError, RunError
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
+from nasface.scores import DEFAULT_NORMALISER, HELD_OUT
 from nasface.stages.networks import check_size, read_arch, read_factors
 from nasface.stages.select import read_table
 from nasface.stages.sources import Source
@@ -27,7 +28,7 @@ Networks = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep: its table as `selection.read_table` gives it, and the architectures of its networks by id."""
+    """A sweep: its table as `select.read_table` returns it, and the architectures of its networks by name."""
 
     table: pd.DataFrame
     archs: Mapping[str, Architecture]
@@ -35,20 +36,20 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Content:
-    """A run folder as read. A part that is missing is None or empty.
+    """What was read from a run folder. A missing part is None or empty.
 
     Attributes:
         run: the folder.
         job: the command that made it, such as 'search'; empty where it does not say.
-        recipe, recipe_text: resolved, and as it stands in the file.
+        recipe, recipe_text: the recipe resolved, and as it stands in the file.
         metrics: metrics.json.
         epochs: metrics.csv.
-        errors: errors.csv: a row for each network and test face, NMEs as shares.
+        errors: errors.csv, with one row per network and test face and NMEs as shares.
         arch: the chosen network.
-        factors: of the run, or of the one that its networks were pruned from.
-        sweep: of the folder itself, or below it.
+        factors: of the run, or of the run that its networks were pruned from.
+        sweep: in the folder itself, or below it.
         costs: of all parts of the search space.
-        missing: by part, one sentence.
+        missing: one sentence per missing part, by the name of the part.
     """
 
     run: RunDir
@@ -66,28 +67,28 @@ class Content:
 
     @property
     def title(self) -> str:
-        """The folder's name, of a sweep below its run both names."""
+        """The folder's name; for a sweep below its run, both names."""
         path = self.run.path.resolve()
         return f"{path.parent.name}/{path.name}" if self.run.pareto.is_file() else path.name
 
     @property
     def networks(self) -> Networks:
-        """Figures of metrics.json by network."""
+        """The figures in metrics.json by network."""
         found: Networks = self.metrics.get("networks", {})
         return found
 
     @property
     def subject(self) -> str:
-        """The network that the report is about: the slim one, else the last; empty where none was evaluated."""
+        """The network that the report is about: the slim one, or else the last; empty where none was evaluated."""
         names = ["", *self.networks]
         return "slim" if "slim" in names else names[-1]
 
 
 def read(folder: Path) -> Content:
-    """Read a folder that search, train, prune, distill, select or sweep-thresholds has filled.
+    """Read a folder that was filled by search, train, prune, distill, select or sweep-thresholds.
 
     Raises:
-        RunError: when there is nothing in it to report on.
+        RunError: when it holds nothing to report on.
     """
     run = RunDir(folder)
     missing: dict[str, str] = {}
@@ -136,7 +137,7 @@ def read(folder: Path) -> Content:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    """A JSON object; an empty one where there is no file."""
+    """Read a JSON object; an empty one where there is no file."""
     content = rundir.read_json(path, "a JSON object") if path.is_file() else {}
     if not isinstance(content, dict):
         raise RunError(f"{path} holds a {type(content).__name__}; expected an object as nasface writes it")
@@ -144,17 +145,19 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _rows(path: Path, *columns: str) -> pd.DataFrame | None:
-    """A csv with these columns at least; None where there is no file."""
+    """Read a CSV file with at least these columns; None where there is no file."""
     if not path.is_file():
         return None
     try:
         rows = pd.read_csv(path, dtype=dict.fromkeys(_WORDS, str))
-    except (OSError, ValueError) as err:  # pandas' parser errors and what is no UTF-8 are ValueErrors
+    except (OSError, ValueError) as err:  # pandas' parser errors and bytes that are not UTF-8 are ValueErrors
         raise RunError(f"cannot read {path} ({' '.join(str(err).split())}); let its run write it again") from err
     if absent := [name for name in columns if name not in rows]:
         raise RunError(f"{path} has no column '{absent[0]}'; let its run write it again")
     if strange := [name for name in columns if name not in _WORDS and not pd.api.types.is_numeric_dtype(rows[name])]:
-        raise RunError(f"{path}: the column '{strange[0]}' holds what is no number; let its run write it again")
+        raise RunError(
+            f"{path}: the column '{strange[0]}' holds something that is not a number; let its run write it again"
+        )
     return rows
 
 
@@ -163,9 +166,9 @@ def _metrics(run: RunDir, job: str, sweep: Sweep | None) -> dict[str, Any] | Non
     if not metrics and sweep is None:
         if run.arch.is_file() and job not in ("search", "train", "distill"):
             raise RunError(
-                f"the network has not been evaluated; `nasface train --arch {run.arch}` tunes and evaluates it"
+                f"the network has not been evaluated; `nasface train --arch {run.arch}` fine-tunes and evaluates it"
             )
-        raise RunError(f"the run has not finished; give its command again with --out {run.path} to go on")
+        raise RunError(f"the run has not finished; to continue it, give its command again with --out {run.path}")
     try:
         fits = all(map(_are_figures, metrics.get("networks", {}).values()))
     except (AttributeError, KeyError, TypeError):
@@ -176,17 +179,17 @@ def _metrics(run: RunDir, job: str, sweep: Sweep | None) -> dict[str, Any] | Non
 
 
 def _are_figures(figures: Mapping[str, Any]) -> bool:
-    """Whether a network's figures are such as `Evaluation.as_dict` gives, as far as the report needs them."""
+    """Whether a network's figures look like those of `Evaluation.as_dict`, as far as the report needs them."""
     summaries = [summary for table in figures["subsets"].values() for summary in table.values()]
-    numbers = [figures[name] for name in ("params", "macs", "held_out_nme")]
+    numbers = [figures[name] for name in ("params", "macs", HELD_OUT.column)]
     numbers += [summary[name] for summary in summaries for name in ("images", "expected", "nme")]
     return all(number is None or isinstance(number, int | float) for number in numbers)
 
 
 def _errors(run: RunDir) -> pd.DataFrame | None:
-    errors = _rows(run.errors, "network", "face", "nme_inter_ocular")
+    errors = _rows(run.errors, "network", "face", DEFAULT_NORMALISER.column)
     if errors is None and run.metrics.is_file():
-        raise RunError("no test face was on disk when the run was evaluated; `nasface data check` says what is there")
+        raise RunError("no test faces were on disk when the run was evaluated; `nasface data check` says what is there")
     return errors
 
 
@@ -227,7 +230,7 @@ def _costs(run: RunDir, recipe: Recipe | None, arch: Architecture | None, factor
             )
         landmarks = int(said)
     else:
-        raise RunError("no file says which search space this is; `nasface search` and `prune` write one")
+        raise RunError("no file says which search space this is; `nasface search` and `nasface prune` write one")
     size = arch.input_size if arch else recipe.data.input_size if recipe else 256
     check_size(size, space)
     return count_space(space, landmarks, size)

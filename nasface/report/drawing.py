@@ -1,9 +1,8 @@
-"""Drawings of graphs: a sub-network inside its search space, or the factors of its edges as heat maps."""
+"""Drawings of graphs: a sub-network inside its search space. Heat maps of its factors are in `heatmap`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,16 +15,13 @@ from nasface import rundir
 from nasface.arch import check_digest
 from nasface.errors import RunError
 from nasface.graph import Edge, Graph, Node
-from nasface.report import PAGE, Colour, styled
+from nasface.report import PAGE, Colour, Look, styled
 from nasface.report.heatmap import Layout, alpha_heatmap, check, layout
 from nasface.rundir import RunDir
 from nasface.stages.networks import read_factors
 from nasface.stages.sources import Source
 
 __all__ = ["Layout", "alpha_heatmap", "architecture", "layout", "read_alphas"]
-
-Look = dict[str, Any]
-"""Properties of a matplotlib artist."""
 
 _WIDTH, _HEIGHT = 0.52, 0.36  # of a node's box, in columns and rows
 _INK, _FAINT = "#404040", "#b0b0b0"
@@ -35,16 +31,16 @@ _FIXED: Look = {"color": Colour.orange, "linewidth": 1.2}
 
 @styled
 def architecture(full: Graph, kept: Graph, values: Mapping[Edge, float] | None = None, title: str = "") -> Figure:
-    """A sub-network inside its search space (the paper's Figures 2 and 7).
+    """Draw a sub-network inside its search space (Figures 2 and 7 of the paper).
 
     Args:
         full: the graph of the space.
         kept: a sub-graph of it; `full` itself draws the whole space.
-        values: alpha by edge: width and opacity of a kept edge grow with its magnitude. None draws all alike.
-        title: of the figure; on its right stands how much is kept.
+        values: alpha by edge; the width and opacity of a kept edge grow with its magnitude. None draws all edges alike.
+        title: of the figure; how much is kept is written to its right.
 
     Raises:
-        GraphError: when `kept` is no sub-graph of `full`.
+        GraphError: when `kept` is not a sub-graph of `full`.
     """
     check(full, kept)
     grid = layout(full)
@@ -74,7 +70,7 @@ def architecture(full: Graph, kept: Graph, values: Mapping[Edge, float] | None =
 def _edges(
     axes: Axes, full: Graph, kept: Graph, values: Mapping[Edge, float] | None, grid: Layout
 ) -> dict[Edge, float]:
-    """Draw all edges, the strongest on top; gives the magnitudes that widths stand for."""
+    """Draw all edges, the strongest on top, and return the magnitudes that widths stand for."""
     chosen = set(kept.edges)
     shown = {edge: abs(values[edge]) for edge in kept.prunable if edge in values} if values else {}
     largest = max(shown.values(), default=0) or 1
@@ -92,14 +88,14 @@ def _edges(
 
 
 def _strong(share: float) -> Look:
-    """Of an edge with so much of the largest factor."""
+    """Style an edge whose factor is this share of the largest one."""
     return {"color": Colour.blue, "linewidth": 0.3 + 2.2 * share, "alpha": 0.3 + 0.65 * share}
 
 
 def _curve(src: tuple[int, int], dst: tuple[int, int]) -> Curve:
-    """From the right side of a box to the left side of another; over the boxes between two of the same row."""
+    """Draw from the right side of a box to the left side of another, passing over the boxes between them in a row."""
     (x0, y0), (x1, y1) = src, dst
-    lean = 0.09 * np.clip(y1 - y0, -1.5, 1.5)  # edges of a node start and end apart
+    lean = 0.09 * np.clip(y1 - y0, -1.5, 1.5)  # so that the edges of a node do not start or end in one point
     start, end = (x0 + _WIDTH / 2, y0 + lean), (x1 - _WIDTH / 2, y1 - lean)
     reach = 0.55 * (end[0] - start[0])
     bow = -0.75 if y0 == y1 and x1 - x0 > 1 else 0.0
@@ -125,14 +121,14 @@ def _node_look(is_kept: bool, block: bool) -> Look:
 
 
 def _box(column: float, row: float, rows: float, look: Look) -> FancyBboxPatch:
-    """A rounded box of so many rows around a place."""
+    """Return a rounded box of this many rows around a place."""
     height = _HEIGHT + rows - 1
     corner = (column - _WIDTH / 2, row - height / 2)
     return FancyBboxPatch(corner, _WIDTH, height, boxstyle="round,pad=0,rounding_size=0.12", zorder=4, **look)
 
 
 def _ends(axes: Axes, full: Graph, kept: Graph, grid: Layout) -> None:
-    """Stem and head, and what they feed and read."""
+    """Draw the stem and the head, with lines to the nodes that they feed and read."""
     look = {"facecolor": Colour.light, "edgecolor": _INK, "linewidth": 0.8}
     for word, names, used, column, side in (
         ("stem", full.inputs, kept.inputs, -1.1, -_WIDTH / 2),
@@ -168,13 +164,13 @@ def _legend(full: Graph, kept: Graph, shown: Mapping[Edge, float]) -> list[Patch
 
 
 def read_alphas(source: Source, full: Graph, kept: Graph) -> tuple[dict[Edge, float] | None, str]:
-    """The factors that an architecture was chosen by, or else those it has now.
+    """Read the factors by which an architecture was chosen, or else those that its weights hold.
 
-    Looked for in factors.json beside the arch.json and in the run that it was pruned from, then in the network's own
-    weights, then in the supernet's.
+    They are looked for in factors.json beside the arch.json and in the run that it was pruned from, then in the
+    network's own weights, and then in the supernet's.
 
     Returns:
-        alpha by edge and the file it comes from; None and an empty string where none is left.
+        alpha by edge and the file it comes from; None and an empty string where none of them is left.
 
     Raises:
         RunError, GraphError: when a file is there but cannot be used.
@@ -192,5 +188,8 @@ def read_alphas(source: Source, full: Graph, kept: Graph) -> tuple[dict[Edge, fl
         return None, ""
     alpha = rundir.read_tensors(weights)[0].get("alpha")
     if alpha is None or alpha.shape != (len(graph.prunable),):
-        raise RunError(f"{weights} does not hold one factor for each of {len(graph.prunable)} edges; move it away")
+        raise RunError(
+            f"{weights} does not hold one factor for each of the {len(graph.prunable)} prunable edges; remove or "
+            "replace it"
+        )
     return dict(zip(graph.prunable, alpha.tolist(), strict=True)), str(weights)

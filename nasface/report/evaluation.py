@@ -11,6 +11,7 @@ from typing import Any, Literal
 from nasface.report import figures, tables, write
 from nasface.report.published import published as published_figures
 from nasface.report.tables import Table, require_published
+from nasface.scores import DEFAULT_NORMALISER, Normaliser
 from nasface.stages.evaluate.results import Comparison, Worst
 
 Form = Literal["text", "markdown", "latex", "csv", "json"]
@@ -29,7 +30,7 @@ class Detail:
 
     networks: Mapping[str, Mapping[str, Any]]
     title: str
-    normaliser: str
+    normaliser: Normaliser
 
 
 def check_published(datasets: Iterable[str], form: Form | None) -> None:
@@ -47,7 +48,7 @@ def present(
     found: Comparison,
     *,
     form: Form | None = None,
-    normaliser: str = "inter_ocular",
+    normaliser: Normaliser = DEFAULT_NORMALISER,
     metrics: Sequence[str] = (),
     published: bool = False,
 ) -> str | Table | Detail:

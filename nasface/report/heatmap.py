@@ -1,7 +1,7 @@
-"""The grid of stages by resolutions where the nodes of a graph stand, and the factors of its edges as heat maps.
+"""The grid on which the nodes of a graph are placed, and the factors of its edges as heat maps.
 
-Columns are stages, rows are resolutions, the finest on top. Where a stage holds several nodes of one resolution, its
-column is split: a node stands right of its parents of the same stage.
+Columns are stages, and rows are resolutions with the finest on top. Where a stage holds several nodes of one
+resolution, its column is split, and a node is placed to the right of its parents in the same stage.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _SHADES = LinearSegmentedColormap.from_list("factors", ["#e3eef7", "#6baed6", "#
 
 @dataclass(frozen=True)
 class Layout:
-    """Where nodes stand.
+    """The places of the nodes.
 
     Attributes:
-        place: (column, row) by node, no two alike.
+        place: (column, row) by node; no two nodes share a place.
         stages: (stage, first column, last column), from left to right.
         strides: by row.
     """
@@ -42,18 +42,18 @@ class Layout:
 
     @property
     def columns(self) -> int:
-        """Number of columns."""
+        """The number of columns."""
         return self.stages[-1][2] + 1
 
     def name(self, column: int) -> str:
-        """The stage of a column, with a letter where the stage has several."""
+        """The stage of a column, with a letter where the stage has several columns."""
         stage, first, last = next(entry for entry in self.stages if entry[1] <= column <= entry[2])
         round_, letter = divmod(column - first, 26)
         return f"{stage}{chr(ord('a') + letter)}{round_ or ''}" if last > first else str(stage)
 
 
 def layout(graph: Graph) -> Layout:
-    """Columns and rows of a graph's nodes."""
+    """Place the nodes of a graph in columns and rows."""
     strides = tuple(sorted({node.stride for node in graph.nodes}))
     place: dict[str, tuple[int, int]] = {}
     stages = []
@@ -73,21 +73,23 @@ def layout(graph: Graph) -> Layout:
 
 @styled
 def alpha_heatmap(full: Graph, kept: Graph, values: Mapping[Edge, float], title: str = "") -> Figure:
-    """|alpha| of every edge: a panel for each pair of columns that edges join, source by target resolution.
+    """Draw |alpha| of every edge by source and target resolution, with one panel per pair of columns that edges join.
 
     Args:
         full: the graph of the space.
         kept: a sub-graph of it; the cells of other edges are crossed out.
-        values: alpha by edge; a cell is grey where there is none, as for fixed edges.
+        values: alpha by edge; cells of edges without a value, such as fixed edges, are grey.
         title: of the figure.
 
     Raises:
-        GraphError: when `kept` is no sub-graph of `full`, or no edge of `full` has a value.
+        GraphError: when `kept` is not a sub-graph of `full`, or no edge of `full` has a value.
     """
     check(full, kept)
     known = {edge: abs(values[edge]) for edge in full.edges if edge in values}
     if not known:
-        raise GraphError("no edge of the graph has a factor, so there is no heat map to draw; give those of its search")
+        raise GraphError(
+            "no edge of the graph has a factor, so there is no heat map to draw; give the factors of its search"
+        )
     grid = layout(full)
     panels: dict[tuple[int, int], list[Edge]] = {}
     for src, dst in full.edges:
@@ -135,8 +137,8 @@ def alpha_heatmap(full: Graph, kept: Graph, values: Mapping[Edge, float], title:
 
 
 def check(full: Graph, kept: Graph) -> None:
-    """Raise GraphError unless `kept` is a sub-graph of `full`."""
+    """Raise a GraphError unless `kept` is a sub-graph of `full`."""
     if strange := set(kept.edges) - set(full.edges):
         raise GraphError(
-            f"edge {' -> '.join(min(strange))} of the sub-network is no edge of the space; draw a network in its own"
+            f"edge {' -> '.join(min(strange))} of the sub-network is not in the space; draw it in its own search space"
         )

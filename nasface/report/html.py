@@ -1,4 +1,4 @@
-"""The report of a run: one HTML page that needs nothing else to be read, and its figures as files beside it."""
+"""The report of a run: one self-contained HTML page, and its figures as files beside it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ from nasface.model.files import at
 from nasface.report import drawing, figures, overview
 from nasface.report.content import Content, read
 from nasface.report.tradeoff import measured, tradeoff
+from nasface.scores import DEFAULT_NORMALISER, Score
 from nasface.stages import measure
 from nasface.stages.faces import load_prepared
 from nasface.stages.workspace import Machine
 
 HERE = Path(__file__).parent
-EXAMPLES = 6  # faces of a kind: a row of the figure
+EXAMPLES = 6  # faces of each kind, which make one row of the figure
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Report:
     Attributes:
         page: the HTML file.
         figures: the files beside it.
-        missing: by part that the page lacks, one sentence.
+        missing: one sentence per part that the page lacks, by the name of the part.
     """
 
     page: Path
@@ -49,7 +50,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure: its name, what it shows in words, and what draws it. A photo goes onto the page as pixels."""
+    """A figure: its name, its caption, and the function that draws it. A photo goes onto the page as pixels."""
 
     name: str
     caption: str
@@ -70,10 +71,10 @@ def write_report(
     Args:
         folder: filled by search, train, prune, distill, select or sweep-thresholds.
         out: the page; by default report.html in the folder.
-        machine: on which example faces are prepared and predicted.
-        data_root: where the data set lies, if not where the recipe says.
-        faces: show example faces; without, neither page nor figures hold the image of a person, and an earlier
-            report's figure of them is removed.
+        machine: prepares and predicts the example faces.
+        data_root: the folder of the dataset, if it is not where the recipe says.
+        faces: show example faces. Without them, neither the page nor the figures contain the image of a person, and an
+            earlier report's figure of faces is removed.
 
     Raises:
         RunError: when the folder holds nothing to report on, or the page cannot be written.
@@ -90,7 +91,8 @@ def write_report(
             stale.unlink()
     elif content.errors is not None and content.networks:
         caption = (
-            f"Test faces with the lowest, middle and greatest inter-ocular NME of the network ‘{content.subject}’."
+            f"Test faces with the lowest, median and highest {DEFAULT_NORMALISER.adjective} NME of the network "
+            f"‘{content.subject}’."
         )
         draw = partial(_faces, content, machine or Machine(), data_root)
         pictures.append(Picture("faces", caption, draw, photo=True))
@@ -114,7 +116,7 @@ def write_report(
 
 
 def _render(content: Content, **parts: Any) -> str:
-    """The page. Every text is escaped, and the browser is told to run the one script and to load nothing."""
+    """Render the page. All text is escaped, and the browser is told to run the one script and to load nothing."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -139,13 +141,13 @@ def _render(content: Content, **parts: Any) -> str:
 
 
 def _code(text: str) -> Markup:
-    """Text with `commands` set as code."""
+    """Escape a text and set its `commands` as code."""
     parts = str(escape(text)).split("`")
     return Markup("".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts)))
 
 
 def _pictures(content: Content, trade: Mapping[str, Any] | None) -> Iterator[Picture]:
-    """What there is to draw, the faces apart."""
+    """Yield what there is to draw, except for the faces."""
     if content.sweep is not None and trade and trade["axes"]["y"]:
         yield from _paretos(content, trade["axes"]["y"])
     if content.costs is not None and (content.arch is not None or content.factors is not None):
@@ -160,48 +162,52 @@ def _pictures(content: Content, trade: Mapping[str, Any] | None) -> Iterator[Pic
             caption = f"The factor alpha of every edge after the search{crossed}."
             yield Picture("alpha", caption, lambda: drawing.alpha_heatmap(full, kept(), values))
     if content.errors is not None:
-        caption = "Share of test images at or below each inter-ocular NME; AUC and failure rate (FR) in the legend."
+        caption = (
+            f"Share of test images at or below each {DEFAULT_NORMALISER.adjective} NME; AUC and failure rate (FR) "
+        )
+        caption += "are in the legend."
         yield Picture("ced", caption, partial(_ced, content.errors))
     if content.epochs is not None:
-        caption = "Loss and held-out NME by epoch, over all stages of the run."
+        caption = "Training loss and held-out NME by epoch, over all stages of the run."
         yield Picture("training", caption, partial(figures.training, content.epochs))
 
 
 def _kept(content: Content) -> Graph:
-    """The chosen network's graph, or the full one where none was chosen."""
+    """Return the graph of the chosen network, or the full one where none was chosen."""
     assert content.costs is not None
     full = content.costs.space.graph
     return full if content.arch is None else content.arch.subgraph(full)
 
 
 def _paretos(content: Content, scores: list[dict[str, Any]]) -> Iterator[Picture]:
-    """NME against MACs by what choices go by, and beside published figures where a test subset is whole."""
+    """Draw NME against MACs by the deciding score, and beside published figures where a test subset is complete."""
     assert content.sweep is not None
     size = content.costs.input_size if content.costs else 0
     draw = partial(figures.pareto, measured(content.sweep.table), cost="macs", input_size=size)
-    caption = f"{scores[0]['label']} (%) against MACs of the networks of the sweep."
+    caption = f"{scores[0]['label']} (%), against the MACs of the networks of the sweep."
     yield Picture("pareto", caption, partial(draw, score=scores[0]["key"], published=False))
     if content.recipe is not None and content.recipe.data.name == "300w":
-        whole = tuple(f"nme_{subset}_" for subset in overview.whole_subsets(content))
-        if fitting := [axis for axis in scores if axis["key"].startswith(whole)]:
+        whole = overview.whole_subsets(content)
+        if fitting := [axis for axis in scores if (score := Score.parse(axis["key"])) and score.subset in whole]:
             caption = (
-                "The sweep beside what is published (hollow circles): other input sizes, training data and recipes."
+                "The sweep beside published methods (hollow circles), which had other input sizes, training data and "
+                "recipes."
             )
             yield Picture("pareto-published", caption, partial(draw, score=fitting[0]["key"], published=True))
 
 
 def _ced(errors: pd.DataFrame) -> Figure:
-    """One curve a network. A dollar would begin a formula in matplotlib."""
-    groups = errors.groupby("network", sort=False)["nme_inter_ocular"]
-    return figures.ced({str(name).replace("$", r"\$"): nme_N.to_numpy(float) for name, nme_N in groups})
+    """Draw one curve per network."""
+    groups = errors.groupby("network", sort=False)[DEFAULT_NORMALISER.column]
+    return figures.ced({str(name): nme_N.to_numpy(float) for name, nme_N in groups})
 
 
 def _faces(content: Content, machine: Machine, data_root: Path | None) -> Figure:
-    """The test faces with the lowest, middle and greatest errors of the network that the report is about."""
+    """Draw the test faces with the lowest, median and highest errors of the report's network."""
     recipe, errors, name = content.recipe, content.errors, content.subject
     assert errors is not None
     if recipe is None:
-        raise DataError("no recipe that can be read says which data set the faces are of")
+        raise DataError("there is no readable recipe to say which dataset the faces are from")
     network = next((saved for saved in at(content.run.path) if saved.name == name), None)
     if network is None:
         raise DataError(f"the weights of '{name}' are not here")
@@ -209,9 +215,9 @@ def _faces(content: Content, machine: Machine, data_root: Path | None) -> Figure
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": data_root})})
     test = load_prepared(recipe, machine)["test"]
     own = errors[(errors["network"] == name) & errors["face"].isin(test.names)]
-    own = own.dropna(subset="nme_inter_ocular").sort_values("nme_inter_ocular", kind="stable")
+    own = own.dropna(subset=DEFAULT_NORMALISER.column).sort_values(DEFAULT_NORMALISER.column, kind="stable")
     if own.empty:
-        raise DataError(f"none of the test faces in {content.run.errors} is in the data set here; give --data-root")
+        raise DataError(f"none of the test faces in {content.run.errors} is in the dataset on disk; give --data-root")
     words = examples(len(own))
     own = own.iloc[list(words)]
     index = [test.names.index(face) for face in own["face"]]
@@ -223,13 +229,13 @@ def _faces(content: Content, machine: Machine, data_root: Path | None) -> Figure
         test.images_NHWC[index][:, window, window],
         measure.predict(net, recipe, chosen),
         chosen.input_landmarks().cpu().numpy(),
-        own["nme_inter_ocular"].to_numpy(),
+        own[DEFAULT_NORMALISER.column].to_numpy(),
         list(words.values()),
     )
 
 
 def examples(count: int) -> dict[int, str]:
-    """Which of `count` faces in the order of their errors to show, and as what: EXAMPLES of each kind at most."""
+    """Choose which of `count` faces, in order of error, to show and as what: at most EXAMPLES of each kind."""
     each = max(1, min(EXAMPLES, count // 3))
     chosen: dict[int, str] = {}
     for word, start in (("best", 0), ("median", (count - each) // 2), ("worst", count - each)):
@@ -239,7 +245,7 @@ def examples(count: int) -> dict[int, str]:
 
 
 def _photo(figure: Figure, words: str) -> Markup:
-    """A figure as a JPEG in the page: small whatever the size of the images in it."""
+    """Embed a figure as a JPEG, which is small whatever the size of the images in it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="jpeg", dpi=180, pil_kwargs={"quality": 85, "optimize": True})
     data = base64.b64encode(buffer.getvalue()).decode()

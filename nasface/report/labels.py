@@ -1,4 +1,4 @@
-"""Names beside the points of a chart, each where it covers least."""
+"""Names beside the points of a chart, each placed where it covers as little as possible."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ class Label:
     """A name beside a point.
 
     Attributes:
-        text, xy: the name, and its point in the units of the data.
+        text: the name.
+        xy: the point, in the units of the data.
         radius: of the point's marker, in typographic points.
         colour: of the text.
-        optional: leave it out where there is no free place close by.
+        optional: leave the label out where there is no free place close by.
     """
 
     text: str
@@ -34,14 +35,14 @@ class Label:
 
 
 def place_labels(axes: Axes, labels: Sequence[Label], keep_clear_N2: NDArray[np.float64], size: float = 5.5) -> None:
-    """Write each label where it covers least: of those before it, of the labels' circles, and of what to keep clear.
+    """Write each label where it covers least of earlier labels, of the labels' circles, and of points to keep clear.
 
-    A label stands inside its circle if it fits in; one that had to move away gets a thin line to its point. The figure
-    must be settled.
+    A label is written inside its circle if it fits, and one that has to move away gets a thin line to its point. The
+    figure must be settled.
 
     Args:
         axes: to write on.
-        labels: in the order in which they choose their places.
+        labels: in the order in which they are placed.
         keep_clear_N2: points that no label should cover, in the units of the data.
         size: of the text.
     """
@@ -83,7 +84,7 @@ def place_labels(axes: Axes, labels: Sequence[Label], keep_clear_N2: NDArray[np.
 
 
 def _overlap(boxes_C4: NDArray[np.float64], others_M4: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(C, M) the area that boxes (left, bottom, right, top) share."""
+    """Return (C, M) the area that each pair of boxes (left, bottom, right, top) shares."""
     low = np.maximum(boxes_C4[:, None, :2], others_M4[None, :, :2])
     high = np.minimum(boxes_C4[:, None, 2:], others_M4[None, :, 2:])
     shared: NDArray[np.float64] = np.clip(high - low, 0, None).prod(axis=2)

@@ -1,4 +1,4 @@
-"""Landmarks drawn on images and videos, written beside the predictions."""
+"""Landmarks drawn on images and videos."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BOX, POINT, RIM = (240, 228, 66), (0, 200, 140), (0, 0, 0)
 
 
 def draw(image_HW3: Pixels, faces: FoundFaces) -> Pixels:
-    """A copy of an image with the box and the points of every face."""
+    """Return a copy of an image with the box and the points of every face drawn on it."""
     picture = Image.fromarray(image_HW3)
     pen = ImageDraw.Draw(picture)
     sides_K = detect.sides(faces.boxes_K4).tolist()
@@ -36,10 +36,10 @@ def draw(image_HW3: Pixels, faces: FoundFaces) -> Pixels:
 
 @contextmanager
 def overlays(folder: Path) -> Iterator[Callable[[Seen], None]]:
-    """What draws every image and frame that it is called with into `folder`.
+    """Return a function that draws every image and frame that it is called with and writes it to `folder`.
 
-    An image keeps its name, as .png if it was one and else as .jpg; a video is .mp4, whole when the next picture comes
-    or the block ends, and not there at all when the block fails.
+    An image keeps its name, as .png if it was one and as .jpg otherwise. A video becomes .mp4; it is complete when the
+    next picture comes or the block ends, and is removed when the block fails.
 
     Raises:
         RunError: when a file cannot be written.
@@ -69,11 +69,11 @@ def overlays(folder: Path) -> Iterator[Callable[[Seen], None]]:
 
 @contextmanager
 def _video(path: Path, rate: float, width: int, height: int) -> Iterator[Callable[[Pixels], None]]:
-    """A function that appends a frame to an MPEG-4 file, which takes its place when the block ends well."""
+    """Return a function that appends a frame to an MPEG-4 file, which is put in place when the block ends well."""
     cv2 = detect.opencv()
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        part = Path(folder) / path.name  # OpenCV tells the format by the extension
+        part = Path(folder) / path.name  # OpenCV takes the format from the extension
         writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*"mp4v"), rate, (width, height))
         if not writer.isOpened():
             raise RunError(f"cannot write the video {path}; leave --overlay out, or give another folder with --out")

@@ -1,4 +1,4 @@
-"""What the report says in words and tables: headline, facts, errors by subset, costs by stage, provenance."""
+"""What the report says in words and tables: headline, facts, errors by subset, costs by stage, and provenance."""
 
 from __future__ import annotations
 
@@ -8,15 +8,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from nasface.report.content import Content
+from nasface.scores import DASH, DEFAULT_NORMALISER, HELD_OUT, SUPERNET, Normaliser, State, percent
 from nasface.stages.count import cost_report
+from nasface.stages.select import slim_networks
 
-NORMALISERS = ("inter_ocular", "inter_pupil", "box")
 LIMITS = ("0.08", "0.1")
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A figure of the headline: what, how much, against what, whether that is better (None: neither), of what."""
+    """A figure of the headline.
+
+    Attributes:
+        label, value: what it is, and its value with the unit.
+        note: what it is compared with.
+        better: whether it is better than that; None where it is neither better nor worse, or not compared.
+        of: the images behind it.
+    """
 
     label: str
     value: str
@@ -26,11 +34,11 @@ class Tile:
 
 
 def tiles(content: Content) -> list[Tile]:
-    """The network that the report is about, beside the supernet; of a mere sweep, the span of its networks."""
+    """Compare the report's network with the supernet; for a sweep alone, give the range of its networks."""
     own = content.networks.get(content.subject)
     if own is None:
         return _sweep_tiles(content)
-    before = {} if content.subject == "supernet" else content.networks.get("supernet", {})
+    before = {} if content.subject == SUPERNET else content.networks.get(SUPERNET, {})
     found = []
     for label, key in (("Parameters", "params"), ("MACs", "macs")):
         if own.get(key) and before.get(key):
@@ -50,7 +58,7 @@ def tiles(content: Content) -> list[Tile]:
 
 
 def facts(content: Content) -> list[tuple[str, str]]:
-    """What the run was, as (label, text)."""
+    """Describe the run, as (label, text)."""
     metrics, recipe, arch = content.metrics, content.recipe, content.arch
     archs = [arch] if arch else list(content.sweep.archs.values()) if content.sweep else []
     origin: Mapping[str, Any] = metrics or (archs[0].provenance if archs else {})
@@ -61,7 +69,7 @@ def facts(content: Content) -> list[tuple[str, str]]:
         found.append(("Search space", _with_options(recipe.space.name, recipe.space.options)))
     if recipe is not None:
         size = recipe.data.input_size
-        found.append(("Data set", f"{recipe.data.name}, {size} × {size} pixels"))
+        found.append(("Dataset", f"{recipe.data.name}, {size} × {size} pixels"))
         found.append(("Test images", _test_images(content)))
     if content.factors is not None and recipe is not None:
         found.append(("Searcher", _with_options(recipe.search.name, recipe.search.options)))
@@ -80,12 +88,12 @@ def facts(content: Content) -> list[tuple[str, str]]:
 
 
 def accuracy(content: Content) -> list[dict[str, Any]]:
-    """A row for each network and test subset: images, NMEs in percent, failure rates and AUCs, as text."""
+    """Return one row per network and test subset: images, NMEs in percent, failure rates and AUCs, as text."""
     rows = []
     for network, figures in content.networks.items():
         tables = figures.get("subsets") or {}
-        for subset, summary in tables.get("inter_ocular", {}).items():
-            by_normaliser = [(tables.get(name) or {}).get(subset) or {} for name in NORMALISERS]
+        for subset, summary in tables.get(DEFAULT_NORMALISER, {}).items():
+            by_normaliser = [(tables.get(name) or {}).get(subset) or {} for name in Normaliser]
             failures, areas = (_by_limit(summary, name) for name in ("failure_rate", "auc"))
             rows.append(
                 {
@@ -94,14 +102,18 @@ def accuracy(content: Content) -> list[dict[str, Any]]:
                     "images": f"{summary['images']} of {summary['expected']}",
                     "nmes": [percent(row.get("nme")) for row in by_normaliser],
                     "failures": [percent(failures.get(limit)) for limit in LIMITS],
-                    "aucs": ["–" if (area := areas.get(limit)) is None else f"{area:.3f}" for limit in LIMITS],
+                    "aucs": [DASH if (area := areas.get(limit)) is None else f"{area:.3f}" for limit in LIMITS],
                 }
             )
     return rows
 
 
 def costs(content: Content) -> dict[str, Any] | None:
-    """Parameters and MACs by stage: of the full graph, and of the chosen network beside it. GraphError: see `arch`."""
+    """Count parameters and MACs by stage, of the full graph and of the chosen network.
+
+    Raises:
+        GraphError: when the architecture was made for another graph.
+    """
     if content.costs is None:
         return None
     graph = content.costs.space.graph
@@ -112,7 +124,7 @@ def costs(content: Content) -> dict[str, Any] | None:
         if name in report["stages"]:
             return report["stages"][name]["params"], report["stages"][name]["macs"]
         if not name.startswith("total"):
-            return 0, 0  # a stage that pruning has emptied
+            return 0, 0  # pruning has removed the whole stage
         ending = "" if name == "total" else "_no_head"
         return report[f"params{ending}"], report[f"macs{ending}"]
 
@@ -131,7 +143,7 @@ def costs(content: Content) -> dict[str, Any] | None:
 
 
 def provenance(content: Content) -> list[tuple[str, list[tuple[str, str]]]]:
-    """What made each file, as (file, [(key, text)]): versions, digests, times."""
+    """Say what made each file, as (file, [(key, text)]): versions, digests and times."""
     metrics = {name: value for name, value in content.metrics.items() if name != "networks"}
     sources: list[tuple[str, Mapping[str, Any]]] = [("metrics.json", metrics)]
     for name, made in (("arch.json", content.arch), ("factors.json", content.factors)):
@@ -145,19 +157,14 @@ def provenance(content: Content) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def whole_subsets(content: Content) -> list[str]:
-    """Test subsets of which every official image was seen, the largest first."""
+    """List the test subsets of which every official image was there, the largest first."""
     subsets = _subsets(content.networks.get(content.subject, {}))
     whole = [name for name, summary in subsets.items() if summary["images"] == summary["expected"] > 0]
     return sorted(whole, key=lambda name: -subsets[name]["images"])
 
 
-def percent(share: float | None) -> str:
-    """A share as percent, or a dash where there is none."""
-    return "–" if share is None else f"{100 * share:.2f}"
-
-
 def amount(number: float) -> str:
-    """A count in k, M or G, to three figures."""
+    """Format a count in k, M or G with three significant digits."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
             return f"{number / size:.3g} {unit}" if number < 1000 * size else f"{number / size:.0f} {unit}"
@@ -165,20 +172,20 @@ def amount(number: float) -> str:
 
 
 def _errors(figures: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
-    """Inter-ocular NME and image count, by test subset and then held out; without those that have no figure."""
+    """Collect the NMEs that there are, with the number of images: by test subset, and then of the held-out faces."""
     found = {
         name: (float(summary["nme"]), f"{summary['images']} of {summary['expected']} images")
         for name, summary in _subsets(figures).items()
         if summary["nme"] is not None
     }
-    if figures.get("held_out_nme") is not None:
-        found["held-out"] = (float(figures["held_out_nme"]), "")
+    if figures.get(HELD_OUT.column) is not None:
+        found[HELD_OUT.faces] = (float(figures[HELD_OUT.column]), "")
     return found
 
 
 def _subsets(figures: Mapping[str, Any]) -> Mapping[str, Any]:
     """Inter-ocular summaries by test subset."""
-    found: Mapping[str, Any] = (figures.get("subsets") or {}).get("inter_ocular") or {}
+    found: Mapping[str, Any] = (figures.get("subsets") or {}).get(DEFAULT_NORMALISER) or {}
     return found
 
 
@@ -186,8 +193,8 @@ def _sweep_tiles(content: Content) -> list[Tile]:
     if content.sweep is None:
         return []
     table = content.sweep.table
-    pruned = table[(table["state"] == "done") & (table["network"] != "supernet")]
-    apart = int((table["state"] == "disconnected").sum())
+    pruned = slim_networks(table)
+    apart = int((table["state"] == State.DISCONNECTED).sum())
     found = [Tile("Networks", str(len(pruned)), f"{apart} more would be disconnected" if apart else "")]
     for label, key in (("Parameters", "params"), ("MACs", "macs")):
         if pruned[key].notna().any():
@@ -196,7 +203,7 @@ def _sweep_tiles(content: Content) -> list[Tile]:
 
 
 def _test_images(content: Content) -> str:
-    """Images by subset, seen and official."""
+    """Give the number of images by subset, of those on disk and of the official ones."""
     subsets = _subsets(content.networks.get(content.subject, {}))
     return ", ".join(f"{name} {summary['images']} of {summary['expected']}" for name, summary in subsets.items())
 
@@ -209,7 +216,7 @@ def _epochs(content: Content) -> str:
 
 
 def _by_limit(summary: Mapping[str, Any], name: str) -> Mapping[str, float | None]:
-    """Figures by limit; runs of nasface 0.1 have one, at the limit they name."""
+    """Return the figures by limit; runs of nasface 0.1 have a single one, at the limit that they name."""
     found = summary.get(name)
     return found if isinstance(found, Mapping) else {f"{summary.get('limit', 0.1):g}": found}
 

@@ -1,4 +1,4 @@
-"""What is published to compare with: Tables 1 to 6 of Lin et al. 2023 (doi 10.3390/s23031532, CC BY), as data."""
+"""Published figures to compare with: Tables 1 to 6 of Lin et al. 2023 (doi 10.3390/s23031532, CC BY) as data."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def published() -> dict[str, Any]:
-    """The paper's tables in this toolkit's units: NMEs and failure rates as shares, parameters and MACs as numbers.
+    """Return the paper's tables in this toolkit's units: errors as shares, parameters and MACs as numbers.
 
     Returns:
-        `source` (title, doi, licence, ...); `cost` by method (`backbone`, `params`, `macs`; Table 1, None where the
-        paper has none); `slim` by data set, the row of `cost` for the methods S-HRNet, SD-HRNet_1 and SD-HRNet_2;
-        `errors` and `std` by data set, method and column (subset names as in nasface's data sets; Tables 2 to 5);
+        `source` (title, doi, licence, ...); `cost` by method (`backbone`, `params` and `macs` of Table 1, None where
+        the paper gives none); `slim` by dataset, the row of `cost` for the methods S-HRNet, SD-HRNet_1 and SD-HRNet_2;
+        `errors` and `std` by dataset, method and column (Tables 2 to 5, with subset names as in nasface's datasets);
         `ablation`, the rows of Table 6.
     """
     content = yaml.safe_load(resources.files(__package__).joinpath("published.yaml").read_text(encoding="utf-8"))
@@ -37,24 +37,24 @@ def published() -> dict[str, Any]:
 
 
 def costs_and_nme(dataset: str = "300w") -> DataFrame:
-    """Cost and error side by side, a row for each method of the data set's table, in the table's order.
+    """Put cost and error side by side, with one row per method of the dataset's table, in its order.
 
     Args:
         dataset: '300w', 'masked-300w', 'cofw' or 'wflw'.
 
     Returns:
-        Columns `method`, `params`, `macs` (NaN where Table 1 has none) and the table's own: for 300W `common`,
+        Columns `method`, `params`, `macs` (NaN where Table 1 has none), and those of the table: for 300W `common`,
         `challenge` and `full`, as shares.
 
     Raises:
-        DataError: for a data set of which the paper has no table.
+        DataError: for a dataset of which the paper has no table.
     """
     import pandas as pd
 
     tables = published()
     if dataset not in tables["errors"]:
         raise DataError(
-            f"nothing is published here for data set '{dataset}'; {did_you_mean(dataset, tables['errors'])}"
+            f"there are no published figures for the dataset '{dataset}'; {did_you_mean(dataset, tables['errors'])}"
         )
     slim = tables["slim"].get(dataset.removeprefix("masked-"))
     aliases = dict.fromkeys(("S-HRNet", "SD-HRNet_1", "SD-HRNet_2"), slim)
@@ -66,7 +66,7 @@ def costs_and_nme(dataset: str = "300w") -> DataFrame:
 
 
 def _shares(table: dict[str, Any], part: str) -> dict[str, dict[str, float]]:
-    """Figures in percent by method and column."""
+    """Turn figures in percent into shares, by method and column."""
     return {method: dict(zip(table["columns"], map(_share, row), strict=True)) for method, row in table[part].items()}
 
 

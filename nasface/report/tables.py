@@ -1,4 +1,4 @@
-"""Tables as papers print them: a row a method, a column a subset; as Markdown, LaTeX and csv."""
+"""Tables as papers print them, with one row per method and one column per subset: as Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nasface.errors import DataError
+from nasface.scores import DASH, DEFAULT_NORMALISER, Normaliser, of_expected, percent
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -36,7 +37,7 @@ Figure = tuple[float | None, float | None]  # mean, and standard deviation where
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of a subset; `images` of the `expected` faces were there."""
+    """A figure of a subset, of which `images` of the `expected` faces were there."""
 
     metric: str
     subset: str
@@ -60,7 +61,8 @@ class Table:
 
     Attributes:
         title: what was measured.
-        columns, lines: published methods come first.
+        columns: one per metric and subset.
+        lines: one per method, published ones first.
         note: units, and what a reader must know to compare.
     """
 
@@ -70,11 +72,11 @@ class Table:
     note: str
 
     def header(self) -> list[str]:
-        """Headings, that of the methods first."""
+        """The headings, starting with that of the methods."""
         return ["method", *(column.heading for column in self.columns)]
 
     def cells(self) -> list[list[str]]:
-        """Text of each line, NMEs and failure rates in percent."""
+        """The text of each line, with NMEs and failure rates in percent."""
         return [
             [line.method, *(_text(f, c.metric) for f, c in zip(line.figures, self.columns, strict=True))]
             for line in self.lines
@@ -85,7 +87,7 @@ def layout(
     comparison: Mapping[str, Any],
     *,
     title: str,
-    normaliser: str = "inter_ocular",
+    normaliser: Normaliser = DEFAULT_NORMALISER,
     metrics: Sequence[str] = (),
     published: Mapping[str, Any] | None = None,
 ) -> Table:
@@ -95,17 +97,17 @@ def layout(
         comparison: `stages.Comparison.as_dict()`.
         title: of the table.
         normaliser: of the NMEs.
-        metrics: keys of `METRICS`, each with a column for every subset; by default the NME, on COFW also FR@10.
-        published: `report.published.published()`, to put its rows above.
+        metrics: keys of `METRICS`, each with one column per subset; by default the NME, and on COFW also FR@10.
+        published: `report.published.published()`, whose rows are then put above.
 
     Raises:
-        DataError: when there is no test face, or nothing published that compares.
+        DataError: when there are no test faces, or the published figures cannot be compared with these.
     """
     data, runs = comparison["data"], comparison["runs"]
     metrics = list(dict.fromkeys(metrics)) or (["nme", "fr10"] if data == "cofw" else ["nme"])
     subsets = next((n["subsets"][normaliser] for run in runs for n in run["networks"].values() if n["subsets"]), None)
     if not subsets:
-        raise DataError(f"data set '{data}' has no test face on disk; nothing to lay out")
+        raise DataError(f"there is nothing to lay out, since no test faces of '{data}' are on disk; give --data-root")
     columns = tuple(
         Column(metric, subset, _heading(data, metric, metrics, subset, subsets), figures["images"], figures["expected"])
         for metric in metrics
@@ -113,15 +115,16 @@ def layout(
     )
     above: list[Line] = []
     if published is not None:
-        if normaliser != "inter_ocular":
-            raise DataError("published figures are normalised by the inter-ocular distance; leave --normaliser out")
+        if normaliser != DEFAULT_NORMALISER:
+            raise DataError(
+                f"published figures are normalised by the {DEFAULT_NORMALISER.label}; leave --normaliser out"
+            )
         above = _published(published, data, comparison["masked"], columns)
     lines = [
         Line(name, tuple(_figure(figures[normaliser].get(c.subset, {}), c.metric) for c in columns))
         for name, figures in _methods(comparison)
     ]
-    by = "box size" if normaliser == "box" else f"{normaliser.replace('_', '-')} distance"
-    notes = [f"NME in %, normalised by {by}"]
+    notes = [f"NME in %, normalised by {normaliser.label}"]
     notes += [about for key, about in _ABOUT.items() if any(metric.startswith(key.lower()) for metric in metrics)]
     if any(std is not None for line in (*above, *lines) for _, std in line.figures):
         notes.append("± standard deviation over seeds (ddof 1)")
@@ -129,19 +132,24 @@ def layout(
         doi = published["source"]["doi"]
         notes.append(f"the first {len(above)} rows are published figures of the whole test set (doi {doi})")
         if comparison["masked"]:
-            notes.append("with the pictures of Masked 300W, ours with synthetic masks: not like for like")
+            notes.append(
+                "those used the images of Masked 300W, these synthetic masks, so they are not directly comparable"
+            )
     return Table(title, columns, (*above, *lines), "; ".join(notes))
 
 
 def markdown(table: Table) -> str:
-    """A Markdown table with its title above and its note below."""
+    """Format as a Markdown table with its title above and its note below."""
     text = _frame(table).replace(r"\|", r"\\|", regex=True)
     drawn = text.to_markdown(index=False, disable_numparse=True, colalign=("left", *("right" for _ in table.columns)))
     return f"**{table.title}**\n\n{drawn}\n\n{table.note}\n"
 
 
 def latex(table: Table) -> str:
-    """A LaTeX tabular of the package booktabs, title and note as comments, a rule below the published rows."""
+    """Format as a LaTeX tabular for the package booktabs, with title and note as comments.
+
+    A rule separates the published rows from the others.
+    """
     drawn = _frame(table).to_latex(index=False, escape=True, column_format="l" + "r" * len(table.columns))
     rows = drawn.splitlines()
     if published := sum(line.published for line in table.lines):
@@ -150,7 +158,7 @@ def latex(table: Table) -> str:
 
 
 def csv(table: Table) -> str:
-    """Comma-separated values: figures as shares, to the last digit, with the number of faces of each subset."""
+    """Format as CSV, with figures as shares in full precision and the number of faces of each subset."""
     import pandas as pd
 
     spread = any(std is not None for line in table.lines for _, std in line.figures)
@@ -161,7 +169,7 @@ def csv(table: Table) -> str:
             row[f"{column.metric}_{column.subset}"] = mean
             if spread:
                 row[f"{column.metric}_{column.subset}_std"] = std
-        if not line.published:  # as text, since a column of integers with gaps becomes one of floats
+        if not line.published:  # as text, since pandas turns a column of integers with gaps into floats
             row |= {f"images_{c.subset}": str(c.images) for c in table.columns}
             row |= {f"expected_{c.subset}": str(c.expected) for c in table.columns}
         rows.append(row)
@@ -176,7 +184,7 @@ def _frame(table: Table) -> DataFrame:
 
 
 def _methods(comparison: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each network's rows, those of its runs and then their mean."""
+    """Yield the rows of each network: those of its runs, and then their mean."""
     runs, means = comparison["runs"], comparison["means"]
     for network in dict.fromkeys(name for run in runs for name in run["networks"]):
         for run in runs:
@@ -189,9 +197,9 @@ def _methods(comparison: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, 
 
 
 def require_published(data: str, published: Mapping[str, Any]) -> None:
-    """Refuse a data set of which the paper has no table with a DataError."""
+    """Raise a DataError for a dataset of which the paper has no table."""
     if _TABLES.get(data, data) not in published["errors"]:
-        raise DataError(f"the paper has no figures for data set '{data}'; leave --published out")
+        raise DataError(f"the paper has no figures for the dataset '{data}'; leave --published out")
 
 
 def _published(published: Mapping[str, Any], data: str, masked: str | None, columns: Sequence[Column]) -> list[Line]:
@@ -215,20 +223,15 @@ def _figure(figures: Mapping[str, Any], metric: str) -> Figure:
 
 
 def _heading(data: str, metric: str, metrics: Sequence[str], subset: str, subsets: Mapping[str, Any]) -> str:
-    """The subset with its number of faces, the metric before it where there are several."""
+    """Name the subset with its number of faces, preceded by the metric where there are several."""
     images, expected = subsets[subset]["images"], subsets[subset]["expected"]
     name = _WHOLE_TEST_SET.get(data, subset) if subset == "full" else subset
-    count = f"{images}" if images == expected else f"{images} of {expected}"
     metric = f"{METRICS[metric][0]} " if len(metrics) > 1 else ""
-    return f"{metric}{name} ({count})"
+    return f"{metric}{name} ({of_expected(images, expected)})"
 
 
 def _text(figure: Figure, metric: str) -> str:
     mean, std = figure
-    if mean is None:
-        return "–"
     if metric.startswith("auc"):
-        return f"{mean:.4f}" + ("" if std is None else f" ± {std:.4f}")
-    # a published failure rate of 0.002 % is not 0.00
-    text = f"{100 * mean:.2f}" if mean == 0 or mean >= 5e-5 else f"{100 * mean:.1g}"
-    return text + ("" if std is None else f" ± {100 * std:.2f}")
+        return DASH if mean is None else f"{mean:.4f}" + ("" if std is None else f" ± {std:.4f}")
+    return percent(mean, std)

@@ -1,9 +1,8 @@
-"""A sweep as the report's page shows it: axes to choose from, networks with figures, the graph to draw them on."""
+"""A sweep as the report's page shows it: axes to choose from, networks with figures, and the graph to draw them on."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,26 +11,25 @@ import pandas as pd
 
 from nasface.arch import Architecture
 from nasface.graph import Graph
-from nasface.pareto import STAGES
 from nasface.report.content import Sweep
 from nasface.report.drawing import layout
+from nasface.scores import SUPERNET, Stage, State, scores_in
 
-STAGE_WORDS = {"inherited": "as pruned", "recalibrated": "BN recalibrated", "finetuned": "fine-tuned"}
 _COSTS = {"macs": "MACs", "params": "parameters", "latency_ms": "latency"}
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A column of figures.
+    """A column of figures that an axis can show.
 
     Attributes:
         key: its name in the table.
-        label, short: in words, and behind a figure with its unit ('24.1 M MACs').
-        unit: 'M', 'G', 'ms', '%' or none.
-        scale: from the table's value to the unit.
-        digits: behind the point.
-        images: faces behind an NME; 0 for a cost, or where it is not known.
-        group: of an NME, the state of the weights in words.
+        label, short: its name in words, and what follows a figure with its unit ('24.1 M MACs').
+        unit: 'M', 'G', 'ms', '%' or empty.
+        scale: factor from the table's value to the unit.
+        digits: decimal places.
+        images: number of images behind an NME; 0 for a cost, or where it is not known.
+        group: for an NME, the state of the weights in words.
     """
 
     key: str
@@ -45,31 +43,31 @@ class Axis:
 
 
 def tradeoff(sweep: Sweep, graph: Graph | None) -> dict[str, Any]:
-    """What page and script need of a sweep, as plain JSON values.
+    """Return what the page and its script need of a sweep, as plain JSON values.
 
     Args:
         sweep: its table and architectures.
         graph: the full graph, or None where it cannot be built; there are no drawings then.
 
     Returns:
-        `axes` ('x' and 'y', an `Axis` as a dict each, the usual one first), `networks` (figures by axis, and `kept`:
-        a 0 or 1 an edge), `disconnected` (asked and error), `pruners`, `edges` of the full graph, and `graph` (see
-        `grid`).
+        `axes` ('x' and 'y', a list of `Axis` as dicts each, the usual one first), `networks` (figures by axis, and
+        `kept`: a 0 or 1 per edge), `disconnected` (request and error), `pruners`, `edges` of the full graph, and
+        `graph` (see `grid`).
     """
     table = sweep.table
     done = measured(table)
-    costs, scores = list(_costs(done)), list(_scores(done[done["network"] != "supernet"]))
+    costs, scores = list(_costs(done)), list(_scores(done[done["network"] != SUPERNET]))
     series = done["pruner"].map(_pruners)
-    pruners = list(dict.fromkeys(series[done["network"] != "supernet"]))
+    pruners = list(dict.fromkeys(series[done["network"] != SUPERNET]))
     networks = []
     for row, by in zip(done.to_dict("records"), series, strict=True):
-        star = row["network"] == "supernet"
+        star = row["network"] == SUPERNET
         arch = sweep.archs.get(row["network"])
         networks.append(
             {
                 "id": _text(row["network"]),
                 "star": star,
-                "asked": "the searched supernet, nothing pruned" if star else _wish(row),
+                "asked": "the searched supernet, with nothing pruned" if star else _wish(row),
                 "series": -1 if star else pruners.index(by),
                 "edges": _number(row.get("edges")),
                 "blocks": _number(row.get("blocks")),
@@ -84,31 +82,30 @@ def tradeoff(sweep: Sweep, graph: Graph | None) -> dict[str, Any]:
         "edges": None if graph is None else len(graph.edges),
         "disconnected": [
             {"asked": _wish(row), "error": _text(row.get("error"))}
-            for row in table[table["state"] != "done"].to_dict("records")
+            for row in table[table["state"] != State.DONE].to_dict("records")
         ],
         "graph": None if graph is None else grid(graph),
     }
 
 
 def measured(table: pd.DataFrame) -> pd.DataFrame:
-    """The networks of a sweep that are done, with figures of the supernet in every column.
+    """Select the measured networks of a sweep, with figures of the supernet in every column.
 
-    It has one state only, that of the search, which stands beside every stage of the slim networks.
+    The weights of the supernet are as the search left them, so its scores as inherited also stand for later stages.
     """
-    done = table[table["state"] == "done"].copy()
-    star = done["network"] == "supernet"
-    for column in [name for name in done if name.endswith("_inherited")]:
-        for stage in STAGES[1:]:
-            other = column.removesuffix("inherited") + stage
-            if other in done:
-                done.loc[star, other] = done.loc[star, other].fillna(done.loc[star, column])
+    done = table[table["state"] == State.DONE].copy()
+    star = done["network"] == SUPERNET
+    for score in scores_in(done):
+        first = score.at(Stage.INHERITED).column
+        if score.stage and first in done:
+            done.loc[star, score.column] = done.loc[star, score.column].fillna(done.loc[star, first])
     if "supernet_latency_ms" in done:
         done.loc[star, "latency_ms"] = done.loc[star, "latency_ms"].fillna(done["supernet_latency_ms"].median())
     return done
 
 
 def grid(graph: Graph) -> dict[str, Any]:
-    """A graph where `drawing.layout` places it, for the script that draws one network of it after the other.
+    """Place a graph as `drawing.layout` does, for the script that draws one network of it after another.
 
     Returns:
         `nodes` (x, y, block, end: whether it is both input and output, title), `edges` (pairs of indices into them),
@@ -131,13 +128,13 @@ def grid(graph: Graph) -> dict[str, Any]:
 
 
 def _wish(row: Mapping[str, Any]) -> str:
-    """What a network was asked for, and of whom where that does not say so."""
+    """Say which request a network answers, and which pruner chose it where the request does not say so."""
     asked, pruner = _text(row.get("asked")), _text(row.get("pruner"))
     return asked if pruner in asked else f"{asked} ({pruner})".strip()
 
 
 def _pruners(text: object) -> str:
-    """Column `pruner` without the seeds: networks of the same pruners are one series."""
+    """Drop the seeds from the column `pruner`: networks of the same pruners are one series."""
     return ", ".join(dict.fromkeys(pruner.split(" ")[0] for pruner in _text(text).split(", ")))
 
 
@@ -155,19 +152,19 @@ def _costs(done: pd.DataFrame) -> Iterator[Axis]:
 
 
 def _scores(done: pd.DataFrame) -> Iterator[Axis]:
-    """Held-out NME first and the last stage first: that is what choices go by."""
-    for stage in reversed(STAGES):
-        for column in sorted(done.columns, key=lambda name: not name.startswith("held_out")):
-            if (found := re.fullmatch(rf"(?:held_out_nme|nme_(.+))_{stage}", column)) and done[column].notna().any():
-                subset = found[1] or "held-out"
-                counts = pd.to_numeric(done.get(f"images_{subset}", pd.Series(dtype=float)), errors="coerce").max()
+    """Yield the scores, the last stage and the held-out NME first, because choices go by them."""
+    found = sorted(scores_in(done), key=lambda score: score.subset is not None)
+    for stage in reversed(Stage):
+        for score in found:
+            if score.stage is stage and done[score.column].notna().any():
+                counts = pd.to_numeric(done.get(score.images_column, pd.Series(dtype=float)), errors="coerce").max()
                 images = int(counts) if math.isfinite(counts) else 0
-                words = STAGE_WORDS[stage]
-                yield Axis(column, f"NME {subset}, {words}", "", "%", 100.0, 2, images, words)
+                label = f"NME {score.faces}, {stage.words}"
+                yield Axis(score.column, label, "", "%", 100.0, 2, images, stage.words)
 
 
 def _kept(graph: Graph, arch: Architecture | None) -> str | None:
-    """A 1 for every edge of the graph that is kept, else a 0; None without an architecture that fits the graph."""
+    """Return a 1 or 0 per edge of the graph, kept or not; None without an architecture of this graph."""
     if arch is None or arch.graph_digest != graph.digest:
         return None
     edges = set(arch.kept)
@@ -179,7 +176,7 @@ def _digits(greatest: float) -> int:
 
 
 def _number(value: Any) -> float | int | None:
-    """A plain number; None for what is none, since JSON knows neither NaN nor infinity."""
+    """Return a plain number, or None, since JSON knows neither NaN nor infinity."""
     if value is None or not math.isfinite(value):
         return None
     return int(value) if float(value).is_integer() else float(value)

@@ -15,15 +15,13 @@ from nasface.cost import Costs
 from nasface.data.augment import DeviceFaces
 from nasface.data.base import Scheme
 from nasface.data.prepare import PreparedFaces
-from nasface.metrics import Normaliser, Summary
+from nasface.metrics import Summary
 from nasface.net import GraphNet
 from nasface.recipe import Recipe
+from nasface.scores import DEFAULT_NORMALISER, Normaliser
 from nasface.stages.faces import Faces
 
 log = logging.getLogger(__name__)
-
-
-NORMALISERS: tuple[Normaliser, ...] = ("inter_ocular", "inter_pupil", "box")
 
 
 @dataclass(frozen=True)
@@ -88,8 +86,8 @@ def predict(net: GraphNet, recipe: Recipe, faces: DeviceFaces) -> NDArray[np.flo
 
 def errors(predicted_NL2: NDArray[Any], true_NL2: NDArray[Any], scheme: Scheme) -> dict[Normaliser, NDArray[Any]]:
     """Return the NME (N,) of each face by normaliser; NaN for a face without landmarks."""
-    groups = {"inter_ocular": scheme.inter_ocular, "inter_pupil": scheme.inter_pupil}
-    return {n: metrics.nme(predicted_NL2, true_NL2, metrics.distances(true_NL2, n, groups)) for n in NORMALISERS}
+    groups = {Normaliser.INTER_OCULAR: scheme.inter_ocular, Normaliser.INTER_PUPIL: scheme.inter_pupil}
+    return {n: metrics.nme(predicted_NL2, true_NL2, metrics.distances(true_NL2, n, groups)) for n in Normaliser}
 
 
 def face_errors(net: GraphNet, recipe: Recipe, faces: DeviceFaces) -> dict[Normaliser, NDArray[np.float64]]:
@@ -102,7 +100,7 @@ def held_out_nme(net: GraphNet, recipe: Recipe, faces: Faces) -> float:
     """Return the inter-ocular NME on the held-out training faces, as a share. Networks are selected by it."""
     if not len(faces.held_out):
         return float("nan")
-    return float(face_errors(net, recipe, faces.held_out)["inter_ocular"].mean())
+    return float(face_errors(net, recipe, faces.held_out)[DEFAULT_NORMALISER].mean())
 
 
 def measure(name: str, predicted_NL2: NDArray[np.float64] | None, test: PreparedFaces) -> Accuracy:
@@ -118,7 +116,7 @@ def measure(name: str, predicted_NL2: NDArray[np.float64] | None, test: Prepared
         return Accuracy(name, {}, ())
     by_normaliser = errors(predicted_NL2, true_landmarks(test), test.scheme)
     columns: dict[str, Sequence[Any]] = {"face": test.names, "subsets": [";".join(s) for s in test.subsets]}
-    columns |= {f"nme_{n}": nme_N.tolist() for n, nme_N in by_normaliser.items()}
+    columns |= {n.column: nme_N.tolist() for n, nme_N in by_normaliser.items()}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     official = [key.partition("/")[2] for key in test.expected if "/" in key]
     order = dict.fromkeys([*official, *test.subset_names])

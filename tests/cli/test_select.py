@@ -15,6 +15,7 @@ from nasface.arch import Architecture
 from nasface.cli import main
 from nasface.cli.sizes import SIZE
 from searchspaces.hrsupernet import hrsupernet
+from tests.refusals import refused
 
 
 @pytest.mark.parametrize(
@@ -40,9 +41,8 @@ def test_a_size_is_a_number_with_a_unit(text: str, count: int):
     ["", "G", "-1M", "0", "0.0G", "0.1", "1e6", "1,000", "1_000", "0,6G", "1T", "1 M", "0.6GB", "nan", "inf", "٣M"],
 )
 def test_what_is_no_size_is_refused_with_examples(text: str):
-    with pytest.raises(click.BadParameter, match=r"no size; give a number above 0 such as 0\.6G") as err:
+    with refused(click.BadParameter, repr(text), "0.6G"):
         SIZE.convert(text, None, None)
-    assert repr(text) in str(err.value)
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_json_has_the_figures_of_the_choice(swept: Path):
 
 def test_the_table_shows_cost_error_and_where_to_go_on(swept: Path):
     out = run(swept, "--max-macs", "0.6G").stdout
-    words = ["t02", "[threshold] 0.01", "600,000,000", "1,000,000", "held-out, recalibrated", "3.10", "among 2 of 3"]
+    words = ["t02", "[threshold] 0.01", "600,000,000", "1,000,000", "held-out, BN recalibrated", "3.10", "among 2 of 3"]
     words += ["common, 554 images", "4.10", f"nasface train --arch {swept / 'sweep/networks/t02/arch.json'}"]
     assert [word for word in words if word not in out] == []
     assert "latency" not in out
@@ -134,9 +134,9 @@ def test_out_is_a_folder_to_work_from(swept: Path, tmp_path: Path):
     ("options", "words"),
     [
         ([], ["--max-macs", "--knee"]),
-        (["--cost", "params", "--max-macs", "1G"], ["--cost goes with --knee"]),
-        (["--max-macs", "lots"], ["--max-macs", "'lots' is no size", "0.6G"]),
-        (["--max-params", "-5"], ["--max-params", "'-5' is no size"]),
+        (["--cost", "params", "--max-macs", "1G"], ["--cost", "--knee"]),
+        (["--max-macs", "lots"], ["--max-macs", "'lots'", "0.6G"]),
+        (["--max-params", "-5"], ["--max-params", "'-5'"]),
         (["--max-latency", "fast"], ["--max-latency", "fast"]),
         (["--max-latency", "nan"], ["nasface: ", "above 0"]),
         (["--max-latency", "5"], ["nasface: ", "latency_ms", "sweep again"]),

@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 
 from nasface.rundir import RunDir
 from nasface.stages.sources import read_source
-from nasface.stages.sweep.candidates import Wanted
+from nasface.stages.sweep.candidates import SweepRequest
 from nasface.stages.sweep.run import Measure, sweep
 from tests.searched import MACHINE, caching_in, recipe, searched_run
 
@@ -25,7 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     folder = tmp_path_factory.mktemp("notebooks")
     run = searched_run(folder)
     with caching_in(folder):
-        wanted, measure = Wanted(count=4), Measure(latency_repeats=1)
+        wanted, measure = SweepRequest(count=4), Measure(latency_repeats=1)
         sweep(recipe(), run, RunDir(run.path / "sweep"), wanted, measure, MACHINE)
     return run
 
@@ -79,7 +79,7 @@ def test_factors(run, monkeypatch):
 
 def test_pareto(run, monkeypatch):
     text, figures = executed("pareto.py", monkeypatch, "NASFACE_RUN", run.path)
-    assert "4 networks, evaluated recalibrated" in text
+    assert "4 networks, evaluated BN recalibrated" in text
     assert "knee: e0" in text
     assert figures == 2
 

@@ -24,6 +24,7 @@ from nasface.graph import Edge, Graph, Node
 from nasface.report.drawing import alpha_heatmap, architecture, layout, read_alphas
 from nasface.rundir import RunDir
 from nasface.stages.sources import read_source
+from tests.refusals import refused
 
 
 @cache
@@ -178,9 +179,9 @@ def test_the_legend_has_what_the_drawing_has():
 
 
 def test_a_network_of_another_space_is_refused():
-    with pytest.raises(GraphError, match="no edge of the space"):
+    with refused(GraphError, " -> "):
         architecture(diamond(), graph_of("hrnet"))
-    with pytest.raises(GraphError, match="no edge of the space"):
+    with refused(GraphError, " -> "):
         alpha_heatmap(diamond(), graph_of("hrnet"), {("a", "b"): 1.0})
 
 
@@ -214,7 +215,7 @@ def test_a_cell_stands_in_the_row_of_its_source_and_the_column_of_its_target():
 
 
 def test_a_heat_map_without_factors_is_refused():
-    with pytest.raises(GraphError, match="no edge of the graph has a factor"):
+    with refused(GraphError, "factor"):
         alpha_heatmap(diamond(), diamond(), {("b", "e2"): 1.0})
 
 
@@ -254,12 +255,12 @@ def test_factors_come_from_the_search_then_from_weights(tmp_path):
 def test_factors_of_another_graph_and_weights_that_do_not_fit_are_refused(tmp_path):
     path, full, kept = write_network(tmp_path)
     rundir.write_tensors(RunDir(tmp_path).slim, {"alpha": torch.ones(len(kept.prunable) + 1)})
-    with pytest.raises(RunError, match=r"slim\.safetensors does not hold one factor"):
+    with refused(RunError, RunDir(tmp_path).slim, len(kept.prunable)):
         read_alphas(read_source(path), full, kept)
     other = supernet().graph
     text = Factors("hrsupernet", {}, 5, other.digest, importance(other), importance(other)).to_json()
     rundir.write_text(RunDir(tmp_path).factors, text)
-    with pytest.raises(GraphError, match=r"factors\.json was made for the graph"):
+    with refused(GraphError, RunDir(tmp_path).factors, other.digest, full.digest):
         read_alphas(read_source(path), full, kept)
 
 

@@ -18,6 +18,7 @@ from nasface import metrics, pareto
 from nasface.errors import RunError
 from nasface.report import Colour, figures, write
 from nasface.report.published import costs_and_nme
+from tests.refusals import refused
 
 FULL = "nme_full_finetuned"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -101,7 +102,7 @@ def test_svg_is_xml_with_its_text_as_text(tmp_path):
 
 def test_a_pdf_is_written_and_other_formats_are_refused(tmp_path):
     assert write(small(), tmp_path / "figure.PDF").read_bytes().startswith(b"%PDF")
-    with pytest.raises(RunError, match=r"figure\.gif.*\.svg, \.pdf, \.png"):
+    with refused(RunError, "figure.gif", ".svg, .pdf, .png"):
         write(small(), tmp_path / "figure.gif")
     assert [path.name for path in tmp_path.iterdir()] == ["figure.PDF"]
 
@@ -232,12 +233,12 @@ def test_a_table_without_the_optional_columns_is_drawn():
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        (sweep().drop(columns="macs"), "no column 'macs'; known: .*params"),
-        (sweep().assign(macs=np.nan), "no network has both 'macs' and 'nme_full_finetuned'"),
+        (sweep().drop(columns="macs"), ["'macs'", "params"]),
+        (sweep().assign(macs=np.nan), ["'macs'", "'nme_full_finetuned'"]),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(table, said):
-    with pytest.raises(RunError, match=said):
+    with refused(RunError, *said):
         figures.pareto(table, score=FULL, input_size=128)
 
 
@@ -275,9 +276,9 @@ def test_figure6_leaves_out_a_panel_without_curves_and_refuses_other_names():
     figure = figures.figure6({"hrnet-mbconv": [sweep()], "hrnet-residual": []}, score=FULL)
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["b   stacked MBConvs"]
     assert figure.axes[0].get_ylabel() == "inter-ocular NME (%)\nfull, 689 images, fine-tuned"
-    with pytest.raises(RunError, match="did you mean 'hrnet-mbconv'"):
+    with refused(RunError, "'hrnet-mbcon'", "'hrnet-mbconv'"):
         figures.figure6({"hrnet-mbcon": [sweep()]}, score=FULL)
-    with pytest.raises(RunError, match="no curve"):
+    with refused(RunError, "Figure 6", "hrnet-mbconv"):
         figures.figure6({"hrnet-mbconv": [sweep()[:1].assign(**{FULL: 0.1})]}, score=FULL)
 
 
@@ -306,7 +307,7 @@ def test_ced_counts_images_by_curve_where_they_differ_and_missing_figures_as_fai
     assert max(figure.axes[0].lines[0].get_ydata()) == 50
     assert max(figure.axes[0].lines[0].get_xdata()) == 10  # it goes on to the limit
     for curves in ({}, {"a": []}):
-        with pytest.raises(RunError, match="evaluate"):
+        with refused(RunError, "a" if curves else "any network"):
             figures.ced(curves)
 
 
@@ -328,7 +329,7 @@ def test_faces_join_predicted_and_true_points():
     assert wanted.get_color() != found.get_color()
     assert legend(figure) == ["true", "predicted"]
     for count in (0, 7):
-        with pytest.raises(RunError, match=f"cannot draw {count} faces"):
+        with refused(RunError, f"{count} faces", "8 predictions"):
             figures.faces(images[:count], predicted, true, np.zeros(8))
 
 
@@ -359,9 +360,9 @@ def test_training_follows_the_stages():
 
 
 def test_training_needs_epochs():
-    with pytest.raises(RunError, match="column 'phase'"):
+    with refused(RunError, "'phase'"):
         figures.training(pd.DataFrame({"stage": ["a"], "epoch": [1], "loss": [1.0]}))
-    with pytest.raises(RunError, match="no epoch yet"):
+    with refused(RunError, "epoch"):
         figures.training(pd.DataFrame({"stage": [], "epoch": [], "phase": [], "loss": []}))
     without = pd.DataFrame({"stage": ["s"], "epoch": [1], "phase": ["weights"], "loss": [1.0]})
     assert len(figures.training(without).axes) == 2

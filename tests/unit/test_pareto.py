@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from nasface import pareto
 from nasface.errors import RunError
+from tests.refusals import refused
 
 NAN = math.nan
 # few values, so that ties and duplicates are common
@@ -52,7 +53,7 @@ def test_a_hypervolume_by_hand():
     assert pareto.hypervolume(points, (4.0, 1.0)) == pytest.approx(1 * 0.5 + 2 * 0.75)
     assert pareto.hypervolume(points[:1], (1.0, 1.0)) == 0
     assert pareto.hypervolume([], (4.0, 1.0)) == 0
-    with pytest.raises(RunError, match="not finite"):
+    with refused(RunError, "(nan, 1.0)"):
         pareto.hypervolume(points, (NAN, 1.0))
 
 
@@ -78,7 +79,7 @@ def test_a_knee_lies_farthest_below_the_line_between_the_ends(points, index):
 @given(clouds, st.sampled_from([1e-9, 0.5, 1e9]), st.sampled_from([1e-6, 3.0]))
 def test_a_knee_is_on_the_front_whatever_the_units(points, cost_unit, score_unit):
     if not finite(points):
-        with pytest.raises(RunError, match="no knee"):
+        with refused(RunError, "knee"):
             pareto.knee(points)
         return
     index = pareto.knee(points)
@@ -128,7 +129,7 @@ def test_a_seed_in_which_nothing_was_evaluated_is_not_passed_over():
 
 @pytest.mark.parametrize("tables", [[], [table((1, NAN))]])
 def test_a_spread_of_nothing_is_refused(tables):
-    with pytest.raises(RunError, match="no network has both 'macs' and 'nme'"):
+    with refused(RunError, "'macs'", "'nme'"):
         pareto.spread(tables, "macs", "nme", [1])
 
 
@@ -145,7 +146,7 @@ def test_the_best_stage_is_the_last_with_a_figure(columns, stage):
 
 
 def test_no_stage_without_a_held_out_figure():
-    with pytest.raises(RunError, match="no network has a held-out NME"):
+    with refused(RunError, "held-out NME"):
         pareto.best_stage(pd.DataFrame({"nme_full_finetuned": [0.1], "held_out_nme_inherited": [NAN]}))
 
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -16,18 +17,20 @@ from filelock import FileLock
 
 from nasface import engine
 from nasface import recipe as recipes
-from nasface.errors import RunError
+from nasface.errors import GraphError, RunError
 from nasface.model.files import at
 from nasface.pareto import front
 from nasface.prune import share as share_of
 from nasface.rundir import RunDir
+from nasface.scores import Score, Stage, SweepRow, table_of
 from nasface.stages.count import count
 from nasface.stages.evaluate.compare import evaluate
 from nasface.stages.networks import read_arch
 from nasface.stages.sweep import run as sweeping
 from nasface.stages.sweep.book import Study
-from nasface.stages.sweep.candidates import Wanted
+from nasface.stages.sweep.candidates import SweepRequest
 from nasface.stages.sweep.run import Measure
+from tests.refusals import refused
 from tests.searched import MACHINE, caching_in, recipe, searched_run
 
 QUICK = Measure(latency_repeats=1)
@@ -50,14 +53,17 @@ def cached(folder: Path, own_cache: Path):
         yield
 
 
-def sweep(run: RunDir, out: Path, wanted: Wanted, measure: Measure = QUICK, *overrides: str) -> pd.DataFrame:
-    return pd.read_csv(sweeping.sweep(recipe(*overrides), run, RunDir(out), wanted, measure, MACHINE))
+def sweep(run: RunDir, out: Path, wanted: SweepRequest, measure: Measure = QUICK, *overrides: str) -> pd.DataFrame:
+    rows = sweeping.sweep(recipe(*overrides), run, RunDir(out), wanted, measure, MACHINE)
+    table = pd.read_csv(out / "pareto.csv")
+    assert [row.network for row in rows] == table.network.tolist()
+    return table
 
 
 @pytest.fixture(scope="module")
 def swept(run: RunDir, folder: Path) -> tuple[Path, pd.DataFrame]:
     with caching_in(folder):
-        return folder / "swept", sweep(run, folder / "swept", Wanted(count=4, thresholds=(9.0,), shares=(0.7,)))
+        return folder / "swept", sweep(run, folder / "swept", SweepRequest(count=4, thresholds=(9.0,), shares=(0.7,)))
 
 
 def test_every_network_has_a_row_with_cost_latency_and_error(swept):
@@ -81,7 +87,7 @@ def test_the_supernet_stands_beside_in_every_state_of_its_own(run, swept, tmp_pa
     supernet = table[table.network == "supernet"].iloc[0]
     assert pd.isna(supernet.on_front)
     assert (table.macs[table.network != "supernet"].dropna() < supernet.macs).all()
-    whole = sweep(run, tmp_path / "out", Wanted(thresholds=(0.0,))).query("network != 'supernet'").iloc[0]
+    whole = sweep(run, tmp_path / "out", SweepRequest(thresholds=(0.0,))).query("network != 'supernet'").iloc[0]
     assert whole.macs == supernet.macs
     assert whole.held_out_nme_inherited == pytest.approx(supernet.held_out_nme_inherited)
     assert whole.held_out_nme_recalibrated == pytest.approx(supernet.held_out_nme_recalibrated)
@@ -107,7 +113,7 @@ def test_finished_networks_are_not_done_again_and_new_ones_are_added(run, swept,
     copy = tmp_path / "copy"
     shutil.copytree(out, copy)
     monkeypatch.setattr(sweeping, "load_faces", lambda *_: pytest.fail("there is nothing to do"))
-    again = sweep(run, copy, Wanted(count=4, thresholds=(9.0,), shares=(0.7,)))
+    again = sweep(run, copy, SweepRequest(count=4, thresholds=(9.0,), shares=(0.7,)))
     pd.testing.assert_frame_equal(again, table)
     monkeypatch.undo()
     calls = Counter()
@@ -118,14 +124,14 @@ def test_finished_networks_are_not_done_again_and_new_ones_are_added(run, swept,
         return real(self, network, position)
 
     monkeypatch.setattr(sweeping._Bench, "measure", counted)
-    more = sweep(run, copy, Wanted(count=6))
+    more = sweep(run, copy, SweepRequest(count=6))
     assert set(table.network) < set(more.network)
     assert set(calls) == set(more.network) - set(table.network)
     assert set(calls.values()) == {1}
 
 
 def test_equal_networks_are_one_row_that_names_all_wishes(run, tmp_path):
-    table = sweep(run, tmp_path / "out", Wanted(thresholds=(0.0,), shares=(1.0,)), Measure(latency_batch=0))
+    table = sweep(run, tmp_path / "out", SweepRequest(thresholds=(0.0,), shares=(1.0,)), Measure(latency_batch=0))
     (row,) = table[table.network != "supernet"].itertuples()
     assert row.asked == "threshold 0; prunable macs <= 1"
     assert "latency_ms" not in table or pd.isna(row.latency_ms)
@@ -133,14 +139,14 @@ def test_equal_networks_are_one_row_that_names_all_wishes(run, tmp_path):
 
 def test_what_is_not_asked_is_not_measured(run, tmp_path):
     measure = Measure(inherited=False, recalibrated=True, latency_batch=0)
-    table = sweep(run, tmp_path / "out", Wanted(thresholds=(0.0,)), measure)
+    table = sweep(run, tmp_path / "out", SweepRequest(thresholds=(0.0,)), measure)
     row = table[table.network != "supernet"].iloc[0]
     assert pd.isna(row.get("held_out_nme_inherited"))
     assert row.held_out_nme_recalibrated > 0
 
 
 def test_a_failure_half_way_leaves_a_network_for_the_next_process(run, tmp_path, monkeypatch):
-    out, wanted = tmp_path / "out", Wanted(count=3)
+    out, wanted = tmp_path / "out", SweepRequest(count=3)
     real = sweeping._Bench.measure
     done: list[str] = []
 
@@ -165,19 +171,19 @@ def test_a_network_that_another_process_works_on_is_left_to_it(run, tmp_path, mo
     out = tmp_path / "out"
     monkeypatch.setattr(sweeping._Bench, "measure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        sweep(run, out, Wanted(count=2))
+        sweep(run, out, SweepRequest(count=2))
     monkeypatch.undo()
     begun = next(path for path in (out / "networks").iterdir() if (path / ".lock").exists())
     with FileLock(begun / ".lock"):
-        table = sweep(run, out, Wanted(count=2))
+        table = sweep(run, out, SweepRequest(count=2))
         assert begun.name not in set(table.network)
-        assert "1 networks are being worked on by other processes" in caplog.text
-    assert begun.name in set(sweep(run, out, Wanted(count=2)).network)
+        assert "working on 1 networks" in caplog.text
+    assert begun.name in set(sweep(run, out, SweepRequest(count=2)).network)
 
 
 def test_fine_tuned_networks_are_runs_that_other_commands_read(run, tmp_path):
     out = tmp_path / "out"
-    table = sweep(run, out, Wanted(shares=(0.7,)), Measure(epochs=1, latency_batch=0))
+    table = sweep(run, out, SweepRequest(shares=(0.7,)), Measure(epochs=1, latency_batch=0))
     row = table[table.network != "supernet"].iloc[0]
     home = RunDir((out / row.arch).parent)
     found = json.loads(home.metrics.read_text())["networks"]["slim"]
@@ -190,23 +196,65 @@ def test_fine_tuned_networks_are_runs_that_other_commands_read(run, tmp_path):
 
 def test_a_folder_holds_one_sweep(run, swept):
     out, _ = swept
-    with pytest.raises(RunError, match="another"):
-        sweep(run, out, Wanted(count=2), Measure(epochs=3))
-    with pytest.raises(RunError, match="another"):
-        sweep(run, out, Wanted(count=2), QUICK, "seed=5")
+    with refused(RunError, out, "--out"):
+        sweep(run, out, SweepRequest(count=2), Measure(epochs=3))
+    with refused(RunError, out, "--out"):
+        sweep(run, out, SweepRequest(count=2), QUICK, "seed=5")
+
+
+def test_a_sweep_is_of_one_copy_of_the_data(run, swept, tmp_path, monkeypatch):
+    out, table = swept
+    copy = RunDir(shutil.copytree(out, tmp_path / "copy"))
+    real = sweeping.load_prepared
+
+    def changed(recipe, machine):
+        return {split: replace(faces, key="another") for split, faces in real(recipe, machine).items()}
+
+    monkeypatch.setattr(sweeping, "load_prepared", changed)
+    with refused(RunError, copy.path, "synthetic", "--out"):
+        sweep(run, copy.path, SweepRequest(count=5))
+    assert pd.read_csv(copy.pareto).equals(table)
+    begun_earlier = {name: value for name, value in json.loads(copy.job.read_text()).items() if name != "data"}
+    copy.job.write_text(json.dumps(begun_earlier))
+    assert len(sweep(run, copy.path, SweepRequest(count=6))) > len(table)
+
+
+def test_architectures_of_ones_own_stand_beside_the_others(run, swept, tmp_path):
+    out, table = swept
+    theirs = table[(table.state == "done") & (table.network != "supernet")].iloc[0]
+    request = SweepRequest(archs=(out / theirs.arch,))
+    rows = sweeping.sweep(recipe(), run, RunDir(tmp_path / "own"), request, QUICK, MACHINE)
+    (own,) = [row for row in rows if row.is_slim]
+    assert own.network == theirs.network
+    assert own.asked == f"arch {out / theirs.arch}"
+    assert own.pruner == "own"
+    assert own.nme[Score("full", Stage.INHERITED)] == pytest.approx(theirs.nme_full_inherited)
+    assert read_arch(tmp_path / "own" / own.arch).provenance["pruner"] == "own"
+    other = json.loads((out / theirs.arch).read_text()) | {"graph_digest": "0"}
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    with refused(GraphError, tmp_path / "other.json"):
+        sweep(run, tmp_path / "own", SweepRequest(archs=(tmp_path / "other.json",)))
+
+
+def test_a_row_reads_back_as_it_was_written(run, swept):
+    out, _ = swept
+    rows = sweeping.sweep(recipe(), run, RunDir(out), SweepRequest(count=4), QUICK, MACHINE)
+    from_csv = [SweepRow.from_columns(row) for row in pd.read_csv(out / "pareto.csv").to_dict("records")]
+    from_json = [SweepRow.from_columns(row) for row in json.loads(json.dumps(table_of(rows)))]
+    assert from_csv == from_json == rows
 
 
 def test_bn_is_measured_on_training_faces(run, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(engine, "recalibrate", lambda net, faces, settings, ready: seen.append(len(faces)))
-    sweep(run, tmp_path / "out", Wanted(thresholds=(0.0,)), QUICK)
+    sweep(run, tmp_path / "out", SweepRequest(thresholds=(0.0,)), QUICK)
     assert seen
     assert all(count <= 48 for count in seen)
 
 
 def test_a_network_that_diverges_is_a_marked_row_and_the_others_go_on(run, tmp_path):
     wild = "finetune.optimizer.lr=1e12"
-    table = sweep(run, tmp_path / "out", Wanted(count=2), Measure(epochs=3, latency_batch=0), wild)
+    table = sweep(run, tmp_path / "out", SweepRequest(count=2), Measure(epochs=3, latency_batch=0), wild)
     pruned = table[table.network != "supernet"]
     assert len(pruned) == 2
     assert (pruned.state == "diverged").all()
@@ -220,25 +268,25 @@ def test_a_torn_line_of_a_full_disk_costs_only_itself(run, swept, tmp_path):
     shutil.copytree(out, tmp_path / "copy")
     book = RunDir(tmp_path / "copy").study
     book.write_bytes(book.read_bytes() + b'{"op_code": 8, "worker_id": "half a')
-    again = sweep(run, tmp_path / "copy", Wanted(count=4, thresholds=(9.0,), shares=(0.7,)))
+    again = sweep(run, tmp_path / "copy", SweepRequest(count=4, thresholds=(9.0,), shares=(0.7,)))
     pd.testing.assert_frame_equal(again, table)
-    assert len(sweep(run, tmp_path / "copy", Wanted(count=5))) >= len(table)
+    assert len(sweep(run, tmp_path / "copy", SweepRequest(count=5))) >= len(table)
 
 
 def test_a_kill_between_giving_up_a_network_and_asking_for_it_again_loses_nothing(run, tmp_path, monkeypatch):
     out = tmp_path / "out"
     monkeypatch.setattr(sweeping._Bench, "measure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        sweep(run, out, Wanted(count=2))
+        sweep(run, out, SweepRequest(count=2))
     monkeypatch.undo()
     book = Study.open(out, 0)
     (begun,) = [trial for trial in book.study.get_trials() if trial.state.name == "RUNNING"]
     book.study.tell(begun.number, state=begun.state.FAIL)  # what a process does before it asks again
-    assert len(sweep(run, out, Wanted(count=2))) == 3  # with the supernet
+    assert len(sweep(run, out, SweepRequest(count=2))) == 3  # with the supernet
 
 
 def test_an_option_that_is_a_word_is_recorded(run, tmp_path):
-    wanted = Wanted(shares=(0.7,), pruner="tests.unit.test_sweep:worded", options={"mode": "half"})
+    wanted = SweepRequest(shares=(0.7,), pruner="tests.unit.test_stage_sweep:worded", options={"mode": "half"})
     (row,) = sweep(run, tmp_path / "out", wanted).query("network != 'supernet'").itertuples()
     assert row.state == "done"
 

@@ -9,7 +9,8 @@ from nasface.cost import Costs, count_space
 from nasface.errors import GraphError, RecipeError
 from nasface.graph import Graph
 from nasface.prune import above, networks
-from nasface.stages.sweep.candidates import Wanted, candidates
+from nasface.stages.sweep.candidates import SweepRequest, candidates
+from tests.refusals import refused
 from tests.tiny import importance, supernet
 
 
@@ -25,7 +26,7 @@ def factors(costs: Costs) -> Factors:
     return Factors("hrsupernet", costs.space.options, 5, graph.digest, values, values, {})
 
 
-def graphs(wanted: Wanted, factors: Factors, costs: Costs) -> list[Graph]:
+def graphs(wanted: SweepRequest, factors: Factors, costs: Costs) -> list[Graph]:
     found = [candidate.graph for candidate in candidates(wanted, factors, costs)]
     assert all(graph is not None for graph in found)
     return [graph for graph in found if graph is not None]
@@ -54,14 +55,14 @@ def test_networks_are_all_that_differ_the_largest_first(factors, costs):
 
 def test_a_count_gives_different_networks_from_end_to_end(factors, costs):
     every = [graph for _, graph in networks(costs.space.graph, factors.importance)][1:]  # without the supernet itself
-    five = graphs(Wanted(count=5), factors, costs)
+    five = graphs(SweepRequest(count=5), factors, costs)
     assert len({graph.edges for graph in five}) == 5
     assert (five[0], five[-1]) == (every[0], every[-1])
 
 
 def test_a_count_beyond_what_there_is_gives_all(factors, costs):
     every = [graph for _, graph in networks(costs.space.graph, factors.importance)][1:]
-    assert graphs(Wanted(count=10_000), factors, costs) == every
+    assert graphs(SweepRequest(count=10_000), factors, costs) == every
 
 
 @pytest.mark.parametrize("kind", ["macs", "params"])
@@ -69,13 +70,13 @@ def test_a_count_beyond_what_there_is_gives_all(factors, costs):
 def test_a_budget_gives_the_nearest_network_under_it(factors, costs, kind, part):
     every = [getattr(costs.total(graph), kind) for graph in brute_force(factors, costs)]
     budget = round(min(every) + part * (max(every) - min(every)))
-    (found,) = graphs(Wanted(**{kind: (budget,)}), factors, costs)
+    (found,) = graphs(SweepRequest(**{kind: (budget,)}), factors, costs)
     assert getattr(costs.total(found), kind) == max(size for size in every if size <= budget)
 
 
 @pytest.mark.parametrize("pruner", ["threshold", "greedy", "random"])
 def test_shares_are_met_by_any_pruner(factors, costs, pruner):
-    (found,) = graphs(Wanted(shares=(0.6,), pruner=pruner), factors, costs)
+    (found,) = graphs(SweepRequest(shares=(0.6,), pruner=pruner), factors, costs)
     assert costs.prunable(found).macs <= 0.6 * costs.prunable(costs.space.graph).macs
 
 
@@ -83,14 +84,14 @@ def test_a_pruner_with_a_share_meets_a_budget_of_macs(factors, costs):
     full = costs.total(costs.space.graph).macs
     fixed = full - costs.prunable(costs.space.graph).macs
     budget = round(fixed + 0.7 * (full - fixed))
-    (found,) = graphs(Wanted(macs=(budget,), pruner="greedy"), factors, costs)
+    (found,) = graphs(SweepRequest(macs=(budget,), pruner="greedy"), factors, costs)
     assert fixed < costs.total(found).macs <= budget
-    (all_of_it,) = graphs(Wanted(macs=(full,), pruner="greedy"), factors, costs)
+    (all_of_it,) = graphs(SweepRequest(macs=(full,), pruner="greedy"), factors, costs)
     assert all_of_it == costs.space.graph
 
 
 def test_draws_differ_and_say_their_seed(factors, costs):
-    found = candidates(Wanted(shares=(0.6,), pruner="random", draws=4), factors, costs)
+    found = candidates(SweepRequest(shares=(0.6,), pruner="random", draws=4), factors, costs)
     assert [candidate.options["seed"] for candidate in found] == [0, 1, 2, 3]
     assert len({candidate.name for candidate in found}) > 1
 
@@ -98,7 +99,7 @@ def test_draws_differ_and_say_their_seed(factors, costs):
 def test_equal_graphs_have_equal_names(factors, costs):
     (threshold, graph), *_ = networks(costs.space.graph, factors.importance)
     macs = costs.total(graph).macs
-    by_threshold, by_budget = candidates(Wanted(thresholds=(threshold,), macs=(macs,)), factors, costs)
+    by_threshold, by_budget = candidates(SweepRequest(thresholds=(threshold,), macs=(macs,)), factors, costs)
     assert by_threshold.name == by_budget.name
     assert by_threshold.asked != by_budget.asked
 
@@ -106,28 +107,40 @@ def test_equal_graphs_have_equal_names(factors, costs):
 @pytest.mark.parametrize(
     ("wanted", "says"),
     [
-        (Wanted(thresholds=(9.0,)), "disconnected"),
-        (Wanted(macs=(1,)), "no threshold gives a connected network with macs <= 1; the smallest has"),
-        (Wanted(macs=(1,), pruner="greedy"), "gives no connected network with macs <= 1; the smallest it found has"),
-        (Wanted(shares=(1e-6,), pruner="random"), "pruner 'random' gives no connected network"),
+        (SweepRequest(thresholds=(9.0,)), ("disconnect",)),
+        (SweepRequest(macs=(1,)), ("threshold", "at most 1 MACs", "{smallest:,}")),
+        (SweepRequest(params=(1,)), ("threshold", "at most 1 parameters")),
+        (SweepRequest(macs=(1,), pruner="greedy"), ("greedy", "at most 1 MACs")),
+        (SweepRequest(shares=(1e-6,), pruner="random"), ("random", "1e-06")),
     ],
 )
 def test_what_cannot_be_had_is_said_and_no_error(factors, costs, wanted, says):
     (found,) = candidates(wanted, factors, costs)
     assert found.graph is None
-    assert says in found.error
+    smallest = min(costs.total(graph).macs for graph in brute_force(factors, costs))
+    assert [fact for fact in says if fact.format(smallest=smallest) not in found.error] == []
 
 
 @pytest.mark.parametrize(
     ("wanted", "says"),
     [
-        (Wanted(), "no network is asked for"),
-        (Wanted(count=3, pruner="greedy"), "are for the pruner 'threshold'"),
-        (Wanted(macs=(10,), pruner="top"), "takes no share"),
-        (Wanted(macs=(10,), draws=2), "draws nothing at random"),
-        (Wanted(shares=(0.5,), pruner="greedy", draws=2), "draws nothing at random"),
+        (SweepRequest(count=0), ("count", "--count 10")),
+        (SweepRequest(pruner="greedy"), ("threshold", "greedy")),
+        (SweepRequest(count=3, pruner="greedy"), ("threshold", "greedy")),
+        (SweepRequest(macs=(10,), pruner="top"), ("top", "share")),
+        (SweepRequest(macs=(10,), draws=2), ("threshold", "--draws")),
+        (SweepRequest(shares=(0.5,), pruner="greedy", draws=2), ("greedy", "--draws")),
+        (SweepRequest(thresholds=(-1.0,)), ("-1",)),
+        (SweepRequest(shares=(1.5,)), ("1.5",)),
     ],
 )
 def test_what_makes_no_sense_is_refused(factors, costs, wanted, says):
-    with pytest.raises(RecipeError, match=says):
+    with refused(RecipeError, *says):
         candidates(wanted, factors, costs)
+
+
+def test_without_a_request_there_are_ten_and_a_count_of_0_adds_none(factors, costs):
+    assert len(graphs(SweepRequest(), factors, costs)) == 10
+    assert len(graphs(SweepRequest(shares=(0.6,)), factors, costs)) == 1
+    assert len(graphs(SweepRequest(count=0, shares=(0.6,)), factors, costs)) == 1
+    assert SweepRequest(count=2, shares=(0.6, 0.4), draws=3).wishes == 8

@@ -23,6 +23,8 @@ from nasface.stages.measure import Accuracy, Evaluation, true_landmarks
 if TYPE_CHECKING:
     from nasface.data.masks import Level
 
+from nasface.scores import DEFAULT_NORMALISER
+
 log = logging.getLogger(__name__)
 
 
@@ -147,7 +149,7 @@ class Comparison:
         _require_test_faces(self.cases)
         *_, (name, found, case) = self.networks()
         assert found.predicted_NL2 is not None
-        nme_N = np.array([row["nme_inter_ocular"] for row in found.faces])
+        nme_N = np.array([row[DEFAULT_NORMALISER.column] for row in found.faces])
         chosen = np.argsort(-nme_N, kind="stable")[: min(count, int(np.isfinite(nme_N).sum()))]
         images = case.test.images_NHWC[chosen]
         if case.shown is not None:

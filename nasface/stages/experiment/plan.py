@@ -1,4 +1,4 @@
-"""An experiment as a recipe with a plan: which runs, sweeps and distillations over which seeds."""
+"""An experiment is a recipe with a plan: which runs, sweeps and distillations are done, over which seeds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Share = Annotated[float, Interval(gt=0, le=1)]
 
 
 class SweepPlan(Part):
-    """A sweep of every searched run, see `nasface sweep-thresholds`."""
+    """A sweep of every searched run; see `nasface sweep-thresholds`."""
 
     shares: tuple[Share, ...] = ()
     count: Annotated[int, Ge(0)] = 0
@@ -36,8 +36,8 @@ class SweepPlan(Part):
 class Plan(Part):
     """What an experiment consists of.
 
-    runs: name -> what its recipe changes; each is searched once a seed.
-    sweeps: of every run, by name.
+    runs: name -> what it changes in the recipe; each run is searched once per seed.
+    sweeps: by name; each is made of every run.
     compare: groups of runs that are set side by side at equal MACs; all together where none is given.
     teacher: a run trained once a seed, which teaches; without it the searched supernets do.
     distill: name -> what a variant changes in the section `distill`; each is made of every run's slim network.
@@ -57,8 +57,8 @@ class Experiment:
 
     Attributes:
         name: of the recipe.
-        base: its content without the plan.
-        overrides: 'a.b=value', over everything.
+        base: the content of the recipe without the plan.
+        overrides: of the form 'a.b=value'; they take precedence over everything else.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Experiment:
     overrides: Sequence[str] = ()
 
     def recipe(self, changes: Mapping[str, Any], seed: int, distill: Mapping[str, Any] | None = None) -> Recipe:
-        """The recipe of one run, or of a variant of its distillation."""
+        """Resolve the recipe of one run, or of a variant of its distillation."""
         content = recipes.merge(recipes.merge(dict(self.base), {**changes, "seed": seed}), {"distill": distill or {}})
         recipes.override(content, self.overrides)
         return recipes.resolve(content, f"experiment '{self.name}'")
@@ -76,7 +76,7 @@ class Experiment:
 def read_experiment(
     name: str, data_root: Path | None, overrides: Sequence[str] = (), seeds: Sequence[int] = ()
 ) -> Experiment:
-    """Read a shipped experiment or a YAML file; RecipeError when it is none or something in it is wrong."""
+    """Read a shipped experiment or a YAML file; a RecipeError when it is not one or something in it is wrong."""
     content = recipes.read(name)
     plan = content.pop("experiment", None)
     if plan is None:
@@ -86,7 +86,7 @@ def read_experiment(
     except ValidationError as err:
         raise RecipeError(plugins.explain(err, f"experiment '{name}'")) from err
     if strange := [run for group in checked.compare for run in group if run not in checked.runs]:
-        raise RecipeError(f"experiment '{name}' compares '{strange[0]}', which is none of its runs")
+        raise RecipeError(f"experiment '{name}' compares '{strange[0]}', which is not one of its runs")
     if data_root is not None:
         content = recipes.merge(content, {"data": {"root": str(data_root.resolve())}})
     if seeds:
@@ -97,7 +97,7 @@ def read_experiment(
 
 
 def _check(experiment: Experiment) -> None:
-    """A mistake in the last run should not show after hours."""
+    """Resolve every recipe now, so that a mistake in the last run does not show after hours."""
     plan = experiment.plan
     for changes in plan.runs.values():
         for how in (None, *plan.distill.values()):
@@ -107,7 +107,7 @@ def _check(experiment: Experiment) -> None:
     for title, planned in plan.sweeps.items():
         if not planned.shares and not planned.count:
             raise RecipeError(
-                f"sweep '{title}' of experiment '{experiment.name}' asks for no network; give shares or count"
+                f"sweep '{title}' of experiment '{experiment.name}' asks for no network; give it `shares` or a `count`"
             )
         if planned.pruner != "threshold":
             plugins.pruner(planned.pruner, {**planned.options, "share": 0.5})

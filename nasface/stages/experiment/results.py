@@ -1,4 +1,4 @@
-"""The results of an experiment: one row for each network, and means over seeds."""
+"""The results of an experiment: one row per network, and means over seeds."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ import pandas as pd
 from nasface import pareto, rundir
 from nasface import recipe as recipes
 from nasface.rundir import RunDir
+from nasface.scores import DEFAULT_NORMALISER, HELD_OUT, Score, scores_in
 from nasface.stages.experiment.plan import Experiment
-from nasface.stages.select import read_table
+from nasface.stages.select import read_table, slim_networks
 
 log = logging.getLogger(__name__)
 
-
 Row = dict[str, Any]
-
-
 COSTS = ("params", "macs", "params_no_head", "macs_no_head", "macs_prunable", "edges")
 
 
 def results(experiment: Experiment, out: Path) -> pd.DataFrame:
-    """One row for each network of the parts that are finished, written to results.csv.
+    """Collect the networks of the parts that are finished, and write them to results.csv.
 
-    Columns: run, seed, part ('search', a sweep's or a variant's name), network, its costs and its inter-ocular NMEs
-    as shares: held_out_nme, nme_SUBSET, and nme_SUBSET_masked_LEVEL for variants of a distillation. Subsets that are
-    not complete on disk are left out where another one is.
+    Returns:
+        One row per network. Columns: run, seed, part ('search', or the name of a sweep or variant), network, its costs,
+        and its inter-ocular NMEs as shares, named as `Score` names them: of held-out faces, of test subsets, and for
+        variants of a distillation of masked test subsets. Where any test subset is complete on disk, those that are
+        not are left out.
     """
     rows: list[Row] = []
     for name in experiment.plan.runs:
@@ -43,17 +43,23 @@ def results(experiment: Experiment, out: Path) -> pd.DataFrame:
                     rows += [{**about, "part": title, **row} for row in _swept(home.path / title)]
             for title in experiment.plan.distill:
                 rows += [{**about, "part": title, **row} for row in _networks(RunDir(home.path / title))]
-    scored = {column for row in rows if row["part"] == "search" for column in row}
-    for row in rows:  # a sweep's table does not say how many faces a subset should have
-        for column in [c for c in row if c.startswith("nme_") and "_masked_" not in c and c not in scored]:
-            del row[column]
+    complete = {column for row in rows if row["part"] == "search" for column in row}
+    for row in rows:  # the table of a sweep does not say how many faces a subset should have
+        for score in scores_in(list(row)):
+            if score.subset is not None and not score.masked and score.column not in complete:
+                del row[score.column]
     if rows:
         rundir.write_rows(out / "results.csv", rows)
     return pd.DataFrame(rows)
 
 
+def masked_file(run: RunDir) -> Path:
+    """Return the file with the figures of a variant on masked test faces."""
+    return run.path / "masked.json"
+
+
 def _seeds(experiment: Experiment, out: Path, name: str) -> list[int]:
-    """The seeds of a run that are there, whichever process has worked on them; a run of another recipe is none."""
+    """List the seeds of a run that are there, whoever worked on them, except for runs with another recipe."""
     ends = (path.name.removeprefix(f"{name}-") for path in out.glob(f"{name}-*"))
     found = []
     for seed in sorted(int(end) for end in ends if end.isdecimal()):
@@ -67,81 +73,88 @@ def _seeds(experiment: Experiment, out: Path, name: str) -> list[int]:
 
 
 def _networks(run: RunDir) -> list[Row]:
-    """The networks of metrics.json, and masked.json where it is there."""
+    """Read the networks of metrics.json, and of masked.json where it is there."""
     if not run.metrics.exists():
         return []
     found = rundir.read_json(run.metrics, "the figures of a finished run")["networks"]
-    covered = run.path / "masked.json"
-    masked = rundir.read_json(covered, "the figures on covered faces") if covered.exists() else {}
+    path = masked_file(run)
+    masked = rundir.read_json(path, "the figures on masked faces") if path.exists() else {}
     rows = []
     for name, figures in found.items():
         row = {k: figures[k] for k in COSTS}
-        row |= {"network": name, "held_out_nme": figures["held_out_nme"]}
-        row |= {f"nme_{s}": nme for s, nme in _subsets(figures["subsets"]).items()}
+        row |= {"network": name, HELD_OUT.column: figures[HELD_OUT.column]}
+        row |= {Score(subset).column: nme for subset, nme in _subsets(figures["subsets"]).items()}
         if name == "slim":
             for level, subsets in masked.items():
-                row |= {f"nme_{s}_masked_{level}": nme for s, nme in _subsets(subsets).items()}
+                row |= {Score(subset, masked=level).column: nme for subset, nme in _subsets(subsets).items()}
         rows.append({k: v for k, v in row.items() if v is not None})
     return rows
 
 
 def _subsets(found: Mapping[str, Any]) -> dict[str, float]:
-    """Inter-ocular NME by test subset: of those that are complete on disk, or of all where none is."""
-    subsets = {name: row for name, row in found.get("inter_ocular", {}).items() if row["images"]}
+    """Return the NME by test subset, of those that are complete on disk, or of all where none is complete."""
+    subsets = {name: row for name, row in found.get(DEFAULT_NORMALISER, {}).items() if row["images"]}
     complete = {name: row["nme"] for name, row in subsets.items() if row["images"] == row["expected"]}
     return complete or {name: row["nme"] for name, row in subsets.items()}
 
 
 def _swept(folder: Path) -> list[Row]:
-    """The networks of a sweep, at the last stage of training that there is."""
+    """Read the networks of a sweep, with their scores at the last stage of training that there is."""
     table = read_table(folder)
     stage = pareto.best_stage(table)
-    done = table[(table["state"] == "done") & (table["network"] != "supernet")]
+    at_stage = [score for score in scores_in(table) if score.stage is stage]
     rows = []
-    for row in done.to_dict("records"):
+    for row in slim_networks(table).to_dict("records"):
         kept = {k: row[k] for k in ("network", "asked", "pruner", *COSTS)}
-        kept |= {"held_out_nme": row[f"held_out_nme_{stage}"], "stage": stage, "on_front": row["on_front"]}
-        ends = f"_{stage}"
-        rows.append(
-            kept | {k.removesuffix(ends): v for k, v in row.items() if k.startswith("nme_") and k.endswith(ends)}
-        )
+        kept |= {"stage": str(stage), "on_front": row["on_front"]}
+        rows.append(kept | {score.at(None).column: row[score.column] for score in at_stage})
     return rows
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean and deviation over seeds of every NME, by run, part and network; sweeps are left to `at_equal_macs`."""
-    scores = [column for column in table if "nme" in column]
+    """Mean and standard deviation over seeds of every NME, by run, part and network, without sweeps.
+
+    The networks of sweeps differ between seeds; see `at_equal_macs` for them.
+    """
+    scores = [score.column for score in scores_in(table)]
     rows = []
     fixed = table[table["asked"].isna()] if "asked" in table else table
     for keys, group in fixed.groupby(["run", "part", "network"], sort=False):
         row: Row = dict(zip(("run", "part", "network"), keys, strict=True)) | {"seeds": len(group)}
         row |= {cost: group[cost].mean() for cost in ("params", "macs")}
-        for score in scores:
-            row |= {f"{score}_mean": group[score].mean(), f"{score}_std": group[score].std(ddof=1)}
-        rows.append(row)
+        rows.append(row | over_seeds(group, scores))
     return pd.DataFrame(rows)
 
 
+def over_seeds(group: pd.DataFrame, scores: Sequence[str]) -> dict[str, float]:
+    """Mean and standard deviation (ddof 1) of columns, as X_mean and X_std."""
+    found: dict[str, float] = {}
+    for score in scores:
+        found |= {f"{score}_mean": group[score].mean(), f"{score}_std": group[score].std(ddof=1)}
+    return found
+
+
 def at_equal_macs(
-    table: pd.DataFrame, part: str, runs: Sequence[str] = (), points: int = 8, score: str = "held_out_nme"
+    table: pd.DataFrame, part: str, runs: Sequence[str] = (), points: int = 8, score: str = HELD_OUT.column
 ) -> pd.DataFrame:
-    """The NME of several runs within a budget of MACs: mean and deviation over seeds, on a grid that all reach.
+    """Compare the NMEs of several runs within a budget of MACs, on a grid that all of them reach.
 
     Args:
         table: of `run_experiment`.
-        part: the sweep's name.
+        part: the name of the sweep.
         runs: those compared; all by default.
-        points: of the grid, from the cheapest network that all runs and seeds reach to the least of their dearest.
-        score: the column compared. The network within each budget is the one with the lowest held-out NME.
+        points: of the grid, from the lowest budget within which all runs and seeds have a network, up to the lowest of
+            the costs of their most expensive networks.
+        score: the column compared. Within each budget, the network with the lowest held-out NME counts.
 
     Returns:
-        `macs`, and for each run `nme RUN_mean` and `nme RUN_std`.
+        `macs`, and for each run `nme RUN_mean` and `nme RUN_std`, the mean and standard deviation over seeds.
     """
     swept = table[(table["part"] == part) & (table["run"].isin(runs) if runs else True)]
     by_run = {name: [rows for _, rows in group.groupby("seed")] for name, group in swept.groupby("run", sort=False)}
     every = [rows["macs"] for tables in by_run.values() for rows in tables]
     columns: Row = {"macs": np.linspace(max(macs.min() for macs in every), min(macs.max() for macs in every), points)}
     for name, tables in by_run.items():
-        spread = pareto.spread(tables, "macs", score, columns["macs"], by="held_out_nme")
+        spread = pareto.spread(tables, "macs", score, columns["macs"], by=HELD_OUT.column)
         columns |= {f"nme {name}_mean": spread.mean_G, f"nme {name}_std": spread.std_G}
     return pd.DataFrame(columns)

@@ -1,10 +1,11 @@
-"""Do what is not done yet of an experiment."""
+"""Do the parts of an experiment that are not finished yet, or list what would be done."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -18,98 +19,185 @@ from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.distill.run import distill
 from nasface.stages.evaluate.compare import evaluate
-from nasface.stages.experiment.plan import Experiment
-from nasface.stages.experiment.results import results
+from nasface.stages.experiment.plan import Experiment, SweepPlan
+from nasface.stages.experiment.results import masked_file, results
 from nasface.stages.networks import read_arch
 from nasface.stages.search import search
-from nasface.stages.sweep.candidates import Wanted
+from nasface.stages.sweep.book import progress_of
+from nasface.stages.sweep.candidates import SweepRequest
 from nasface.stages.sweep.run import Measure, sweep
 from nasface.stages.train import train
 from nasface.stages.workspace import Machine
 
 log = logging.getLogger(__name__)
 
-
 MASKS: tuple[masks.Level, ...] = ("half", "hard")
 
 
+@dataclass(frozen=True)
+class Part:
+    """A piece of an experiment's work, in a run folder of its own.
+
+    Attributes:
+        run, seed: which it belongs to.
+        title: 'search', 'teacher', or the name of a sweep or a variant of the distillation.
+        folder: where its files are.
+        status: how far it has come, in words; 'finished' where nothing is left to do.
+        work: do what is left of it.
+    """
+
+    run: str
+    seed: int
+    title: str
+    folder: RunDir
+    status: Callable[[], str]
+    work: Callable[[Machine], None]
+
+
 def run_experiment(experiment: Experiment, out: Path, machine: Machine, only: Sequence[str] = ()) -> pd.DataFrame:
-    """Do what is not done yet, and write results.csv: one row for each network.
+    """Do what is not finished yet, and write results.csv with one row per network.
 
     Args:
         experiment: see `read_experiment`.
-        out: its folder; every part is a run folder in it.
+        out: its folder, in which every part has a run folder.
         machine: device and progress.
-        only: names of runs; the others wait.
+        only: names of the runs to work on; the others wait.
+
+    Returns:
+        The rows of results.csv; see `results`.
 
     Raises:
-        RecipeError: when a name in `only` is not a run's.
+        RecipeError: when a name in `only` is not that of a run.
     """
-    plan = experiment.plan
-    if strange := sorted(set(only) - set(plan.runs)):
-        raise RecipeError(f"the experiment has no run '{strange[0]}'; it has {', '.join(plan.runs)}")
-    for seed in plan.seeds:
-        for name, changes in plan.runs.items():
-            if not only or name in only:
-                named = _named(machine, f"{name}-{seed}")
-                for part in _parts(experiment, name, experiment.recipe(changes, seed), out, named):
-                    log.info("%s, seed %d: %s", name, seed, part)
-                    results(experiment, out)
+    for run, seed in _chosen(experiment, only):
+        named = _named(machine, f"{run}-{seed}")
+        try:
+            for part in _parts(experiment, run, seed, out):
+                part.work(named)
+                log.info("%s, seed %d: %s", run, seed, part.title)
+                results(experiment, out)
+        except RunBusyError as err:
+            log.warning("%s; its results will be included when it has finished", err)
+        except DivergedError as err:
+            log.warning("%s, seed %d stops here: %s", run, seed, err)
     return results(experiment, out)
 
 
+def outline(experiment: Experiment, out: Path, only: Sequence[str] = ()) -> pd.DataFrame:
+    """List the parts that `run_experiment` would go through, without working on them.
+
+    Returns:
+        One row per part: run, seed, part, status (such as 'finished' or 'not begun') and folder.
+    """
+    parts = [part for run, seed in _chosen(experiment, only) for part in _parts(experiment, run, seed, out)]
+    rows = [(part.run, part.seed, part.title, part.status(), str(part.folder.path)) for part in parts]
+    return pd.DataFrame(rows, columns=["run", "seed", "part", "status", "folder"]).drop_duplicates("folder")
+
+
+def _chosen(experiment: Experiment, only: Sequence[str]) -> list[tuple[str, int]]:
+    """The runs and seeds to work on, one seed after the other."""
+    plan = experiment.plan
+    if strange := sorted(set(only) - set(plan.runs)):
+        raise RecipeError(f"the experiment has no run '{strange[0]}'; it has {', '.join(plan.runs)}")
+    return [(run, seed) for seed in plan.seeds for run in plan.runs if not only or run in only]
+
+
 def _named(machine: Machine, name: str) -> Machine:
-    """The machine, saying for which run whatever begins is done."""
+    """The machine, whose progress names the run that it works for."""
     begin = machine.progress.begin
     progress = replace(machine.progress, begin=lambda title, total, done: begin(f"{name} {title}", total, done))
     return replace(machine, progress=progress)
 
 
-def _parts(experiment: Experiment, name: str, recipe: Recipe, out: Path, machine: Machine) -> Iterator[str]:
-    """The parts of one run and seed, in order."""
-    plan, home = experiment.plan, RunDir(out / f"{name}-{recipe.seed}")
-    try:
-        if not _finished(home, recipe):
-            search(recipe, home, machine)
-        yield "searched"
-        for title, planned in plan.sweeps.items():
-            wanted = Wanted(
-                count=planned.count, shares=planned.shares, pruner=planned.pruner,
-                options=planned.options, draws=planned.draws,
-            )  # fmt: skip
-            sweep(recipe, home, RunDir(home.path / title), wanted, Measure(epochs=planned.epochs), machine)
-            yield title
-        teacher: str | None = None
-        if plan.teacher is not None and plan.distill:
-            schooled = RunDir(out / f"teacher-{recipe.seed}")
-            lessons = experiment.recipe(plan.teacher, recipe.seed)
-            if not _finished(schooled, lessons):
-                train(lessons, schooled, machine)
-            teacher = str(schooled.path)
-            yield "teacher"
-        arch = read_arch(home.arch) if plan.distill else None
-        for title, how in plan.distill.items():
-            assert arch is not None
-            changed = experiment.recipe(plan.runs[name], recipe.seed, how)
-            variant = RunDir(home.path / title)
-            if not (_finished(variant, changed) and recipes.load(str(variant.recipe)).distill == changed.distill):
-                distill(changed, variant, machine, arch, home.supernet, teacher, str(home.path))
-            _face_masks(variant, changed, machine)
-            yield title
-    except RunBusyError as err:
-        log.warning("%s; its results come when it is finished", err)
-    except DivergedError as err:
-        log.warning("%s, seed %d stops here: %s", name, recipe.seed, err)
+def _parts(experiment: Experiment, name: str, seed: int, out: Path) -> Iterator[Part]:
+    """Yield the parts of one run and seed, in the order in which they depend on each other."""
+    plan = experiment.plan
+    home, recipe = RunDir(out / f"{name}-{seed}"), experiment.recipe(plan.runs[name], seed)
+    part = partial(Part, name, seed)
+    yield part(
+        "search", home, partial(_status, home, recipe),
+        partial(_unless_finished, folder=home, recipe=recipe, work=search),
+    )  # fmt: skip
+    for title, planned in plan.sweeps.items():
+        folder, request = RunDir(home.path / title), _request(planned)
+        measure = Measure(epochs=planned.epochs)
+        yield part(
+            title, folder, partial(_sweep_status, folder, request),
+            partial(_swept, recipe=recipe, home=home, out=folder, request=request, measure=measure),
+        )  # fmt: skip
+    teacher = RunDir(out / f"teacher-{seed}") if plan.teacher is not None and plan.distill else None
+    if teacher is not None:
+        lessons = experiment.recipe(plan.teacher or {}, seed)
+        yield part(
+            "teacher", teacher, partial(_status, teacher, lessons),
+            partial(_unless_finished, folder=teacher, recipe=lessons, work=train),
+        )  # fmt: skip
+    for title, how in plan.distill.items():
+        variant, changed = RunDir(home.path / title), experiment.recipe(plan.runs[name], seed, how)
+        yield part(
+            title, variant, partial(_variant_status, variant, changed),
+            partial(_distilled, recipe=changed, home=home, out=variant, teacher=teacher),
+        )  # fmt: skip
 
 
-def _finished(run: RunDir, recipe: Recipe) -> bool:
-    """Whether a run of this very recipe has come to its end."""
+def _status(run: RunDir, recipe: Recipe) -> str:
+    return "finished" if _is_finished(run, recipe) else "begun" if run.has_results() else "not begun"
+
+
+def _unless_finished(machine: Machine, folder: RunDir, recipe: Recipe, work: Callable[..., object]) -> None:
+    if not _is_finished(folder, recipe):
+        work(recipe, folder, machine)
+
+
+def _request(planned: SweepPlan) -> SweepRequest:
+    """What a sweep of the plan is asked for."""
+    return SweepRequest(
+        count=planned.count, shares=planned.shares, pruner=planned.pruner, options=planned.options, draws=planned.draws
+    )
+
+
+def _swept(
+    machine: Machine, recipe: Recipe, home: RunDir, out: RunDir, request: SweepRequest, measure: Measure
+) -> None:
+    sweep(recipe, home, out, request, measure, machine)
+
+
+def _distilled(machine: Machine, recipe: Recipe, home: RunDir, out: RunDir, teacher: RunDir | None) -> None:
+    """Distil the slim network of a run, and evaluate the result on masked faces too."""
+    if not _is_distilled(out, recipe):
+        arch = read_arch(home.arch)
+        path = None if teacher is None else str(teacher.path)
+        distill(recipe, out, machine, arch, home.supernet, path, str(home.path))
+    _face_masks(out, recipe, machine)
+
+
+def _is_finished(run: RunDir, recipe: Recipe) -> bool:
+    """Whether a run with this very recipe has finished."""
     return run.metrics.exists() and recipes.load(str(run.recipe)).digest == recipe.digest
 
 
+def _is_distilled(run: RunDir, recipe: Recipe) -> bool:
+    return _is_finished(run, recipe) and recipes.load(str(run.recipe)).distill == recipe.distill
+
+
+def _sweep_status(folder: RunDir, request: SweepRequest) -> str:
+    progress = progress_of(folder.path)
+    if not progress.finished and not progress.open:
+        return f"not begun, up to {request.wishes} networks"
+    if not progress.open and progress.wishes >= request.wishes:
+        return "finished"
+    return f"begun, {progress.finished} of up to {max(request.wishes, progress.finished + progress.open)} networks"
+
+
+def _variant_status(folder: RunDir, recipe: Recipe) -> str:
+    if _is_distilled(folder, recipe):
+        return "finished" if masked_file(folder).exists() else "distilled, masked faces not evaluated"
+    return "begun" if folder.has_results() else "not begun"
+
+
 def _face_masks(run: RunDir, recipe: Recipe, machine: Machine) -> None:
-    """Evaluate the slim network of a run on covered test faces too, into masked.json."""
-    path = run.path / "masked.json"
+    """Evaluate the slim network of a run on masked test faces too, and write masked.json."""
+    path = masked_file(run)
     if path.exists():
         return
     slim = [one(run.path, "slim")]

@@ -1,1 +1,1 @@
-"""Many sub-networks of one supernet, each measured and, if asked, trained."""
+"""Sweeps: many sub-networks of one supernet, each measured and, if asked for, fine-tuned."""

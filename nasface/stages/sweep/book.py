@@ -1,8 +1,8 @@
 """The book of a sweep: an Optuna study in a file of its folder, in which every network is a trial.
 
-Several processes may work on one folder: a trial belongs to whoever holds its lock file, which the system lets
-go of when a process dies. A trial that is running without an owner was interrupted; the next process takes it up
-again. A finished trial is never computed again.
+Several processes may work on one folder. A trial belongs to the process that holds its lock file, which the system
+releases when the process dies. A trial that is running without an owner was interrupted, and the next process takes it
+up again. A finished trial is never computed again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,22 +19,34 @@ from filelock import FileLock, Timeout
 
 from nasface import rundir
 from nasface.errors import RunError
-from nasface.pareto import STAGES, front
+from nasface.pareto import front
 from nasface.rundir import RunDir
+from nasface.scores import HELD_OUT, SUPERNET, Stage, State, SweepRow, table_of
+from nasface.stages.sweep.candidates import Candidate
 
 if TYPE_CHECKING:
     import optuna
-from nasface.stages.sweep.candidates import Candidate
 
 log = logging.getLogger(__name__)
 
 
-Row = dict[str, Any]
+@dataclass(frozen=True)
+class Progress:
+    """How far a sweep has come.
+
+    Attributes:
+        finished, open: networks that are measured (or cannot be), and networks that wait or are being worked on.
+        wishes: requests so far; several can have the same network as their answer.
+    """
+
+    finished: int = 0
+    open: int = 0
+    wishes: int = 0
 
 
 @dataclass(frozen=True)
 class Study:
-    """The networks of a sweep's folder: which there are, who works on what, what they came to."""
+    """The networks of a sweep's folder: which ones there are, who works on them, and how they turned out."""
 
     folder: Path
     study: optuna.Study
@@ -42,16 +54,16 @@ class Study:
 
     @classmethod
     def open(cls, folder: Path, seed: int) -> Study:
-        """Open the study of a folder; made where there is none. RunError when its file is damaged."""
+        """Open the study of a folder, or create it where there is none; a RunError when its file is damaged."""
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         path = RunDir(folder).study
-        lock: Any = FileLock(f"{path}.lock")  # optuna's own outlives a killed process
+        lock: Any = FileLock(f"{path}.lock")  # optuna's own lock outlives a killed process
         with lock:
-            _mend(path)
+            _drop_torn_line(path)
         try:
             study = optuna.create_study(
                 storage=JournalStorage(JournalFileBackend(str(path), lock_obj=lock)),
@@ -63,19 +75,14 @@ class Study:
             raise RunError(f"{path} is damaged ({err}); remove the folder of the sweep and start it again") from err
         return cls(folder, study, seed)
 
-    @property
-    def table(self) -> Path:
-        """pareto.csv."""
-        return RunDir(self.folder).pareto
-
     def run(self, network: str) -> RunDir:
-        """Where a network's files lie."""
+        """The folder of a network."""
         return RunDir(self.folder / "networks" / network)
 
     def ask_for(self, candidate: Candidate, write: Callable[[RunDir], None]) -> None:
-        """Note who wants a network; one that is new is written and waits for someone to work on it.
+        """Record a request. A new network is written to its folder and waits for a process to work on it.
 
-        A disconnected one is on record at once.
+        A candidate that is disconnected is finished at once.
         """
         import optuna
 
@@ -98,7 +105,7 @@ class Study:
 
     @contextmanager
     def taken(self) -> Iterator[optuna.Trial | None]:
-        """The next network that nobody works on, for as long as the block lasts; None when there is none left."""
+        """Hold the next network that nobody works on while the block runs; None when there is none left."""
         owner: FileLock | None = None
         trial: optuna.Trial | None = None
         with self._lock():
@@ -111,80 +118,86 @@ class Study:
                     else:
                         trial.suggest_categorical(name, [str(value)])
                 owner = self._owner(trial.user_attrs["network"])
-                owner.acquire(timeout=0)  # nobody has it: a network waits once, and never while someone is at it
+                owner.acquire(timeout=0)  # always free: a network waits only while nobody works on it
         try:
             yield trial
         finally:
             if owner is not None:
                 owner.release()
 
-    def finish(self, trial: optuna.Trial, row: Mapping[str, Any]) -> None:
-        """Record what a network came to: figures by column, as JSON knows them; 'error' where its training diverged."""
-        score = next((row[f"held_out_nme_{s}"] for s in reversed(STAGES) if f"held_out_nme_{s}" in row), None)
+    def finish(self, trial: optuna.Trial, row: SweepRow) -> None:
+        """Record the figures of a network; `error` says where its training diverged."""
+        score = float("inf") if row.held_out_nme is None else row.held_out_nme
         with self._lock():
-            trial.set_user_attr("row", dict(row))
-            self.study.tell(trial, [float("inf") if score is None else score, row["macs"]])
+            trial.set_user_attr("row", _without_gaps(row))
+            self.study.tell(trial, [score, float("inf") if row.macs is None else row.macs])
 
     @property
-    def supernet(self) -> Row | None:
+    def supernet(self) -> SweepRow | None:
         """The supernet's own figures."""
-        row: Row | None = self.study.user_attrs.get("supernet")
-        return row
+        figures: dict[str, Any] | None = self.study.user_attrs.get("supernet")
+        return SweepRow.from_columns({"network": SUPERNET, **figures}) if figures else None
 
-    def set_supernet(self, row: Mapping[str, Any]) -> None:
+    def set_supernet(self, row: SweepRow) -> None:
         """Record the supernet's own figures."""
         with self._lock():
-            self.study.set_user_attr("supernet", dict(row))
+            self.study.set_user_attr("supernet", _without_gaps(row))
 
     def position(self) -> str:
-        """How far the sweep is, for example '3/8'."""
+        """How far the sweep has come, for example '3/8'."""
         done = len(self._trials("COMPLETE"))
         return f"{done + 1}/{done + len(self._trials('RUNNING')) + len(self._trials('WAITING'))}"
 
     def busy(self) -> int:
-        """How many networks others are working on."""
+        """How many networks other processes are working on."""
         return len(self._trials("RUNNING"))
 
-    def write_table(self) -> None:
-        """Write pareto.csv: the supernet, and a row a network."""
+    def progress(self) -> Progress:
+        """How far the sweep has come, in numbers."""
+        finished = [trial for trial in self._trials("COMPLETE", "FAIL") if not _was_interrupted(trial)]
+        open_ = {trial.user_attrs["network"] for trial in self._trials()}
+        open_ -= {trial.user_attrs["network"] for trial in finished}
+        return Progress(len(finished), len(open_), sum(map(len, self._wishes().values())))
+
+    def write_table(self) -> list[SweepRow]:
+        """Write pareto.csv, one row for the supernet and one per network, and return its rows."""
         with self._lock():
             wishes = self._wishes()
-            rows = [{"network": "supernet", "state": "done", **self.supernet}] if self.supernet else []
+            rows = [supernet] if (supernet := self.supernet) else []
             rows += [
                 self._row(trial, wishes) for trial in self._trials("COMPLETE", "FAIL") if not _was_interrupted(trial)
             ]
-            rows.sort(key=lambda row: (row["network"] != "supernet", row["state"] != "done", -row.get("macs", 0)))
-            for row in rows:
-                row["seed"] = self.seed
-            _mark_front(rows)
+            rows.sort(key=lambda row: (row.network != SUPERNET, row.state is not State.DONE, -(row.macs or 0)))
+            rows = _with_front([replace(row, seed=self.seed) for row in rows])
             if rows:
-                rundir.write_rows(self.table, [{c: row.get(c) for c in _columns(rows)} for row in rows])
+                rundir.write_rows(RunDir(self.folder).pareto, table_of(rows))
+            return rows
 
-    def _row(self, trial: optuna.trial.FrozenTrial, wishes: Mapping[str, list[dict[str, Any]]]) -> Row:
-        name, figures = trial.user_attrs["network"], trial.user_attrs.get("row", {})
+    def _row(self, trial: optuna.trial.FrozenTrial, wishes: Mapping[str, list[dict[str, Any]]]) -> SweepRow:
+        name = trial.user_attrs["network"]
+        disconnected = trial.user_attrs["error"]
+        row = SweepRow.from_columns({**trial.user_attrs.get("row", {}), "network": name, "state": State.DONE})
         asked = wishes.get(name, [])
         thresholds = [wish["threshold"] for wish in asked if "threshold" in wish]
-        disconnected = trial.user_attrs["error"]
-        return {
-            "network": name,
-            "state": "disconnected" if disconnected else "diverged" if "error" in figures else "done",
-            "error": disconnected,
-            "pruner": ", ".join(dict.fromkeys(_pruner(wish) for wish in asked)),
-            "asked": "; ".join(dict.fromkeys(wish["asked"] for wish in asked)),
-            "threshold": min(thresholds, default=None),
-            **figures,
-            "arch": None if disconnected else f"networks/{name}/arch.json",
-        }
+        return replace(
+            row,
+            state=State.DISCONNECTED if disconnected else State.DIVERGED if row.error else State.DONE,
+            error=disconnected or row.error,
+            pruner=", ".join(dict.fromkeys(_pruner(wish) for wish in asked)),
+            asked="; ".join(dict.fromkeys(wish["asked"] for wish in asked)),
+            threshold=min(thresholds, default=None),
+            arch=None if disconnected else f"networks/{name}/arch.json",
+        )
 
     def _requeue_interrupted(self) -> None:
+        import optuna
+
         for trial in self._trials("RUNNING"):
             try:
                 self._owner(trial.user_attrs["network"]).acquire(timeout=0).lock.release()
             except Timeout:
-                continue  # someone is at it
-            import optuna
-
-            log.info("network %s was interrupted; it is taken up again", trial.user_attrs["network"])
+                continue  # its owner is alive
+            log.info("network %s was interrupted and is taken up again", trial.user_attrs["network"])
             self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
             self.study.enqueue_trial({}, user_attrs=trial.user_attrs)
 
@@ -196,20 +209,25 @@ class Study:
         return wishes
 
     def _lock(self) -> FileLock:
-        """Held for as long as the study is looked at and changed."""
+        """Return the lock that is held whenever the study is read and changed."""
         return FileLock(self.folder / ".lock")
 
     def _owner(self, network: str) -> FileLock:
         return FileLock(self.run(network).path / ".lock")
 
 
+def progress_of(folder: Path) -> Progress:
+    """How far the sweep in a folder has come; no further than nothing where none has begun."""
+    return Study.open(folder, 0).progress() if RunDir(folder).study.exists() else Progress()
+
+
 def _was_interrupted(trial: optuna.trial.FrozenTrial) -> bool:
-    """Whether a process died at it; another trial stands for the network since, or will."""
+    """Whether a process died while working on it; another trial then stands for the network, or will."""
     return trial.state.name == "FAIL" and not trial.user_attrs["error"]
 
 
-def _mend(path: Path) -> None:
-    """Cut off what a full disk or a kill left of a last line; what would come after it could not be read."""
+def _drop_torn_line(path: Path) -> None:
+    """Cut off what a full disk or a kill has left of a last line, so that later lines can be read."""
     if not path.exists():
         return
     with path.open("rb+") as file:
@@ -218,25 +236,21 @@ def _mend(path: Path) -> None:
             file.truncate(content.rfind(b"\n") + 1)
 
 
+def _without_gaps(row: SweepRow) -> dict[str, Any]:
+    """The figures that are there, since JSON knows no NaN and a journal need not repeat what is empty."""
+    return {name: value for name, value in row.as_columns().items() if value is not None}
+
+
 def _pruner(wish: Mapping[str, Any]) -> str:
     seed = f" seed={wish['seed']}" if "seed" in wish else ""
     return f"{wish['pruner']}{seed}"
 
 
-def _mark_front(rows: list[Row]) -> None:
-    """Mark the networks that none beats in both MACs and the held-out NME of the last stage."""
-    done = [row for row in rows if row["state"] == "done" and row["network"] != "supernet"]
-    stage = next((s for s in reversed(STAGES) if any(f"held_out_nme_{s}" in row for row in done)), "")
-    points = np.array([[row["macs"], row.get(f"held_out_nme_{stage}", np.nan)] for row in done]).reshape(-1, 2)
-    for row, on_front in zip(done, front(points), strict=True):
-        row["on_front"] = bool(on_front)
-
-
-def _columns(rows: list[Row]) -> list[str]:
-    """What a network is, what it costs, how well it does; the rest as it comes."""
-    first = ["network", "state", "asked", "pruner", "threshold", "edges", "blocks", "params", "macs", "params_no_head"]
-    first += ["macs_no_head", "macs_prunable", "prunable_share", "latency_ms", "supernet_latency_ms", "latency_batch"]
-    first += ["threads", "device"]
-    last = ["on_front", "seed", "arch", "error"]
-    rest = dict.fromkeys(column for row in rows for column in row if column not in (*first, *last))
-    return [*first, *rest, *last]
+def _with_front(rows: list[SweepRow]) -> list[SweepRow]:
+    """Mark the networks that no other beats in both MACs and the held-out NME of the last stage."""
+    done = [row for row in rows if row.is_slim]
+    reached = [stage for stage in Stage if any(HELD_OUT.at(stage) in row.nme for row in done)]
+    score = HELD_OUT.at(reached[-1] if reached else None)
+    points = np.array([[row.macs, row.nme.get(score, np.nan)] for row in done], dtype=float).reshape(-1, 2)
+    marks = {row.network: bool(mark) for row, mark in zip(done, front(points), strict=True)}
+    return [replace(row, on_front=marks.get(row.network)) for row in rows]

@@ -1,4 +1,4 @@
-"""The networks that a sweep is asked for: by threshold, by count or by budget; each graph once."""
+"""The networks that a sweep is asked for: by threshold, by number, by budget, or as architecture files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,43 +17,68 @@ from nasface.cost import Costs
 from nasface.errors import GraphError, RecipeError
 from nasface.graph import Graph
 from nasface.prune import above, largest, networks
+from nasface.stages.networks import read_arch
 
-STEPS = 20  # of bisection over a share
+DEFAULT_COUNT = 10
+OWN = "own"
+"""Stands for the pruner where the edges come from an arch.json of the user's own."""
+_STEPS = 20  # of the bisection over a share: finer than any single edge
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a sweep is asked for.
+class SweepRequest:
+    """Which networks a sweep is asked for.
 
     Attributes:
-        thresholds: on the importance.
-        count: so many networks between the largest and the smallest pruned ones that a threshold gives, evenly spaced
-            among all that differ.
-        macs, params: budgets for the whole network, head included; the nearest network under each.
-        shares: budgets as a share of the prunable MACs.
-        pruner: 'threshold' (the paper's: one threshold on all edges), or a plug-in that takes the option `share`.
-        options: of that plug-in.
-        draws: so many networks a budget, from the seeds 0, 1, ... of a pruner that takes the option `seed`.
+        thresholds: on the importance of edges.
+        count: how many networks to spread evenly over all that a threshold gives, from the largest pruned one to the
+            smallest. None means `DEFAULT_COUNT` where nothing else is asked for, and otherwise none.
+        macs, params: budgets for the whole network, head included; each is met by the largest network within it.
+        shares: budgets as a share of the supernet's prunable MACs.
+        pruner: what meets the budgets: 'threshold' (as in the paper, one threshold on all edges), or a plug-in that
+            accepts the option `share`.
+        options: further options of that plug-in.
+        draws: networks per budget, drawn with the seeds 0, 1, ... of a pruner that accepts the option `seed`.
+        archs: arch.json files of the same search space.
     """
 
     thresholds: tuple[float, ...] = ()
-    count: int = 0
+    count: int | None = None
     macs: tuple[int, ...] = ()
     params: tuple[int, ...] = ()
     shares: tuple[float, ...] = ()
     pruner: str = "threshold"
     options: Mapping[str, Any] = field(default_factory=dict)
     draws: int = 1
+    archs: tuple[Path, ...] = ()
+
+    @property
+    def number(self) -> int:
+        """The `count` that is meant."""
+        if self.count is not None:
+            return self.count
+        return 0 if self.thresholds or self.has_budgets or self.archs else DEFAULT_COUNT
+
+    @property
+    def has_budgets(self) -> bool:
+        """Whether a budget is among the requests."""
+        return bool(self.macs or self.params or self.shares)
+
+    @property
+    def wishes(self) -> int:
+        """How many networks it may come to: several requests can have the same answer."""
+        budgets = len(self.macs) + len(self.params) + len(self.shares)
+        return len(self.thresholds) + self.number + budgets * self.draws + len(self.archs)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network of a sweep, or a wish that no connected network fulfils.
+    """A network of a sweep, or a request that no connected network meets.
 
     Attributes:
-        asked: in words what it answers, for example 'macs <= 600,000,000'.
-        pruner, options: what makes it from the factors.
-        graph: None where it would be disconnected; `error` then says so.
+        asked: the request in words, for example 'macs <= 600,000,000'.
+        pruner, options: what makes the network from the factors.
+        graph: None where no connected network meets the request; `error` then says why.
     """
 
     asked: str
@@ -63,113 +89,156 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """Names the graph by its number of edges and a digest of them: equal graphs are equal networks."""
+        """The name of the graph, made of its number of edges and their digest, so that equal graphs are one network."""
         if self.graph is None:
             return f"none-{_digest(f'{self.asked} {self.pruner} {self.options}')}"
         return f"e{len(self.graph.edges):03}-{_digest(repr(self.graph.edges))}"
 
 
-def candidates(wanted: Wanted, factors: Factors, costs: Costs) -> list[Candidate]:
-    """Every network asked for, in the order asked.
+def candidates(request: SweepRequest, factors: Factors, costs: Costs) -> list[Candidate]:
+    """Find every network asked for, in the order of the requests.
 
     Raises:
-        RecipeError: when nothing is asked for, or the pruner cannot do it.
+        RecipeError: when nothing is asked for, or the pruner cannot do what is asked.
+        GraphError: when an arch.json belongs to another search space.
     """
-    for threshold in wanted.thresholds:
-        if not 0 <= threshold < math.inf:
-            raise RecipeError(f"threshold {threshold:g} is no importance; give a number of at least 0")
-    for share in wanted.shares:
-        if not 0 < share <= 1:
-            raise RecipeError(f"share {share:g} is no part of the prunable MACs; give a number above 0 and up to 1")
-    by_threshold = wanted.thresholds or wanted.count
-    budgets = list(_budgets(wanted, costs))
-    if not by_threshold and not budgets:
-        raise RecipeError("no network is asked for; give thresholds, a count or budgets, for example --count 10")
-    if wanted.pruner != "threshold":
-        if by_threshold:
-            raise RecipeError(f"thresholds and a count are for the pruner 'threshold', not '{wanted.pruner}'")
-        if not plugins.takes("pruners", wanted.pruner, "share"):
-            raise RecipeError(f"pruner '{wanted.pruner}' takes no share, so it cannot meet a budget; try 'greedy'")
-    if wanted.draws > 1 and (wanted.pruner == "threshold" or not plugins.takes("pruners", wanted.pruner, "seed")):
-        raise RecipeError(f"pruner '{wanted.pruner}' draws nothing at random; leave --draws out")
+    _check(request)
     graph, importance = costs.space.graph, factors.importance
-    found = [_at(threshold, graph, importance) for threshold in wanted.thresholds]
-    if wanted.count:
-        every = [found for found in networks(graph, importance) if found[1] != graph]  # that is the supernet
-        places = np.unique(np.linspace(0, len(every) - 1, min(wanted.count, len(every))).round().astype(int))
-        found += [_at(every[place][0], graph, importance) for place in places]
-    choose = _lowest_threshold if wanted.pruner == "threshold" else _by_plugin
-    for budget in budgets:
-        found += [choose(wanted, budget, draw, factors, costs) for draw in range(wanted.draws)]
-    return found
+    found = [_at(threshold, graph, importance) for threshold in request.thresholds]
+    if request.number:
+        pruned = [(threshold, kept) for threshold, kept in networks(graph, importance) if kept != graph]
+        number = min(request.number, len(pruned))
+        places = np.unique(np.linspace(0, len(pruned) - 1, number).round().astype(int))
+        found += [_at(pruned[place][0], graph, importance) for place in places]
+    choose = _lowest_threshold if request.pruner == "threshold" else _by_plugin
+    for budget in _budgets(request, costs):
+        found += [choose(request, budget, draw, factors, costs) for draw in range(request.draws)]
+    return found + [_own(path, costs) for path in request.archs]
+
+
+def _check(request: SweepRequest) -> None:
+    """Refuse a request that cannot be met whatever the factors are, with a RecipeError."""
+    for threshold in request.thresholds:
+        if not 0 <= threshold < math.inf:
+            raise RecipeError(f"the threshold {threshold:g} is not a valid importance; give a finite number from 0 up")
+    for share in request.shares:
+        if not 0 < share <= 1:
+            raise RecipeError(
+                f"the share {share:g} of the prunable MACs is not above 0 and at most 1; give one that is"
+            )
+    if not request.wishes:
+        raise RecipeError(
+            "a count of 0 and nothing else asks for no network; give a count above 0, thresholds, budgets or arch.json "
+            "files, for example --count 10"
+        )
+    pruner = request.pruner
+    if pruner != "threshold":
+        if request.thresholds or request.number:
+            raise RecipeError(
+                f"thresholds and a count need the pruner 'threshold', not '{pruner}'; give budgets instead"
+            )
+        if request.has_budgets and not plugins.takes("pruners", pruner, "share"):
+            raise RecipeError(
+                f"the pruner '{pruner}' does not accept `share`, so it cannot meet a budget; try 'greedy'"
+            )
+    if request.draws > 1 and (pruner == "threshold" or not plugins.takes("pruners", pruner, "seed")):
+        raise RecipeError(
+            f"the pruner '{pruner}' draws nothing at random, so more draws give the same; leave --draws out"
+        )
 
 
 @dataclass(frozen=True)
 class _Budget:
-    """What is asked, what a network measures, the limit, and the share that meets it where that is known."""
+    """A limit on the size of a network.
+
+    Attributes:
+        asked: the request as it is recorded.
+        words: the limit for a message, for example 'at most 600,000,000 MACs'.
+        measure: the size of a network.
+        limit: its upper limit.
+        share: of the prunable MACs that meets the limit, where it is known.
+    """
 
     asked: str
+    words: str
     measure: Callable[[Graph], int]
     limit: float
     share: float | None = None
 
 
-def _budgets(wanted: Wanted, costs: Costs) -> Iterator[_Budget]:
-    for limit in wanted.macs:
-        yield _Budget(f"macs <= {limit:,}", lambda graph: costs.total(graph).macs, limit)
-    for limit in wanted.params:
-        yield _Budget(f"params <= {limit:,}", lambda graph: costs.total(graph).params, limit)
+def _budgets(request: SweepRequest, costs: Costs) -> Iterator[_Budget]:
+    for limit in request.macs:
+        yield _Budget(f"macs <= {limit:,}", f"at most {limit:,} MACs", lambda graph: costs.total(graph).macs, limit)
+    for limit in request.params:
+        yield _Budget(
+            f"params <= {limit:,}", f"at most {limit:,} parameters", lambda graph: costs.total(graph).params, limit
+        )
     full = costs.prunable(costs.space.graph).macs
-    for share in wanted.shares:
-        yield _Budget(f"prunable macs <= {share:.4g}", lambda graph: costs.prunable(graph).macs, share * full, share)
+    for share in request.shares:
+        asked = f"prunable macs <= {share:.4g}"
+        words = f"at most {share:.4g} of the prunable MACs ({share * full:,.0f})"
+        yield _Budget(asked, words, lambda graph: costs.prunable(graph).macs, share * full, share)
 
 
 def _at(threshold: float, graph: Graph, importance: Mapping[Any, float]) -> Candidate:
-    options = {"threshold": threshold}
+    asked, options = f"threshold {threshold:g}", {"threshold": threshold}
     try:
-        return Candidate(f"threshold {threshold:g}", "threshold", options, above(graph, importance, threshold))
+        return Candidate(asked, "threshold", options, above(graph, importance, threshold))
     except GraphError as err:
-        return Candidate(f"threshold {threshold:g}", "threshold", options, None, str(err))
+        return Candidate(asked, "threshold", options, None, str(err))
 
 
-def _lowest_threshold(wanted: Wanted, budget: _Budget, draw: int, factors: Factors, costs: Costs) -> Candidate:
-    """The paper's criterion: the lowest threshold that meets the budget."""
+def _own(path: Path, costs: Costs) -> Candidate:
+    arch = read_arch(path)
+    if arch.num_landmarks != costs.num_landmarks:
+        raise GraphError(
+            f"{path} has {arch.num_landmarks} landmarks, but the run has {costs.num_landmarks}; give an architecture "
+            "of the run's search space and landmark scheme"
+        )
+    try:
+        return Candidate(f"arch {path}", OWN, {}, arch.subgraph(costs.space.graph))
+    except GraphError as err:
+        raise GraphError(f"{path}: {err}") from err
+
+
+def _lowest_threshold(request: SweepRequest, budget: _Budget, draw: int, factors: Factors, costs: Costs) -> Candidate:
+    """Choose as the paper does: by the lowest threshold that meets the budget."""
     graph, importance = costs.space.graph, factors.importance
     try:
         threshold, kept = largest(graph, importance, budget.measure, budget.limit)
         return Candidate(budget.asked, "threshold", {"threshold": threshold}, kept)
     except GraphError:
         every = networks(graph, importance)
-        least = f"; the smallest has {budget.measure(every[-1][1]):,}" if every else ""
-        error = f"no threshold gives a connected network with {budget.asked}{least}"
+        least = f"; the smallest one has {budget.measure(every[-1][1]):,}" if every else ""
+        error = f"no threshold gives a connected network with {budget.words}{least}"
         return Candidate(budget.asked, "threshold", {}, None, error)
 
 
-def _by_plugin(wanted: Wanted, budget: _Budget, draw: int, factors: Factors, costs: Costs) -> Candidate:
-    """The largest network within the budget that a pruner finds, by bisection over its option `share`."""
-    options = dict(wanted.options) | ({"seed": draw} if wanted.draws > 1 else {})
+def _by_plugin(request: SweepRequest, budget: _Budget, draw: int, factors: Factors, costs: Costs) -> Candidate:
+    """Find the largest network within the budget that a pruner gives, by bisection over its option `share`."""
+    options = dict(request.options) | ({"seed": draw} if request.draws > 1 else {})
     best: tuple[float, Graph] | None = None
     least = ""
     low, high, share = 0.0, 1.0, budget.share or 1.0
-    for _ in range(1 if budget.share else STEPS):
-        prune = plugins.pruner(wanted.pruner, {**options, "share": share})
+    for _ in range(1 if budget.share else _STEPS):
+        prune = plugins.pruner(request.pruner, {**options, "share": share})
         try:
             kept = prune(costs.space.graph, factors.importance, costs)
-        except GraphError:  # nothing that small is connected
+        except GraphError:  # so small a network is disconnected
             low = share
         else:
             if (size := budget.measure(kept)) <= budget.limit:
                 best = (share, kept)
                 low = share
             else:
-                least, high = f"; the smallest it found has {size:,}", share
+                least, high = f"; the smallest one it found has {size:,}", share
         if low == 1.0:
             break
         share = (low + high) / 2
     if best is None:
-        error = f"pruner '{wanted.pruner}' gives no connected network with {budget.asked}{least}"
-        return Candidate(budget.asked, wanted.pruner, options, None, error)
-    return Candidate(budget.asked, wanted.pruner, {**options, "share": best[0]}, best[1])
+        error = f"the pruner '{request.pruner}' finds no connected network with {budget.words}{least}"
+        return Candidate(budget.asked, request.pruner, options, None, error)
+    return Candidate(budget.asked, request.pruner, {**options, "share": best[0]}, best[1])
 
 
 def _digest(text: str) -> str:

@@ -1,7 +1,7 @@
-"""Many sub-networks of one supernet, each measured and, if asked, trained.
+"""Many sub-networks of one supernet, each measured and, if asked for, fine-tuned.
 
-What a network is lies in networks/NAME/arch.json before anyone works on it; what it came to is recorded by the
-folder's study, from which pareto.csv is written after each.
+The edges of a network are in networks/NAME/arch.json before anyone works on it. Its figures are recorded by the study
+of the folder, from which pareto.csv is written after each network.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import shutil
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,11 +18,12 @@ import torch
 from nasface import engine, rundir
 from nasface.arch import Factors, check_digest
 from nasface.cost import Costs, latencies_ms
-from nasface.errors import DivergedError
+from nasface.errors import DivergedError, RunError
 from nasface.net import GraphNet, slim_net
 from nasface.recipe import Prune, Recipe
 from nasface.rundir import RunDir
-from nasface.stages.faces import Faces, load_faces
+from nasface.scores import DEFAULT_NORMALISER, HELD_OUT, SUPERNET, Score, Stage, SweepRow
+from nasface.stages.faces import Faces, load_faces, load_prepared
 from nasface.stages.measure import Evaluation, evaluate_net
 from nasface.stages.networks import (
     arch_graph,
@@ -35,8 +35,8 @@ from nasface.stages.networks import (
     save_net,
     write_arch,
 )
-from nasface.stages.sweep.book import Row, Study
-from nasface.stages.sweep.candidates import Candidate, Wanted, candidates
+from nasface.stages.sweep.book import Study
+from nasface.stages.sweep.candidates import OWN, Candidate, SweepRequest, candidates
 from nasface.stages.train import finetune, finish
 from nasface.stages.workspace import Machine, Work, working_in
 from nasface.step import Batch
@@ -46,14 +46,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Measure:
-    """What is done with each network.
+    """What is done with each network of a sweep.
 
     Attributes:
         inherited: evaluate it with the supernet's weights as they are.
-        recalibrated: evaluate it after its BN statistics were measured afresh.
-        epochs: of fine-tuning, after which it is evaluated again; 0 for none.
-        latency_batch: images in the forward passes that are timed; 0 times none.
-        latency_repeats: passes of each of the two networks, of which the median counts.
+        recalibrated: evaluate it after its BN statistics were recalibrated.
+        epochs: of fine-tuning, after which it is evaluated again; 0 for no fine-tuning.
+        latency_batch: images in each timed forward pass; 0 for no timing.
+        latency_repeats: timed passes of the network and of the supernet, of which the median counts.
     """
 
     inherited: bool = True
@@ -63,43 +63,42 @@ class Measure:
     latency_repeats: int = 10
 
 
-def sweep(recipe: Recipe, source: RunDir, out: RunDir, wanted: Wanted, measure: Measure, machine: Machine) -> Path:
-    """Evaluate a family of sub-networks of a searched run; gives the path of pareto.csv.
+def sweep(
+    recipe: Recipe, source: RunDir, out: RunDir, request: SweepRequest, measure: Measure, machine: Machine
+) -> list[SweepRow]:
+    """Measure a family of sub-networks of a searched run.
 
     Args:
-        recipe: of the run; its section `finetune` says how networks are trained (but not how long).
+        recipe: of the run; its section `finetune` says how networks are trained, except for the number of epochs.
         source: the searched run.
-        out: folder of the sweep. One that is there is gone on with; networks in it are not done again.
-        wanted: which networks.
+        out: the folder of the sweep. A sweep that is there already is continued: its networks are not measured again.
+        request: which networks.
         measure: what is done with each.
         machine: device and progress.
 
+    Returns:
+        The rows of pareto.csv: of the supernet, and of every network of the folder.
+
     Raises:
-        RunError: when the folder holds another sweep.
+        RecipeError: when no network is asked for, or the pruner cannot do what is asked.
+        RunError: when the folder holds another sweep, or one on other data.
     """
-    own, recipe = (
-        recipe,
-        recipe.model_copy(update={"finetune": recipe.finetune.model_copy(update={"epochs": measure.epochs})}),
-    )
-    factors = read_factors(source.factors)
-    job = {
-        "job": "sweep",
-        "weights": rundir.file_digest(source.supernet),
-        "factors": rundir.file_digest(source.factors),
-        "inherited": str(measure.inherited),
-        "recalibrated": str(measure.recalibrated),
-    }
+    own = recipe
+    recipe = recipe.model_copy(update={"finetune": recipe.finetune.model_copy(update={"epochs": measure.epochs})})
+    factors = _factors(source)
+    costs = net_costs(build_net(recipe, factors.num_landmarks, torch.device("cpu")), recipe)
+    check_digest(str(source.factors), factors.graph_digest, costs.space.graph)
+    wanted = candidates(request, factors, costs)
+    job = _job(source, measure) | _data(out, recipe, machine)
     with working_in(out, recipe, machine, job, shared=True) as work:
-        costs = net_costs(build_net(recipe, factors.num_landmarks, torch.device("cpu")), recipe)
-        check_digest(str(source.factors), factors.graph_digest, costs.space.graph)
         study = Study.open(out.path, recipe.seed)
-        for candidate in candidates(wanted, factors, costs):
+        for candidate in wanted:
             if candidate.error:
                 log.warning("left out: %s", candidate.error)
             study.ask_for(candidate, partial(_write, candidate, factors, own, source))
         bench: _Bench | None = None
         while True:
-            study.write_table()
+            rows = study.write_table()
             with study.taken() as trial:
                 if trial is None:
                     break
@@ -108,13 +107,53 @@ def sweep(recipe: Recipe, source: RunDir, out: RunDir, wanted: Wanted, measure: 
                     study.set_supernet(bench.supernet_row())
                 study.finish(trial, bench.measure(study.run(trial.user_attrs["network"]), study.position()))
         if busy := study.busy():
-            log.warning("%d networks are being worked on by other processes; pareto.csv grows as they finish", busy)
-        return study.table
+            log.warning("other processes are working on %d networks; pareto.csv grows as they finish", busy)
+        return rows
+
+
+def _factors(source: RunDir) -> Factors:
+    """The importance of the edges by which networks are chosen: what the search has found."""
+    return read_factors(source.factors)
+
+
+def _job(source: RunDir, measure: Measure) -> dict[str, str]:
+    """What identifies a sweep beside its recipe and data."""
+    return {
+        "job": "sweep",
+        "weights": rundir.file_digest(source.supernet),
+        "factors": rundir.file_digest(source.factors),
+        "inherited": str(measure.inherited),
+        "recalibrated": str(measure.recalibrated),
+    }
+
+
+def _data(out: RunDir, recipe: Recipe, machine: Machine) -> dict[str, str]:
+    """The data of a sweep, so that two copies that differ are not mixed; nothing for a sweep that began without.
+
+    Raises:
+        RunError: when the sweep in `out` was measured on other data.
+    """
+    earlier = rundir.read_json(out.job, "the job of a run folder") if out.has_results() and out.job.exists() else None
+    if isinstance(earlier, dict) and "data" not in earlier:
+        return {}  # begun by nasface 0.1.0 or earlier, which did not record it
+    key = load_prepared(recipe, machine)["train"].key
+    if isinstance(earlier, dict) and earlier["data"] != key:
+        raise RunError(
+            f"{out.path} was swept on other faces of {recipe.data.name} than those that are there now; restore "
+            "them, or give another folder with --out"
+        )
+    return {"data": key}
 
 
 def _write(candidate: Candidate, factors: Factors, recipe: Recipe, source: RunDir, run: RunDir) -> None:
-    """arch.json and recipe.yaml of a candidate, in a folder that other commands read like any run's."""
+    """Write arch.json and recipe.yaml of a candidate into a folder that other commands read like any run's."""
     assert candidate.graph is not None
+    if candidate.pruner == OWN:
+        rundir.write_text(run.recipe, recipe.to_yaml())
+        arch = write_arch(run, candidate.graph, factors, recipe, source.supernet)
+        made = {**arch.provenance, "pruner": OWN, "pruner_options": {"asked": candidate.asked}}
+        rundir.write_text(run.arch, replace(arch, provenance=made).to_json())
+        return
     chosen = recipe.model_copy(update={"prune": Prune(name=candidate.pruner, options=dict(candidate.options))})
     rundir.write_text(run.recipe, chosen.to_yaml())
     write_arch(run, candidate.graph, factors, chosen, source.supernet)
@@ -122,7 +161,7 @@ def _write(candidate: Candidate, factors: Factors, recipe: Recipe, source: RunDi
 
 @dataclass(frozen=True)
 class _Bench:
-    """What measuring needs and is loaded once: faces, supernet, costs."""
+    """What measuring needs and is loaded once: faces, supernet and costs."""
 
     work: Work
     costs: Costs
@@ -142,84 +181,89 @@ class _Bench:
         ready = engine.measuring_batches(faces.train, work.settings())
         return cls(work, costs, measure, faces, supernet, images.contiguous(memory_format=torch.channels_last), ready)
 
-    def supernet_row(self) -> Row:
-        """The supernet itself, for comparison."""
+    def supernet_row(self) -> SweepRow:
+        """Measure the supernet itself, for comparison."""
         found = self._evaluate(self.supernet)
-        scores = _score_columns(found, "inherited")
+        nme = _scores(found, Stage.INHERITED)
         if self.measuring.recalibrated:
-            measured = deepcopy(self.supernet)
-            engine.recalibrate(measured, self.faces.train, self.work.settings(), ready=self.ready)
-            scores |= _score_columns(self._evaluate(measured), "recalibrated")
-        return {**_cost_columns(found, self.costs), **scores, **_images(found)}
+            recalibrated = deepcopy(self.supernet)
+            engine.recalibrate(recalibrated, self.faces.train, self.work.settings(), ready=self.ready)
+            nme |= _scores(self._evaluate(recalibrated), Stage.RECALIBRATED)
+        return replace(self._sizes(SUPERNET, found), nme=nme)
 
-    def measure(self, run: RunDir, position: str) -> Row:
-        """All figures of the network in a folder; 'error' is one where its training diverged."""
-        name = f"{position} {run.path.name}"
-        arch = read_arch(run.arch)
-        slim, _ = slim_net(self.supernet, arch_graph(arch, self.supernet))
-        scores: Row = {}
+    def measure(self, run: RunDir, position: str) -> SweepRow:
+        """Measure the network in a folder; `error` of its row says where its training diverged."""
+        name = run.path.name
+        slim, _ = slim_net(self.supernet, arch_graph(read_arch(run.arch), self.supernet))
+        nme: dict[Score, float] = {}
         found: Evaluation | None = None
+        error: str | None = None
         if self.measuring.inherited:
             found = self._evaluate(slim)
-            scores |= _score_columns(found, "inherited")
+            nme |= _scores(found, Stage.INHERITED)
         if self.measuring.recalibrated or self.measuring.epochs:
             engine.recalibrate(slim, self.faces.train, self.work.settings(), ready=self.ready)
         if self.measuring.recalibrated:
             found = self._evaluate(slim)
-            scores |= _score_columns(found, "recalibrated")
+            nme |= _scores(found, Stage.RECALIBRATED)
         if self.measuring.epochs:
-            machine = self.work.machine
-            bars = replace(machine.progress, begin=lambda _, total, done: machine.progress.begin(name, total, done))
-            work = replace(self.work, run=run, rows=[], machine=replace(machine, progress=bars))
             try:
-                finetune(slim, work, self.faces)
-                found = self._evaluate(slim)
-                scores |= _score_columns(found, "finetuned")
-                finish(work, [found])
+                found = self._finetune(slim, run, f"{position} {name}")
+                nme |= _scores(found, Stage.FINETUNED)
             except DivergedError as err:  # the other networks may do better
-                log.warning("network %s: %s", run.path.name, err)
-                scores["error"] = str(err)
+                log.warning("network %s: %s", name, err)
+                error = str(err)
             shutil.rmtree(run.checkpoint("").parent, ignore_errors=True)
-        if "error" not in scores:
+        if error is None:
             save_net(run.slim, slim, self.work.recipe)
         found = found or self._evaluate(slim)
-        return {**_cost_columns(found, self.costs), **scores, **self._latency(slim), **_images(found)}
+        return self._timed(replace(self._sizes(name, found), nme=nme, error=error), slim)
 
     def _evaluate(self, net: GraphNet) -> Evaluation:
         return evaluate_net("slim", net, self.work.recipe, self.faces, self.costs)
 
-    def _latency(self, slim: GraphNet) -> Row:
+    def _finetune(self, slim: GraphNet, run: RunDir, title: str) -> Evaluation:
+        """Fine-tune a network in its own folder, which then reads like any finished run."""
+        machine = self.work.machine
+        bars = replace(machine.progress, begin=lambda _, total, done: machine.progress.begin(title, total, done))
+        work = replace(self.work, run=run, rows=[], machine=replace(machine, progress=bars))
+        finetune(slim, work, self.faces)
+        found = self._evaluate(slim)
+        finish(work, [found])
+        return found
+
+    def _sizes(self, name: str, found: Evaluation) -> SweepRow:
+        """The row of a network with what it costs, and the number of images behind its scores."""
+        return SweepRow(
+            network=name,
+            edges=found.edges,
+            blocks=found.blocks,
+            params=found.params,
+            macs=found.macs,
+            params_no_head=found.params_no_head,
+            macs_no_head=found.macs_no_head,
+            macs_prunable=found.macs_prunable,
+            prunable_share=found.macs_prunable / max(1, self.costs.prunable(self.costs.space.graph).macs),
+            images={name: summary.images for name, summary in found.subsets.get(DEFAULT_NORMALISER, {}).items()},
+        )
+
+    def _timed(self, row: SweepRow, slim: GraphNet) -> SweepRow:
+        """The row with latencies, if they are asked for."""
         if not self.measuring.latency_batch:
-            return {}
+            return row
         own, full = latencies_ms((slim, self.supernet), self.images_B3HW, self.measuring.latency_repeats)
-        return {
-            "latency_ms": own,
-            "supernet_latency_ms": full,
-            "latency_batch": len(self.images_B3HW),
-            "threads": torch.get_num_threads(),
-            "device": str(self.work.device),
-        }
+        return replace(
+            row,
+            latency_ms=own,
+            supernet_latency_ms=full,
+            latency_batch=len(self.images_B3HW),
+            threads=torch.get_num_threads(),
+            device=str(self.work.device),
+        )
 
 
-def _cost_columns(found: Evaluation, costs: Costs) -> Row:
-    return {
-        "edges": found.edges,
-        "blocks": found.blocks,
-        "params": found.params,
-        "macs": found.macs,
-        "params_no_head": found.params_no_head,
-        "macs_no_head": found.macs_no_head,
-        "macs_prunable": found.macs_prunable,
-        "prunable_share": found.macs_prunable / max(1, costs.prunable(costs.space.graph).macs),
-    }
-
-
-def _score_columns(found: Evaluation, stage: str) -> Row:
-    """NME of held-out faces and test subsets, inter-ocular, shares; JSON knows no NaN, so those are left out."""
-    columns = {f"held_out_nme_{stage}": found.held_out_nme}
-    columns |= {f"nme_{name}_{stage}": summary.nme for name, summary in found.subsets.get("inter_ocular", {}).items()}
-    return {name: value for name, value in columns.items() if np.isfinite(value)}
-
-
-def _images(found: Evaluation) -> dict[str, int]:
-    return {f"images_{name}": summary.images for name, summary in found.subsets.get("inter_ocular", {}).items()}
+def _scores(found: Evaluation, stage: Stage) -> dict[Score, float]:
+    """Collect the NMEs of held-out faces and test subsets as shares, without NaN, which JSON does not know."""
+    nmes = {HELD_OUT.at(stage): found.held_out_nme}
+    nmes |= {Score(name, stage): summary.nme for name, summary in found.subsets.get(DEFAULT_NORMALISER, {}).items()}
+    return {score: nme for score, nme in nmes.items() if np.isfinite(nme)}
