@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nasface.engine import Progress as Hooks
-from nasface.engine import Row
+from nasface.step import Row
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -10,6 +10,7 @@ from nasface.cli import (
     predict,
     prune,
     report,
+    score,
     search,
     select,
     sweep,
@@ -18,4 +19,4 @@ from nasface.cli import (
 from nasface.cli.group import main
 
 __all__ = ["count", "data", "distill", "draw", "evaluate", "experiment", "main", "predict", "prune", "report", "search"]
-__all__ += ["select", "sweep", "train"]
+__all__ += ["score", "select", "sweep", "train"]

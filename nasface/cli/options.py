@@ -39,6 +39,10 @@ class Wanted:
 
         return recipes.assemble(self.recipe, self.space, self.dataset, self.data_root, self.overrides, self.sections)
 
+    def seeded(self, seed: int | None) -> Wanted:
+        """The same with a seed, if one is given."""
+        return self if seed is None else replace(self, overrides=(*self.overrides, f"seed={seed}"))
+
 
 @dataclass(frozen=True)
 class Place:
@@ -92,6 +96,7 @@ machine_options = _gathered(
     click.option("--quiet", is_flag=True, help="No progress bars."),
 )
 out_option = click.option("--out", type=FOLDER, help="Run folder; by default one below runs/, named after the job.")
+seed_option = click.option("--seed", type=click.IntRange(0), help="Seed of weights, shuffling and augmentation.")
 tensorboard_option = click.option("--tensorboard", is_flag=True, help="Write event files too (extra 'tensorboard').")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 

@@ -38,6 +38,7 @@ from nasface.stages.networks import (
 from nasface.stages.sweep.book import Row, Study
 from nasface.stages.sweep.candidates import Candidate, Wanted, candidates
 from nasface.stages.train import finetune, finish
+from nasface.stages.training import settings
 from nasface.stages.workspace import Machine, Work, working_in
 from nasface.step import Batch
 
@@ -139,7 +140,7 @@ class _Bench:
         load_weights(supernet, source.supernet)
         size = costs.input_size
         images = torch.randn(max(1, measure.latency_batch), 3, size, size, device=work.device)
-        ready = engine.measuring_batches(faces.train, work.settings())
+        ready = engine.measuring_batches(faces.train, settings(work.recipe))
         return cls(work, costs, measure, faces, supernet, images.contiguous(memory_format=torch.channels_last), ready)
 
     def supernet_row(self) -> Row:
@@ -148,7 +149,7 @@ class _Bench:
         scores = _score_columns(found, "inherited")
         if self.measuring.recalibrated:
             measured = deepcopy(self.supernet)
-            engine.recalibrate(measured, self.faces.train, self.work.settings(), ready=self.ready)
+            engine.recalibrate(measured, self.faces.train, settings(self.work.recipe), ready=self.ready)
             scores |= _score_columns(self._evaluate(measured), "recalibrated")
         return {**_cost_columns(found, self.costs), **scores, **_images(found)}
 
@@ -163,7 +164,7 @@ class _Bench:
             found = self._evaluate(slim)
             scores |= _score_columns(found, "inherited")
         if self.measuring.recalibrated or self.measuring.epochs:
-            engine.recalibrate(slim, self.faces.train, self.work.settings(), ready=self.ready)
+            engine.recalibrate(slim, self.faces.train, settings(self.work.recipe), ready=self.ready)
         if self.measuring.recalibrated:
             found = self._evaluate(slim)
             scores |= _score_columns(found, "recalibrated")
