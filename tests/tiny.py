@@ -17,7 +17,7 @@ from nasface.data.base import Scheme
 from nasface.graph import Edge, Graph, Node
 from nasface.net import GraphNet
 from nasface.prune import top
-from nasface.step import Batch
+from nasface.step import Batch, Phase
 from nasface.task import heatmap_loss
 from nasface.testing import scramble
 from searchspaces.highres import HighResolutionSpace
@@ -123,3 +123,13 @@ def refused(error: type[Exception], *facts: object) -> Iterator[None]:
 def needy_pruner(graph: Graph, importance: Any, costs: Any, *, edges: int, bonus: float = 0.5) -> Graph:
     """A pruner plug-in outside the package, named 'tiny:needy_pruner' in recipes."""
     return top(graph, importance, costs, edges=edges)
+
+
+class ImportantSearcher:
+    """A searcher plug-in outside the package with an option that another searcher once had."""
+
+    def __init__(self, *, importance: int = 1) -> None:
+        self.importance = importance
+
+    def search(self, net: GraphNet, context: Any) -> None:
+        context.fit([Phase("weights", tuple(net.parameters()), context.optimizer, context.step)])

@@ -306,3 +306,84 @@ def test_landmarks_are_decoded_in_full_precision_under_autocast():
     half = predict(net, FACES, decoder="dark", precision="bf16")
     assert half.dtype == single.dtype
     assert (half * 8 % 1 != 0).any()
+
+
+def test_a_phase_can_end_before_the_training_does():
+    net = new_net()
+    alpha, weights = phases_of(net)
+    seen: list[tuple[float, int]] = []
+
+    class Noted:
+        """An optimizer of one's own."""
+
+        def build(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+            return torch.optim.Adagrad(parameters)
+
+        def lr_at(self, epoch: float, epochs: int) -> float:
+            seen.append((epoch, epochs))
+            return 0.01
+
+    middle = replace(weights, name="middle", optimizer=Noted(), start=1, end=3)
+    rows = fit(net, [replace(alpha, start=2), middle], FACES, SETTINGS)
+    assert [(row["epoch"], row["phase"]) for row in rows] == [
+        (2, "middle"), (3, "alpha"), (3, "middle"), (4, "alpha"),
+    ]  # fmt: skip
+    assert seen == [(0, 2), (0.5, 2), (1, 2), (1.5, 2)]  # epochs of the phase, not of the training
+    with refused(RecipeError, "middle phase"):
+        fit(net, [replace(middle, end=1)], FACES, SETTINGS)
+
+
+def test_parameters_outside_the_network_are_refused():
+    net, stray = new_net(), nn.Parameter(torch.ones(1))
+    with refused(RecipeError, "stray phase"):
+        fit(net, [Phase("stray", (stray,), Optimizer(), step)], FACES, SETTINGS)
+
+
+class Random(nn.Module):
+    """A network with dropout and a layer that draws on whether to run at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1), nn.BatchNorm2d(8), nn.Dropout(0.5), nn.Conv2d(8, 4, 1))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.layers(images)
+        return out * (torch.rand(()) if self.training else 0.5)
+
+
+def random_net() -> tuple[nn.Module, list[Phase]]:
+    torch.manual_seed(0)
+    net = Random()
+    weights = Phase("weights", tuple(net.parameters()), Optimizer(lr=1e-2), step)
+    return net, [weights, replace(weights, name="again")]
+
+
+def test_layers_that_draw_random_numbers_resume_to_the_last_bit(tmp_path):
+    straight, phases = random_net()
+    fit(straight, phases, FACES, SETTINGS)
+    checkpoint = tmp_path / "train.safetensors"
+    broken, phases = random_net()
+    steps = []
+
+    def die() -> None:
+        steps.append(1)
+        if len(steps) == 7:  # in the second epoch of four steps
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        fit(broken, phases, FACES, SETTINGS, checkpoint=checkpoint, progress=Progress(advance=die))
+    resumed, phases = random_net()
+    torch.rand(5)  # another process has drawn other numbers by now
+    rows = fit(resumed, phases, FACES, SETTINGS, checkpoint=checkpoint)
+    assert not changed(state(straight), resumed)
+    losses = [row["loss"] for row in rows]
+    assert len(set(losses)) == len(losses)
+
+
+def test_training_leaves_the_global_generators_as_they_were():
+    net, phases = random_net()
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    fit(net, phases, FACES, replace(SETTINGS, epochs=1))
+    assert torch.equal(torch.rand(3), expected)
