@@ -274,9 +274,9 @@ class _Variant:
         self._follow(own, used)
         out: Tensor = functional_call(self.module, used, (inputs,))
         if own.training:  # BN statistics of a slice were updated in a copy
-            with torch.no_grad():
-                for name in slices.keys() & dict(own.named_buffers()):
-                    slices[name].put(tensors[name], used[name])
+            for name in slices.keys() & dict(own.named_buffers()):
+                # .data: as with torch's own BN, another forward pass before backward is no fault
+                slices[name].put(tensors[name].data, used[name])
         return out
 
     def _follow(self, own: nn.Module, used: Mapping[str, Tensor]) -> None:
