@@ -7,13 +7,11 @@ and ends as if it had never been interrupted. torch itself is enough here: no tr
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -23,18 +21,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from nasface import rundir
+from nasface.checkpoint import Checkpoint
 from nasface.data.augment import Augmentation, DeviceFaces
 from nasface.errors import DivergedError, RecipeError, RunError
-from nasface.step import Batch, Phase
+from nasface.graph import Graph
+from nasface.net import GraphNet, slim_net
+from nasface.step import Batch, Phase, Row
 from nasface.task import Decoder, decode
 
-log = logging.getLogger(__name__)
-
 Precision = Literal["fp32", "bf16"]
-Row = dict[str, Any]
 Validate = Callable[[Any], float]
-"""Gives the NME of a network on held-out faces."""
+"""Returns the NME of a network on held-out faces."""
 FLUSH = 20  # steps between reads of the loss from the device
 MEASURING = 99  # stands where the number of a phase does, so that measuring draws batches of its own
 
@@ -127,94 +124,103 @@ def fit(
     validate: Validate | None = None,
     progress: Progress | None = None,
 ) -> list[Row]:
-    """Train `net` in place and give one metrics row for each phase of each epoch.
+    """Train `net` in place and return one row of metrics for each phase of each epoch.
 
     Args:
         net: on the device of `faces`.
         phases: run in this order within every epoch.
         faces: training faces.
         settings: epochs, batch, augmentation, seed, precision.
-        title: names the stage in rows and progress.
-        checkpoint: a file to resume from when it is there, and to write after every epoch.
+        title: names the training in rows and progress.
+        checkpoint: a file to resume from when it exists, and to write after every epoch.
         identity: names the data; a checkpoint of other data is not resumed.
-        validate: gives the NME on held-out faces, once an epoch.
+        validate: returns the NME on held-out faces; called once per epoch.
         progress: where to report to.
 
     Raises:
         DivergedError: when the loss is no longer finite; the last checkpoint stays.
-        RunError: when the checkpoint is of another training.
+        RecipeError: when a phase would never run.
+        RunError: when the checkpoint belongs to another training.
     """
     progress = progress or Progress()
-    optimizers = [phase.optimizer.build(phase.parameters) for phase in phases]
+    plans = [_Plan.of(i, phase, faces, settings) for i, phase in enumerate(phases)]
+    if settings.epochs and (idle := next((plan.phase for plan in plans if not plan.span), None)):
+        raise RecipeError(
+            f"the {idle.name} phase would run from epoch {idle.start} to {idle.end or 'the end'}, but {title} has "
+            f"{settings.epochs} epochs; give it more epochs, or the searcher a shorter warm-up "
+            "(search.options.warmup_epochs of 'l1')"
+        )
+    own = {id(parameter) for parameter in net.parameters()}
     for phase in phases:
-        if 0 < settings.epochs <= phase.start:
+        if any(id(parameter) not in own for parameter in phase.parameters):
             raise RecipeError(
-                f"the {phase.name} phase would start after epoch {phase.start}, but {title} has {settings.epochs} "
-                "epochs; give it more epochs, or the searcher a shorter warm-up (search.options.warmup_epochs of 'l1')"
+                f"the {phase.name} phase of {title} changes parameters that the trained network does not have, so that "
+                "no checkpoint would hold them; make them part of a module and pass that to fit as net"
             )
-    resume = _Checkpoint.of(checkpoint, title, net, identity) if checkpoint is not None else None
+    resume = Checkpoint.of(checkpoint, title, net, identity) if checkpoint is not None else None
+    optimizers = [plan.optimizer for plan in plans]
     rows = resume.restore(net, optimizers) if resume is not None else []
     done = rows[-1]["epoch"] if rows else 0
-    steps = {phase.name: faces.steps(settings.batch, phase.share) for phase in phases}
-    total = [sum(steps[p.name] for p in phases if epoch >= p.start) for epoch in range(settings.epochs)]
+    total = [sum(plan.steps for plan in plans if epoch in plan.span) for epoch in range(settings.epochs)]
     progress.begin(title, sum(total), sum(total[:done]))
-    trainable = {id(p): p.requires_grad for p in net.parameters()}
-    try:
-        for epoch in range(done, settings.epochs):
-            for number, (phase, optimizer) in enumerate(zip(phases, optimizers, strict=True)):
-                if epoch < phase.start:
-                    continue
-                started = time.perf_counter()
-                chosen = {id(p) for p in phase.parameters}
-                for parameter in net.parameters():
-                    parameter.requires_grad_(id(parameter) in chosen)
-                random = torch.Generator().manual_seed(_mix(settings.seed, epoch, number))
-                batches = faces.augmented(settings.batch, settings.augmentation, random, phase.share)
-                seeded = (
-                    replace(batch, seed=_mix(settings.seed, epoch, number, step)) for step, batch in enumerate(batches)
-                )
-                means = _epoch(net, phase, optimizer, seeded, epoch, settings, steps[phase.name], progress)
-                seconds = time.perf_counter() - started
-                rows.append(
-                    {
-                        "stage": title,
-                        "epoch": epoch + 1,
-                        "phase": phase.name,
-                        **means,
-                        "seconds": round(seconds, 2),
-                    }
-                )
-            if not rows or rows[-1]["epoch"] != epoch + 1:
-                continue  # no phase has started yet
-            if validate is not None:
-                rows[-1]["held_out_nme"] = validate(net)
-            if resume is not None:
-                resume.save(net, optimizers, rows)
-            progress.epoch(rows)
-    finally:
-        for parameter in net.parameters():
-            parameter.requires_grad_(trainable[id(parameter)])
+    for epoch in range(done, settings.epochs):
+        running = [plan for plan in plans if epoch in plan.span]
+        for plan in running:
+            started = time.perf_counter()
+            with _trainable(net, plan.phase.parameters), _seeded(plan.seed(epoch), faces.device):
+                means = _epoch(net, plan, epoch, progress)
+            seconds = round(time.perf_counter() - started, 2)
+            rows.append({"stage": title, "epoch": epoch + 1, "phase": plan.phase.name, **means, "seconds": seconds})
+        if not running:
+            continue
+        if validate is not None:
+            rows[-1]["held_out_nme"] = validate(net)
+        if resume is not None:
+            resume.save(net, optimizers, rows)
+        progress.epoch(rows)
     return rows
 
 
-def _epoch(
-    net: nn.Module,
-    phase: Phase,
-    optimizer: torch.optim.Optimizer,
-    batches: Iterator[Batch],
-    epoch: int,
-    settings: Settings,
-    steps: int,
-    progress: Progress,
-) -> dict[str, float]:
-    """One phase over the faces: the mean of each logged value and the last learning rate."""
+@dataclass(frozen=True)
+class _Plan:
+    """A phase within a training: its number and epochs, its torch optimizer, and the steps of an epoch."""
+
+    number: int
+    phase: Phase
+    span: range
+    optimizer: torch.optim.Optimizer
+    faces: DeviceFaces
+    settings: Settings
+
+    @classmethod
+    def of(cls, number: int, phase: Phase, faces: DeviceFaces, settings: Settings) -> _Plan:
+        optimizer = phase.optimizer.build(phase.parameters)
+        return cls(number, phase, phase.span(settings.epochs), optimizer, faces, settings)
+
+    @property
+    def steps(self) -> int:
+        return self.faces.steps(self.settings.batch, self.phase.share)
+
+    def seed(self, epoch: int, *step: int) -> int:
+        return _mix(self.settings.seed, epoch, self.number, *step)
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch, each with a seed of its own."""
+        random = torch.Generator().manual_seed(self.seed(epoch))
+        batches = self.faces.augmented(self.settings.batch, self.settings.augmentation, random, self.phase.share)
+        return (replace(batch, seed=self.seed(epoch, step)) for step, batch in enumerate(batches))
+
+
+def _epoch(net: nn.Module, plan: _Plan, epoch: int, progress: Progress) -> dict[str, float]:
+    """Run one phase over the faces; return the mean of each logged value and the last learning rate."""
+    phase, optimizer, settings = plan.phase, plan.optimizer, plan.settings
     net.train()
     sums: dict[str, Tensor] = {}
     count = 0
-    for count, batch in enumerate(batches, start=1):
-        at = epoch - phase.start + (count - 1) / steps
+    for count, batch in enumerate(plan.batches(epoch), start=1):
+        at = epoch - plan.span.start + (count - 1) / plan.steps
         for group in optimizer.param_groups:
-            group["lr"] = phase.optimizer.lr_at(at, settings.epochs - phase.start)
+            group["lr"] = phase.optimizer.lr_at(at, len(plan.span))
         with autocast(batch.images_B3HW.device, settings.precision):
             losses = phase.step(net, batch)
         optimizer.zero_grad(set_to_none=True)
@@ -225,20 +231,44 @@ def _epoch(
         for name, value in losses.items():
             sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value.detach()
         if count % FLUSH == 0:
-            _check_finite(sums["loss"], phase, epoch)
+            _check_finite(sums["loss"], plan, epoch)
         progress.advance()
-    _check_finite(sums["loss"], phase, epoch)
+    _check_finite(sums["loss"], plan, epoch)
     return {
         **{name: float(value) / count for name, value in sums.items()},
         "lr": optimizer.param_groups[0]["lr"],
     }
 
 
-def _check_finite(loss: Tensor, phase: Phase, epoch: int) -> None:
+@contextmanager
+def _trainable(net: nn.Module, chosen: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Freeze all parameters but the chosen ones while the block runs."""
+    before = [(parameter, parameter.requires_grad) for parameter in net.parameters()]
+    own = {id(parameter) for parameter in chosen}
+    try:
+        for parameter, _ in before:
+            parameter.requires_grad_(id(parameter) in own)
+        yield
+    finally:
+        for parameter, required in before:
+            parameter.requires_grad_(required)
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global generators, from which layers such as dropout draw, and restore them afterwards."""
+    # torch cannot save the generator of Apple's MPS by device; there it stays seeded
+    forked = [device] if device.type not in ("cpu", "mps") else []
+    with torch.random.fork_rng(forked, device_type=device.type if forked else None):
+        torch.manual_seed(seed)
+        yield
+
+
+def _check_finite(loss: Tensor, plan: _Plan, epoch: int) -> None:
     if not torch.isfinite(loss):
         raise DivergedError(
-            f"the loss of the {phase.name} phase is not finite in epoch {epoch + 1}; check its learning rate (now "
-            f"{phase.optimizer.lr:g}) and start again with another --out"
+            f"the loss of the {plan.phase.name} phase is not finite in epoch {epoch + 1}; check its learning rate (now "
+            f"{plan.optimizer.param_groups[0]['lr']:g}) and start again with another --out"
         )
 
 
@@ -285,24 +315,24 @@ def heatmaps_of(net: nn.Module, images_B3HW: Tensor, flip_L: Tensor | None = Non
 
 
 def training_batches(faces: DeviceFaces, settings: Settings) -> Iterator[Batch]:
-    """One pass of augmented batches that no epoch draws, the same at every call."""
+    """Return one pass of augmented batches that no epoch draws, the same at every call."""
     random = torch.Generator().manual_seed(_mix(settings.seed, 0, MEASURING))
     return faces.augmented(settings.batch, settings.augmentation, random)
 
 
 def measuring_batches(faces: DeviceFaces, settings: Settings, batches: int = 32) -> list[Batch]:
-    """The batches of `recalibrate`, for who measures many networks: 200 MB for 1024 faces of 128 px."""
+    """Return the batches of `recalibrate`, to be kept for many networks: 200 MB for 1024 faces at 128 px."""
     return list(islice(training_batches(faces, settings), batches))
 
 
 def recalibrate(
     net: nn.Module, faces: DeviceFaces, settings: Settings, batches: int = 32, ready: Sequence[Batch] = ()
 ) -> None:
-    """Measure BN statistics afresh on augmented training batches; inherited ones fit the supernet.
+    """Recalibrate BN statistics on augmented training batches; inherited ones are those of the supernet.
 
     Args:
         net: changed in place.
-        faces: to train on.
+        faces: the training faces.
         settings: of batches and augmentation.
         batches: how many.
         ready: `measuring_batches` of the same faces, so that they need not be augmented again.
@@ -323,54 +353,27 @@ def recalibrate(
         norm.momentum = value
 
 
+def evaluator(
+    net: GraphNet, faces: DeviceFaces, settings: Settings, error: Callable[[GraphNet], float]
+) -> Callable[[Graph], float]:
+    """Return a function that measures sub-networks as they are inherited from `net` at the time of the call.
+
+    Args:
+        net: the parent, which does not change.
+        faces: the training faces, on which BN statistics are recalibrated.
+        settings: of batches and augmentation.
+        error: measures a network.
+    """
+    ready = cache(lambda: measuring_batches(faces, settings))
+
+    def evaluate(graph: Graph) -> float:
+        slim, _ = slim_net(net, graph)
+        recalibrate(slim, faces, settings, ready=ready())
+        return error(slim)
+
+    return evaluate
+
+
 def _mix(*numbers: int) -> int:
     """One seed from several, without the collisions of a sum."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
-
-
-@dataclass(frozen=True)
-class _Checkpoint:
-    """Where a training resumes from; `start` names data and first weights, so that it resumes no other one."""
-
-    path: Path
-    title: str
-    start: str
-
-    @classmethod
-    def of(cls, path: Path, title: str, net: nn.Module, identity: str) -> _Checkpoint:
-        digest = hashlib.blake2b(identity.encode(), digest_size=16)
-        for name, value in net.named_parameters():  # BN statistics may have been measured on another number of threads
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-        return cls(path, title, digest.hexdigest())
-
-    def save(self, net: nn.Module, optimizers: Sequence[torch.optim.Optimizer], rows: list[Row]) -> None:
-        """Weights, optimizer state and rows in one safetensors file, written atomically."""
-        tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
-        for i, optimizer in enumerate(optimizers):
-            for j, state in optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer.{i}.{j}.{k}": v for k, v in state.items() if isinstance(v, Tensor)}
-        meta = {"title": self.title, "start": self.start, "rows": json.dumps(rows)}
-        rundir.write_tensors(self.path, tensors, meta)
-
-    def restore(self, net: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> list[Row]:
-        """Undo `save`; gives the rows so far, none where there is no checkpoint."""
-        if not self.path.exists():
-            return []
-        tensors, meta = rundir.read_tensors(self.path)
-        if (meta.get("title"), meta.get("start")) != (self.title, self.start):
-            raise RunError(
-                f"{self.path} is a checkpoint of another training (other data or first weights); remove it, or choose "
-                "another --out"
-            )
-        net.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("net.")})
-        for i, optimizer in enumerate(optimizers):
-            state: dict[int, dict[str, Tensor]] = {}
-            for name, value in tensors.items():
-                match name.split("."):
-                    case ["optimizer", which, parameter, kind] if which == str(i):
-                        state.setdefault(int(parameter), {})[kind] = value
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-        rows: list[Row] = json.loads(meta["rows"])
-        log.info("%s: resumed after epoch %d from %s", self.title, rows[-1]["epoch"] if rows else 0, self.path)
-        return rows

@@ -97,6 +97,11 @@ class Graph:
         return {name: tuple(sources) for name, sources in into.items()}
 
     @cached_property
+    def last_reader(self) -> Mapping[str, str]:
+        """The last node that reads each map, for maps that any node reads."""
+        return {src: node.id for node in self.nodes for src in self.parents[node.id]}
+
+    @cached_property
     def blocks(self) -> tuple[str, ...]:
         """Nodes whose encoder can be pruned away: all blocks but those of the input nodes."""
         return tuple(n.id for n in self.nodes if n.block and n.id not in self.inputs)

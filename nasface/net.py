@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from nasface.errors import GraphError
 from nasface.graph import Edge, Graph
@@ -18,7 +22,7 @@ class GraphNet(nn.Module):
     """Runs a graph: Y = node(sum of alpha * T(X) over the kept inputs), then the head.
 
     Args:
-        space: where the parts come from.
+        space: builds the parts.
         num_landmarks: heatmaps L.
         graph: a closed sub-graph of `space.graph`; the full graph by default.
 
@@ -36,15 +40,12 @@ class GraphNet(nn.Module):
         self.num_landmarks = num_landmarks
         self.stem = space.stem()
         self.edges = nn.ModuleDict({key(*e): space.edge(graph.node[e[0]], graph.node[e[1]]) for e in graph.edges})
-        self.nodes = nn.ModuleDict(
-            {key(n.id): space.node(n, [graph.node[p] for p in graph.parents[n.id]]) for n in graph.nodes}
-        )
-        self.head: Head = space.head([graph.node[name] for name in graph.outputs], num_landmarks)
+        self.nodes = nn.ModuleDict({key(n.id): self._node(n.id, graph) for n in graph.nodes})
+        self.head = self._head(graph)
         start = [space.initial_alpha(space.graph.node[s], space.graph.node[d]) for s, d in graph.prunable]
         self.alpha = nn.Parameter(torch.tensor(start, dtype=torch.float32))
         self.register_buffer("gate", torch.ones(len(graph.edges)), persistent=False)
-        # a map is freed after its last reader; nodes run in order, so the last to name it wins
-        self._last_reader = {src: node.id for node in graph.nodes for src in graph.parents[node.id]}
+        self._variants = _Variants()
 
     def factors(self) -> Tensor:
         """(number of edges,) alpha of the prunable edges, 1 for the fixed ones, times the gate."""
@@ -54,11 +55,16 @@ class GraphNet(nn.Module):
         one = torch.ones((), device=self.alpha.device)
         return torch.stack([one if e in self.graph.fixed else next(values) for e in self.graph.edges]) * self.gate
 
-    def forward(self, images_B3HW: Tensor) -> Tensor:
-        """Images to heatmaps (B, L, h, w) at the finest output stride.
+    def forward(self, images_B3HW: Tensor, graph: Graph | None = None) -> Tensor:
+        """Compute heatmaps (B, L, h, w) at the finest output stride.
+
+        Args:
+            images_B3HW: normalised images.
+            graph: a closed sub-graph of the network's, to run as `slim_net` would: nothing else is computed, and
+                gradients and BN statistics reach the network's own parameters and buffers.
 
         Raises:
-            GraphError: when H or W is no multiple of the graph's largest stride.
+            GraphError: when H or W is not a multiple of the graph's largest stride, or `graph` is not a sub-graph.
         """
         stride = self.space.graph.max_stride
         if images_B3HW.shape[-1] % stride or images_B3HW.shape[-2] % stride:
@@ -66,22 +72,48 @@ class GraphNet(nn.Module):
                 f"the input is {images_B3HW.shape[-1]} x {images_B3HW.shape[-2]} pixels; "
                 f"this search space needs multiples of {stride}"
             )
+        run = self.graph if graph is None else graph
+        if run is not self.graph:
+            _check_within(run, self.graph)
         factor = dict(zip(self.graph.edges, self.factors().unbind(), strict=True))
         stem = self.stem(images_B3HW)
         maps: dict[str, Tensor] = {}
-        for node in self.graph.nodes:
-            total = stem if node.id in self.graph.inputs else None
-            parents = self.graph.parents[node.id]
+        for node in run.nodes:
+            total = stem if node.id in run.inputs else None
+            parents = run.parents[node.id]
             for src in parents:
                 edge = (src, node.id)
                 term = self.edges[key(*edge)](maps[src])
                 total = term * factor[edge] if total is None else torch.addcmul(total, term, factor[edge])
-            maps[node.id] = self.nodes[key(node.id)](total)
+            maps[node.id] = self._run_node(node.id, run, total)
             for src in parents:  # free what nobody reads any more
-                if self._last_reader[src] == node.id and src not in self.graph.outputs:
+                if run.last_reader[src] == node.id and src not in run.outputs:
                     del maps[src]
-        out: Tensor = self.head([maps[name] for name in self.graph.outputs])
-        return out
+        return self._run_head(run, [maps[name] for name in run.outputs])
+
+    def _node(self, name: str, graph: Graph) -> nn.Module:
+        return self.space.node(graph.node[name], [graph.node[parent] for parent in graph.parents[name]])
+
+    def _head(self, graph: Graph) -> Head:
+        return self.space.head([graph.node[name] for name in graph.outputs], self.num_landmarks)
+
+    def _run_node(self, name: str, graph: Graph, total: Tensor | None) -> Tensor:
+        """Run a node; with fewer parents, the space may build it otherwise, from the same parameters."""
+        own = self.nodes[key(name)]
+        parents = graph.parents[name]
+        if parents == self.graph.parents[name]:
+            out: Tensor = own(total)
+            return out
+        variant = self._variants.get((name, parents), lambda: self._node(name, graph))
+        return variant.run(own, total)
+
+    def _run_head(self, graph: Graph, maps: list[Tensor]) -> Tensor:
+        """Run the head, sliced where output nodes are missing."""
+        if graph.outputs == self.graph.outputs:
+            out: Tensor = self.head(maps)
+            return out
+        variant = self._variants.get(graph.outputs, lambda: self._head(graph))
+        return variant.run(self.head, maps, _owned_all(self.head, set(graph.outputs)))
 
 
 def key(*names: str) -> str:
@@ -105,36 +137,41 @@ def inherit(slim: GraphNet, parent: GraphNet) -> Inherited:
     """Copy alpha and weights of every part that `slim` shares with `parent`; slice the head by its owners.
 
     Raises:
-        GraphError: when `slim`'s graph is no sub-graph of `parent`'s.
+        GraphError: when `slim`'s graph is not a sub-graph of `parent`'s.
     """
-    strange = set(slim.graph.edges) - set(parent.graph.edges) or set(slim.graph.nodes) - set(parent.graph.nodes)
-    if strange:
-        raise GraphError(
-            f"cannot inherit: {len(strange)} parts of the slim network, for example {min(strange, key=str)}, are not "
-            "in its parent; both must come from the same search space"
-        )
+    _check_within(slim.graph, parent.graph)
     source, target = parent.state_dict(), slim.state_dict()
-    wanted = set(slim.graph.prunable)
-    keep = [i for i, edge in enumerate(parent.graph.prunable) if edge in wanted]
     copied: list[str] = []
     sliced: list[str] = []
     untouched: list[str] = []
-    outputs = set(slim.graph.outputs)
-    for name, tensor in target.items():
-        if name == "alpha":
-            value = source[name][keep]
-        elif name.startswith("head.") and name[5:] in parent.head.owners:
-            value = source[name]
-            for dim, index in _owned(parent.head, name[5:], outputs):
-                value = value.index_select(dim, index.to(value.device))
-        else:
-            value = source.get(name, tensor)
-        if name not in source or value.shape != tensor.shape:
+    for name, index in _places(slim, parent).items():
+        value = source.get(name)
+        if value is not None and index is not None:
+            value = index.pick(value)
+        if value is None or value.shape != target[name].shape:
             untouched.append(name)
             continue
-        tensor.copy_(value)
+        target[name].copy_(value)
         (copied if value.shape == source[name].shape else sliced).append(name)
     return Inherited(tuple(copied), tuple(sliced), tuple(untouched))
+
+
+def give_back(slim: GraphNet, parent: GraphNet) -> None:
+    """Copy alpha and weights of a sub-network into its parent, the inverse of `inherit`.
+
+    The factors of edges that `slim` does not have become 0 in `parent`, so that criteria see them as gone.
+
+    Raises:
+        GraphError: when `slim`'s graph is not a sub-graph of `parent`'s.
+    """
+    _check_within(slim.graph, parent.graph)
+    source, target = slim.state_dict(), parent.state_dict()
+    target["alpha"].zero_()
+    for name, index in _places(slim, parent).items():
+        if index is None:
+            target[name].copy_(source[name])
+        else:
+            index.put(target[name], source[name])
 
 
 def masked(parent: GraphNet, graph: Graph) -> GraphNet:
@@ -148,9 +185,10 @@ def masked(parent: GraphNet, graph: Graph) -> GraphNet:
         net.gate.copy_(torch.tensor([float(edge in kept) for edge in net.graph.edges]))
         dropped = set(net.graph.outputs) - set(graph.outputs)
         state = net.head.state_dict()
-        for name in net.head.owners:
-            for dim, index in _owned(net.head, name, dropped):
-                state[name].index_fill_(dim, index.to(state[name].device), 0.0)
+        for name, index in _owned_all(net.head, dropped).items():
+            for dim, kept_here in enumerate(index.dims):
+                if kept_here is not None:
+                    state[name].index_fill_(dim, kept_here.to(state[name].device), 0.0)
     return net
 
 
@@ -178,16 +216,128 @@ def slim_net(parent: GraphNet, graph: Graph) -> tuple[GraphNet, Inherited]:
     return net, report
 
 
-def _owned(head: Head, name: str, outputs: set[str]) -> list[tuple[int, Tensor]]:
-    """For each sliced dimension of a head tensor, the indices that belong to `outputs`."""
-    return [
-        (dim, torch.tensor([i for i, o in enumerate(owner) if o in outputs], dtype=torch.long))
-        for dim, owner in enumerate(head.owners[name])
-        if owner is not None
-    ]
+@contextmanager
+def frozen_statistics(net: nn.Module) -> Iterator[None]:
+    """Leave BN statistics alone while the block runs; in training mode, batches are normalised by their own as ever."""
+    norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False  # torch: neither updated nor used in training mode, used in eval mode
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 def edge_values(net: GraphNet) -> dict[Edge, float]:
     """The factors alpha by prunable edge."""
     values: Sequence[float] = net.alpha.detach().cpu().tolist()
     return dict(zip(net.graph.prunable, values, strict=True))
+
+
+@dataclass(frozen=True)
+class _Index:
+    """The part of a tensor that belongs to some output nodes: indices along each dimension, None for all of it."""
+
+    dims: tuple[Tensor | None, ...]
+
+    def pick(self, tensor: Tensor) -> Tensor:
+        """Return the part of `tensor`; gradients flow back to it."""
+        for dim, index in enumerate(self.dims):
+            if index is not None:
+                tensor = tensor.index_select(dim, index.to(tensor.device))
+        return tensor
+
+    def put(self, tensor: Tensor, part: Tensor) -> None:
+        """Write the part into `tensor`."""
+        sizes = zip(self.dims, tensor.shape, strict=True)
+        places = [torch.arange(size) if index is None else index for index, size in sizes]
+        grid = torch.meshgrid(*places, indexing="ij")
+        tensor[tuple(index.to(tensor.device) for index in grid)] = part.to(tensor.device)
+
+
+class _Variant:
+    """A part of a network as the space builds it for a sub-graph; it runs on the tensors of the network's own part.
+
+    Args:
+        built: the part; its weights are let go.
+    """
+
+    def __init__(self, built: nn.Module) -> None:
+        self.module = built.to("meta")
+
+    def run(self, own: nn.Module, inputs: Any, slices: Mapping[str, _Index] | None = None) -> Tensor:
+        """Run on the parameters and buffers of `own`, of which `slices` (by name) are used in part."""
+        slices = slices or {}
+        tensors = {**dict(own.named_parameters()), **dict(own.named_buffers())}
+        used = {name: slices[name].pick(value) if name in slices else value for name, value in tensors.items()}
+        self._follow(own, used)
+        out: Tensor = functional_call(self.module, used, (inputs,))
+        if own.training:  # BN statistics of a slice were updated in a copy
+            for name in slices.keys() & dict(own.named_buffers()):
+                # .data: as with torch's own BN, another forward pass before backward is no fault
+                slices[name].put(tensors[name].data, used[name])
+        return out
+
+    def _follow(self, own: nn.Module, used: Mapping[str, Tensor]) -> None:
+        """Take over modes and BN settings; GraphError when the tensors do not fit."""
+        wanted = self.module.state_dict(keep_vars=True)
+        if misfits := [name for name, value in wanted.items() if name not in used or used[name].shape != value.shape]:
+            raise GraphError(
+                f"{len(misfits)} tensors of the sub-network have no match in the network, for example {misfits[0]}; "
+                "the space must give a node the same modules whatever its parents"
+            )
+        parts = dict(own.named_modules())
+        for name, part in self.module.named_modules():
+            if (like := parts.get(name)) is not None:
+                part.training = like.training
+                if isinstance(part, _BatchNorm) and isinstance(like, _BatchNorm):
+                    part.momentum, part.track_running_stats = like.momentum, like.track_running_stats
+
+
+class _Variants:
+    """The variants that a network has run so far; they hold no weights, and are forgotten when there are many."""
+
+    LIMIT = 512
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, _Variant] = {}
+
+    def get(self, name: Hashable, build: Callable[[], nn.Module]) -> _Variant:
+        """Return the variant of this name, built where it is new."""
+        if name not in self._known:
+            if len(self._known) == self.LIMIT:
+                self._known.clear()
+            with torch.random.fork_rng(devices=[]):  # its first weights are not used, and must not change what follows
+                self._known[name] = _Variant(build())
+        return self._known[name]
+
+
+def _owned_all(head: Head, outputs: set[str]) -> dict[str, _Index]:
+    """For each sliced tensor of a head, by its name there, what belongs to `outputs`."""
+    return {
+        name: _Index(tuple(None if owner is None else _indices(owner, outputs) for owner in owners))
+        for name, owners in head.owners.items()
+    }
+
+
+def _indices(owner: Sequence[str], outputs: set[str]) -> Tensor:
+    return torch.tensor([i for i, name in enumerate(owner) if name in outputs], dtype=torch.long)
+
+
+def _places(slim: GraphNet, parent: GraphNet) -> dict[str, _Index | None]:
+    """For each tensor of `slim`, where it lies in the tensor of the same name of `parent`; None for all of it."""
+    wanted = set(slim.graph.prunable)
+    alpha = torch.tensor([i for i, edge in enumerate(parent.graph.prunable) if edge in wanted], dtype=torch.long)
+    head = _owned_all(parent.head, set(slim.graph.outputs))
+    special = {"alpha": _Index((alpha,)), **{f"head.{name}": index for name, index in head.items()}}
+    return {name: special.get(name) for name in slim.state_dict()}
+
+
+def _check_within(graph: Graph, parent: Graph) -> None:
+    """Refuse with a GraphError what is not a sub-graph of `parent`."""
+    if strange := set(graph.edges) - set(parent.edges) or set(graph.nodes) - set(parent.nodes):
+        raise GraphError(
+            f"{len(strange)} parts of the sub-network, for example {min(strange, key=str)}, are not in its parent "
+            "network; take both from the same search space"
+        )

@@ -1,4 +1,4 @@
-"""Recipes: the YAML files that say everything an experiment does. Unknown keys are refused."""
+"""Recipes: YAML files that describe an experiment completely. Unknown keys are refused."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 # PyYAML lets through what Python says of a date as 2020-99-99, a number as 0x_, a tag without a value, deep nesting.
 _YAML_FAULTS = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
 
+
+_L1 = ("l1", "nasface.search.l1:L1Searcher")
 
 Epochs = Annotated[int, Interval(ge=0, le=100_000)]
 
@@ -94,6 +96,12 @@ class Search(Plugin):
     optimizer: Optimizer = Optimizer()
 
 
+class Criterion(Plugin):
+    """The criterion that says how much each edge of the searched supernet matters."""
+
+    name: str = "alpha"
+
+
 class Finetune(Part):
     """Training of one network: the slim one after pruning, or a whole one by `nasface train`."""
 
@@ -111,6 +119,7 @@ class Recipe(Part):
     augmentation: Augmentation = Augmentation()
     training: Training = Training()
     search: Search = Search()
+    criterion: Criterion = Criterion()
     prune: Prune = Prune(options={"share": 0.5})
     finetune: Finetune = Finetune()
     distill: Distillation = Distillation()
@@ -165,7 +174,8 @@ def resolve(content: Mapping[str, Any], where: str) -> Recipe:
         RecipeError: for an unknown key, plug-in or a value out of range.
     """
     if "experiment" in content:
-        raise RecipeError(f"{where} describes several runs; do them with `nasface experiment`")
+        raise RecipeError(f"{where} describes several runs; start them with `nasface experiment`")
+    content = _migrated(content)
     _check_keys(content, where)
     try:
         recipe = Recipe.model_validate(content)
@@ -176,6 +186,7 @@ def resolve(content: Mapping[str, Any], where: str) -> Recipe:
         ("space", "searchspaces"),
         ("data", "datasets"),
         ("search", "searchers"),
+        ("criterion", "criteria"),
         ("prune", "pruners"),
     ):
         part: Plugin = getattr(recipe, field)
@@ -306,11 +317,29 @@ def _read(source: str, seen: tuple[str, ...]) -> dict[str, Any]:
         raise RecipeError(f"recipe {path} must be a mapping of sections such as 'space' and 'data'")
     base = content.pop("extends", None)
     if base is None:
-        return content
+        return _migrated(content)
     base = str(base)
     if base not in known and Path(base).suffix:  # a path, relative to the file that names it
         base = str(path.parent / base)
-    return merge(_read(base, (*seen, place)), content)
+    return _migrated(merge(_read(base, (*seen, place)), content))
+
+
+def _migrated(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content with keys of older recipes in their place of today.
+
+    Until version 0.1, the searcher 'l1' had an option `importance`, which named one of the criteria of today. Where
+    both are given the option wins: what a recipe is based on has been migrated already, so the option came later.
+    """
+    migrated = dict(content)
+    search = migrated.get("search")
+    options = search.get("options") if isinstance(search, dict) else None
+    if not (isinstance(search, dict) and isinstance(options, dict) and "importance" in options):
+        return migrated
+    if search.get("name", _default_name("search")) in _L1:
+        rest = {name: value for name, value in options.items() if name != "importance"}
+        migrated["search"] = {**search, "options": rest}
+        migrated["criterion"] = {"name": options["importance"], "options": {}}
+    return migrated
 
 
 def merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nasface.errors import RecipeError, did_you_mean
+from nasface.step import Batch
 
 Decoder = Literal["quarter", "dark", "soft"]
 TEMPERATURE = 10.0  # soft-argmax: sharpens heatmaps whose peak is about 1
@@ -48,6 +50,30 @@ def heatmap_loss(heatmaps_BLhw: Tensor, landmarks_BL2: Tensor, input_size: int, 
     h, w = heatmaps_BLhw.shape[-2:]
     goal = targets(landmarks_BL2, (h, w), input_size / w, sigma)
     return F.mse_loss(heatmaps_BLhw.float(), goal)
+
+
+@dataclass(frozen=True)
+class HeatmapTask:
+    """The regression of heatmaps, as a loss and as a step.
+
+    Attributes:
+        input_size: pixels, square.
+        sigma: of the Gaussian targets, in cells.
+        weight: multiplies the mean squared error.
+    """
+
+    input_size: int
+    sigma: float = 1.5
+    weight: float = 1.0
+
+    def loss(self, heatmaps_BLhw: Tensor, batch: Batch) -> Tensor:
+        """Return the weighted loss of heatmaps for a batch."""
+        return self.weight * heatmap_loss(heatmaps_BLhw, batch.landmarks_BL2, self.input_size, self.sigma)
+
+    def step(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Return the loss of what the network predicts, and without its weight as 'mse'."""
+        mse = heatmap_loss(net(batch.images_B3HW), batch.landmarks_BL2, self.input_size, self.sigma)
+        return {"loss": self.weight * mse, "mse": mse}
 
 
 def decode(heatmaps_BLhw: Tensor, input_size: int, decoder: Decoder = "quarter", sigma: float = 1.5) -> Tensor:

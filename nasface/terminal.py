@@ -19,7 +19,6 @@ from rich.table import Table
 from rich.text import Text
 
 from nasface.engine import Progress as Hooks
-from nasface.engine import Row
 from nasface.scores import (
     DASH,
     DEFAULT_NORMALISER,
@@ -32,6 +31,7 @@ from nasface.scores import (
     of_expected,
     percent,
 )
+from nasface.step import Row
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -6,25 +6,28 @@ Each raises AssertionError with what is wrong, and gives nothing when all is wel
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import nn
 
 from nasface import plugins
+from nasface.context import Context
 from nasface.cost import Costs, count_module, count_space
+from nasface.criteria import Criterion
 from nasface.data.augment import Augmentation, DeviceFaces
-from nasface.data.base import Dataset
-from nasface.engine import Settings, fit, training_batches
+from nasface.data.base import Dataset, Scheme
+from nasface.engine import Settings, evaluator, fit, predict, training_batches
 from nasface.errors import GraphError
-from nasface.graph import Edge, Graph
+from nasface.graph import Graph
 from nasface.net import GraphNet, masked, slim_net
 from nasface.prune import Pruner
 from nasface.search import Searcher
 from nasface.space import SearchSpace
-from nasface.step import Batch, Optimizer, Phase
-from nasface.task import heatmap_loss
+from nasface.step import Optimizer, Phase, Row
+from nasface.task import HeatmapTask
 
 TOLERANCE = 1e-5
 
@@ -93,30 +96,81 @@ def check_dataset(dataset: Dataset, sample: int = 8) -> None:
         assert dataset.fingerprint(face) == dataset.fingerprint(face), f"the fingerprint of {face.name} changes"
 
 
+def trial(
+    space: SearchSpace, *, num_landmarks: int = 5, input_size: int = 64, epochs: int = 2, seed: int = 0
+) -> tuple[GraphNet, Context]:
+    """Return a small supernet of a space on random faces, and a context to try searchers and criteria in.
+
+    Args:
+        space: the search space.
+        num_landmarks: heatmaps L.
+        input_size: pixels; a multiple of the graph's largest stride.
+        epochs: of a search.
+        seed: of weights and faces.
+    """
+    torch.manual_seed(seed)
+    net = GraphNet(space, num_landmarks)
+    train, held_out = (_noise(count, num_landmarks, input_size) for count in (8, 4))
+    settings = Settings(epochs, 4, Augmentation(flip=0), seed)
+    task = HeatmapTask(input_size)
+
+    supernet = net
+
+    def train_through(
+        phases: Sequence[Phase], epochs: int | None = None, title: str | None = None, net: nn.Module | None = None
+    ) -> list[Row]:
+        wanted = settings if epochs is None else replace(settings, epochs=epochs)
+        return fit(supernet if net is None else net, phases, train, wanted, title=title or "search")
+
+    def error(slim: GraphNet) -> float:
+        return float(np.abs(predict(slim, held_out) - held_out.landmarks_NL2.numpy()).mean() / input_size)
+
+    context = Context(
+        costs=count_space(space, num_landmarks, input_size),
+        loss=task.loss,
+        step=task.step,
+        optimizer=Optimizer(lr=1e-3),
+        epochs=epochs,
+        batches=lambda: training_batches(train, settings),
+        held_out=lambda: held_out.plain(settings.batch),
+        evaluate=evaluator(net, train, settings, error),
+        fit=train_through,
+    )
+    return net, context
+
+
 def check_searcher(searcher: Searcher, space: SearchSpace, num_landmarks: int = 5, input_size: int = 64) -> None:
-    """Check a searcher: a short search gives a finite importance to every prunable edge, the same twice."""
+    """Check a searcher: it trains the network it is given, keeps it finite, and does the same twice."""
 
-    def run() -> Mapping[Edge, float]:
-        torch.manual_seed(0)
-        net = GraphNet(space, num_landmarks)
-        images = torch.randint(0, 255, (8, input_size, input_size, 3), dtype=torch.uint8)
-        points = torch.rand(8, num_landmarks, 2) * input_size
-        scheme = _scheme(num_landmarks)
-        faces = DeviceFaces(images, points, input_size, scheme)
-        settings = Settings(2, 4, Augmentation(flip=0))
-
-        def step(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
-            return {"loss": heatmap_loss(model(batch.images_B3HW), batch.landmarks_BL2, input_size, 1.5)}
-
-        def train(phases: Sequence[Phase]) -> None:
-            fit(net, phases, faces, settings)
-
-        return searcher.search(net, step, Optimizer(lr=1e-3), train, lambda: training_batches(faces, settings))
+    def run() -> dict[str, torch.Tensor]:
+        net, context = trial(space, num_landmarks=num_landmarks, input_size=input_size)
+        before = _state(net)
+        searcher.search(net, context)
+        after = _state(net)
+        assert net.graph == space.graph, "the network has another graph now"
+        assert after.keys() == before.keys(), "the network has other tensors now"
+        assert any(not torch.equal(after[n], before[n]) for n, _ in net.named_parameters()), "nothing was trained"
+        assert all(bool(torch.isfinite(value).all()) for value in after.values()), "a weight is not finite"
+        return after
 
     first, second = run(), run()
-    assert set(first) == set(space.graph.prunable), "the importance is not of exactly the prunable edges"
-    assert all(np.isfinite(v) and v >= 0 for v in first.values()), "an importance is negative or not finite"
-    assert dict(first) == dict(second), "the same search twice gives other factors"
+    assert all(torch.equal(first[name], second[name]) for name in first), "the same search twice gives other weights"
+
+
+def check_criterion(criterion: Criterion, space: SearchSpace, num_landmarks: int = 5, input_size: int = 64) -> None:
+    """Check a criterion: a finite importance for every prunable edge, the same twice, and the network left alone."""
+    net, context = trial(space, num_landmarks=num_landmarks, input_size=input_size)
+    scramble(net)
+    for training in (False, True):
+        net.train(training)
+        before = _state(net)
+        first, second = criterion(net, context), criterion(net, context)
+        assert set(first) == set(space.graph.prunable), "the importance is not of exactly the prunable edges"
+        assert all(np.isfinite(v) and v >= 0 for v in first.values()), "an importance is negative or not finite"
+        assert dict(first) == dict(second), "the same network twice gives another importance"
+        after = _state(net)
+        assert all(torch.equal(after[name], before[name]) for name in before), "the network has changed"
+        assert net.training is training, "the network has another mode now"
 
 
 def check_pruner(pruner: Pruner, space: SearchSpace, seed: int = 0, draws: int = 10) -> None:
@@ -146,7 +200,7 @@ def scramble(net: GraphNet) -> None:
     with torch.no_grad():
         net.alpha.uniform_(0.2, 1.0)
         for module in net.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm2d):
                 module.running_mean.normal_(0, 0.2)  # type: ignore[union-attr]
                 module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
                 module.weight.uniform_(0.5, 1.5)
@@ -156,7 +210,12 @@ def scramble(net: GraphNet) -> None:
                 parameter.normal_(0, parameter[0].numel() ** -0.5)
 
 
-def _scheme(num_landmarks: int) -> Any:
-    from nasface.data.base import Scheme
+def _noise(count: int, num_landmarks: int, size: int) -> DeviceFaces:
+    """Random images with random landmarks."""
+    images = torch.randint(0, 255, (count, size, size, 3), dtype=torch.uint8)
+    scheme = Scheme(num_landmarks, tuple(range(num_landmarks)), ((0,), (1,)), ((0,), (1,)))
+    return DeviceFaces(images, torch.rand(count, num_landmarks, 2) * size, size, scheme)
 
-    return Scheme(num_landmarks, tuple(range(num_landmarks)), ((0,), (1,)), ((0,), (1,)))
+
+def _state(net: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in net.state_dict().items()}

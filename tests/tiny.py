@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +17,7 @@ from nasface.data.base import Scheme
 from nasface.graph import Edge, Graph, Node
 from nasface.net import GraphNet
 from nasface.prune import top
-from nasface.step import Batch
+from nasface.step import Batch, Phase
 from nasface.task import heatmap_loss
 from nasface.testing import scramble
 from searchspaces.highres import HighResolutionSpace
@@ -107,6 +110,26 @@ def changed(before: dict[str, Tensor], net: nn.Module) -> set[str]:
     return {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
 
 
+@contextmanager
+def refused(error: type[Exception], *facts: object) -> Iterator[None]:
+    """The block raises this error, whose one sentence names these facts."""
+    with pytest.raises(error) as caught:
+        yield
+    said = str(caught.value)
+    assert "\n" not in said
+    assert not [fact for fact in facts if str(fact) not in said], said
+
+
 def needy_pruner(graph: Graph, importance: Any, costs: Any, *, edges: int, bonus: float = 0.5) -> Graph:
     """A pruner plug-in outside the package, named 'tiny:needy_pruner' in recipes."""
     return top(graph, importance, costs, edges=edges)
+
+
+class ImportantSearcher:
+    """A searcher plug-in outside the package with an option that another searcher once had."""
+
+    def __init__(self, *, importance: int = 1) -> None:
+        self.importance = importance
+
+    def search(self, net: GraphNet, context: Any) -> None:
+        context.fit([Phase("weights", tuple(net.parameters()), context.optimizer, context.step)])

@@ -13,6 +13,7 @@ try:
         predict,
         prune,
         report,
+        score,
         search,
         select,
         sweep,
@@ -23,4 +24,4 @@ except KeyboardInterrupt:
     interrupt.leave()
 
 __all__ = ["count", "data", "distill", "draw", "evaluate", "experiment", "main", "predict", "prune", "report", "search"]
-__all__ += ["select", "sweep", "train"]
+__all__ += ["score", "select", "sweep", "train"]

@@ -49,6 +49,10 @@ class Wanted:
         """Return the recipe of a network with these changes, or the recipe given instead."""
         return network.recipe(self.recipe, self.dataset, self.data_root, self.overrides)
 
+    def seeded(self, seed: int | None) -> Wanted:
+        """The same with a seed, if one is given."""
+        return self if seed is None else replace(self, overrides=(*self.overrides, f"seed={seed}"))
+
 
 @dataclass(frozen=True)
 class Place:
@@ -120,6 +124,7 @@ out_option = click.option(
 tensorboard_option = click.option(
     "--tensorboard", is_flag=True, help="Write TensorBoard event files too (needs the extra 'tensorboard')."
 )
+seed_option = click.option("--seed", type=click.IntRange(0), help="Seed of weights, shuffling and augmentation.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 

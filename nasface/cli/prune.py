@@ -9,7 +9,9 @@ import click
 from nasface.cli.group import main
 from nasface.cli.options import (
     FOLDER,
+    Place,
     json_option,
+    machine_options,
     show_costs,
 )
 
@@ -22,8 +24,10 @@ from nasface.cli.options import (
 @click.option("--share", type=float, help="Keep at most this share of the prunable MACs.")
 @click.option("--top", type=int, help="Keep this many edges.")
 @click.option("--pruner", help="Pruner plug-in (see `nasface plugins`); by default the run's, if it takes the option.")
+@click.option("--criterion", help="Criterion plug-in, computed if the run has not got its factors; default: the run's.")
 @click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change a value of the run's recipe.")
 @click.option("--out", type=FOLDER, required=True, help="Folder for arch.json and the inherited weights.")
+@machine_options
 @json_option
 def prune(
     run: Path,
@@ -31,8 +35,10 @@ def prune(
     share: float | None,
     top: int | None,
     pruner: str | None,
+    criterion: str | None,
     overrides: tuple[str, ...],
     out: Path,
+    place: Place,
     as_json: bool,
 ) -> None:
     """Choose a sub-network of a searched RUN; train it with `nasface train --arch`.
@@ -42,6 +48,7 @@ def prune(
       nasface prune runs/mini --share 0.5 --out runs/half
       nasface prune runs/mini --pruner random --share 0.5 --set prune.options.seed=1 --out runs/random
       nasface prune runs/mini --threshold 0.0017 --out runs/paper
+      nasface prune runs/mini --criterion taylor --share 0.5 --out runs/taylor
     """
     from nasface import recipe as recipes
     from nasface.rundir import RunDir
@@ -63,7 +70,10 @@ def prune(
     source = RunDir(run)
     content = recipes.read(str(required(source.recipe, "a run folder")))
     recipes.choose_pruner(content, pruner, *given[:1])
+    if criterion is not None:
+        content = recipes.merge(content, {"criterion": {"name": criterion}})
     recipes.override(content, overrides)
     resolved = recipes.resolve(content, f"the recipe of {run}")
-    costs, graph = run_prune(source, resolved, RunDir(out))
+    with place.machine(as_json) as machine:
+        costs, graph = run_prune(source, resolved, RunDir(out), machine)
     show_costs(cost_report(costs, graph), f"{out / 'arch.json'}", as_json)

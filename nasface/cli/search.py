@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
+
 from nasface.cli.group import main
 from nasface.cli.options import (
+    FILE,
     Place,
     Wanted,
     json_option,
     machine_options,
     out_option,
     recipe_options,
+    seed_option,
     show_run,
     tensorboard_option,
 )
@@ -21,14 +25,24 @@ from nasface.cli.options import (
 
 @main.command(short_help="Search, prune, fine-tune and evaluate.")
 @recipe_options
+@click.option("--weights", type=FILE, help="Weights of a supernet to start from; by default random ones.")
+@seed_option
 @out_option
 @tensorboard_option
 @machine_options
 @json_option
-def search(wanted: Wanted, place: Place, out: Path | None, tensorboard: bool, as_json: bool) -> None:
+def search(
+    wanted: Wanted,
+    place: Place,
+    weights: Path | None,
+    seed: int | None,
+    out: Path | None,
+    tensorboard: bool,
+    as_json: bool,
+) -> None:
     """Search a supernet, prune it, fine-tune and evaluate the slim network.
 
-    Given again with the same --out, it goes on where it stopped.
+    Given again with the same --out, it continues where it stopped.
 
     \b
     Examples:
@@ -38,8 +52,8 @@ def search(wanted: Wanted, place: Place, out: Path | None, tensorboard: bool, as
     from nasface.rundir import RunDir
     from nasface.stages.search import search as run_search
 
-    resolved = wanted.resolve()
+    resolved = wanted.seeded(seed).resolve()
     run = RunDir(out or Path("runs") / f"{resolved.space.name}-{resolved.data.name}-seed{resolved.seed}")
     with place.machine(as_json, tensorboard) as machine:
-        run_search(resolved, run, machine)
+        run_search(resolved, run, machine, weights)
     show_run(run, as_json)

@@ -16,6 +16,7 @@ from nasface.cli.options import (
     of_source,
     out_option,
     recipe_options,
+    seed_option,
     show_run,
     tensorboard_option,
 )
@@ -25,10 +26,11 @@ from nasface.cli.options import (
 
 @main.command(short_help="Train one network.")
 @recipe_options
-@click.option("--arch", type=FILE, help="arch.json of a pruned network; its recipe and weights are found by it.")
-@click.option("--weights", type=FILE, help="Weights to start from, of the network itself or of its supernet.")
+@click.option("--arch", type=FILE, help="arch.json of a pruned network, which leads to its recipe and weights.")
+@click.option("--weights", type=FILE, help="Weights of the network itself or of its supernet to start from.")
 @click.option("--backbone", type=FILE, help="Public checkpoint (safetensors) to start the full graph of a space from.")
 @click.option("--scratch", is_flag=True, help="Start from random weights.")
+@seed_option
 @out_option
 @tensorboard_option
 @machine_options
@@ -40,6 +42,7 @@ def train(
     weights: Path | None,
     backbone: Path | None,
     scratch: bool,
+    seed: int | None,
     out: Path | None,
     tensorboard: bool,
     as_json: bool,
@@ -64,7 +67,7 @@ def train(
     if source is not None:
         wanted = of_source(wanted, source)
         weights = weights or (None if scratch else source.weights())
-    resolved = wanted.resolve()
+    resolved = wanted.seeded(seed).resolve()
     if source is not None:
         name = f"{source.path.resolve().parent.name}-{'scratch' if scratch else 'tuned'}"
     else:

@@ -64,6 +64,11 @@ class DeviceFaces:
     def __len__(self) -> int:
         return len(self.images_NHWC)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the faces lie."""
+        return self.images_NHWC.device
+
     def plain(self, batch: int) -> Iterator[Batch]:
         """Yield all faces in order, unchanged: the centre of each crop."""
         pad = (self.images_NHWC.shape[1] - self.input_size) // 2

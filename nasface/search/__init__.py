@@ -1,4 +1,4 @@
-"""Searchers: they train a supernet so that every prunable edge gets an importance."""
+"""Searchers: they train a supernet so that a criterion can tell which edges matter."""
 
 from nasface.search.base import Searcher
 

@@ -3,83 +3,80 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from functools import partial
-from itertools import count
+from pathlib import Path
 
 from nasface import engine, plugins, rundir
 from nasface.arch import Factors
+from nasface.cost import Costs
 from nasface.errors import GraphError
-from nasface.net import edge_values, slim_net
+from nasface.graph import Graph
+from nasface.net import slim_net
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.faces import load_faces
 from nasface.stages.measure import Evaluation, evaluate_net
-from nasface.stages.networks import build_net, choose, net_costs, read_factors, save_net, write_arch
-from nasface.stages.train import finetune, finish, fit_net, task_step
-from nasface.stages.workspace import Machine, provenance, working_in
-from nasface.step import Phase
+from nasface.stages.networks import build_net, choose, load_net, net_costs, read_factors, save_net, write_arch
+from nasface.stages.score import measure
+from nasface.stages.train import finetune, finish
+from nasface.stages.training import search_context, settings, trainer
+from nasface.stages.workspace import Machine, check_free, working_in
 
 log = logging.getLogger(__name__)
 
 
-def search(recipe: Recipe, run: RunDir, machine: Machine) -> list[Evaluation]:
+def search(recipe: Recipe, run: RunDir, machine: Machine, weights: Path | None = None) -> list[Evaluation]:
     """Search a supernet, prune it, fine-tune and evaluate the slim network; everything goes to the run folder.
 
-    Done epochs of an interrupted run are taken from its checkpoints.
+    Epochs that an interrupted run has finished are taken from its checkpoints.
+
+    Args:
+        recipe: all about the experiment.
+        run: where everything is written.
+        machine: device and progress.
+        weights: weights of the supernet to start from; None starts from random ones.
     """
-    with working_in(run, recipe, machine, {"job": "search"}) as work:
-        searcher = plugins.searcher(recipe.search.name, recipe.search.options)
-        faces = load_faces(recipe, work.device, machine)
-        net = build_net(recipe, faces.train.scheme.num_landmarks, work.device)
-        costs = net_costs(net, recipe)
+    job = {"job": "search"} | ({} if weights is None else {"weights": rundir.file_digest(weights)})
+    check_free(run, recipe, job)
+    searcher = plugins.searcher(recipe.search.name, recipe.search.options)
+    device = engine.pick_device(machine.device)
+    faces = load_faces(recipe, device, machine)  # before the folder is claimed: without data, none is left behind
+    net = build_net(recipe, faces.train.scheme.num_landmarks, device)
+    if weights is not None:
+        net = load_net(net, net.graph, weights)
+    costs = net_costs(net, recipe)
+    with working_in(run, recipe, machine, job) as work:
+        fit = trainer(work, net, faces, "search", recipe.search.epochs)
+        context = search_context(net, recipe, lambda: faces, fit)
 
-        fits = count(1)
-
-        def fit(phases: Sequence[Phase]) -> None:
-            number = next(fits)
-            title = "search" if number == 1 else f"search-{number}"
-            fit_net(net, phases, title, recipe.search.epochs, work, faces)
-
-        importance = searcher.search(
-            net,
-            task_step(recipe),
-            recipe.search.optimizer,
-            fit,
-            partial(engine.training_batches, faces.train, work.settings()),
-        )
-        factors = Factors(
-            space=recipe.space.name,
-            options=recipe.space.options,
-            num_landmarks=net.num_landmarks,
-            graph_digest=net.graph.digest,
-            importance=dict(importance),
-            alpha=edge_values(net),
-            provenance={
-                "searcher": recipe.search.name,
-                "options": recipe.search.options,
-                **provenance(recipe),
-            },
-        )
-        if run.factors.exists():  # a resumed run measures again; on a GPU not to the last bit
-            factors = read_factors(run.factors)
+        searcher.search(net, context)
         save_net(run.supernet, net, recipe)
-        rundir.write_text(run.factors, factors.to_json())
-        try:
-            graph = choose(recipe, factors, costs)
-        except GraphError as err:
-            raise GraphError(
-                f"{err}; the search is saved, choose again with `nasface prune {run.path} --out DIR`"
-            ) from err
+
+        if run.factors.exists():  # a resumed run would measure again; on a GPU not to the last bit
+            factors = read_factors(run.factors)
+        else:
+            factors = measure(net, context, recipe, recipe.criterion)
+            rundir.write_text(run.factors, factors.to_json())
+
+        graph = _choose(recipe, factors, costs, run)
         write_arch(run, graph, factors, recipe, run.supernet)
+
         slim, inherited = slim_net(net, graph)
-        engine.recalibrate(slim, faces.train, work.settings())
+        engine.recalibrate(slim, faces.train, settings(recipe))
         log.info("slim network of %d of %d edges: %s", len(graph.edges), len(net.graph.edges), inherited)
         finetune(slim, work, faces)
         save_net(run.slim, slim, recipe)
+
         found = [
             evaluate_net("supernet", net, recipe, faces, costs),
             evaluate_net("slim", slim, recipe, faces, costs),
         ]
         finish(work, found)
         return found
+
+
+def _choose(recipe: Recipe, factors: Factors, costs: Costs, run: RunDir) -> Graph:
+    """Choose the sub-graph, or say how to choose another one of the same search."""
+    try:
+        return choose(recipe, factors, costs)
+    except GraphError as err:
+        raise GraphError(f"{err}; the search is saved, choose again with `nasface prune {run.path} --out DIR`") from err

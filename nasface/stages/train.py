@@ -5,43 +5,30 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
-from nasface import rundir
+from nasface import engine, rundir
 from nasface.arch import Architecture
 from nasface.net import GraphNet
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.faces import Faces, load_faces
-from nasface.stages.measure import Evaluation, evaluate_net, held_out_nme
+from nasface.stages.measure import Evaluation, evaluate_net
 from nasface.stages.networks import arch_graph, build_net, load_backbone, load_net, net_costs, save_net
-from nasface.stages.workspace import Machine, Work, working_in
-from nasface.step import Batch, Phase, Step
-from nasface.task import heatmap_loss
+from nasface.stages.training import task, trainer
+from nasface.stages.workspace import Machine, Work, check_free, working_in
+from nasface.step import Phase
 
 log = logging.getLogger(__name__)
-
-
-def task_step(recipe: Recipe) -> Step:
-    """Mean squared error of the heatmaps, times the recipe's weight."""
-    task, size = recipe.task, recipe.data.input_size
-
-    def step(net: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        loss = heatmap_loss(net(batch.images_B3HW), batch.landmarks_BL2, size, task.sigma)
-        return {"loss": task.weight * loss, "mse": loss}
-
-    return step
 
 
 def finetune(net: GraphNet, work: Work, faces: Faces) -> None:
     """Train factors and weights of one network together, as the recipe's section `finetune` says."""
     plan = work.recipe.finetune
-    phase = Phase("weights", tuple(net.parameters()), plan.optimizer, task_step(work.recipe))
-    fit_net(net, [phase], "finetune", plan.epochs, work, faces)
+    phase = Phase("weights", tuple(net.parameters()), plan.optimizer, task(work.recipe).step)
+    trainer(work, net, faces, "finetune", plan.epochs)([phase])
 
 
 def finish(work: Work, found: Sequence[Evaluation]) -> None:
@@ -50,12 +37,6 @@ def finish(work: Work, found: Sequence[Evaluation]) -> None:
     if rows:
         rundir.write_rows(work.run.errors, rows)
     work.finish({e.network: e.as_dict() for e in found})
-
-
-def fit_net(net: GraphNet, phases: Sequence[Phase], title: str, epochs: int, work: Work, faces: Faces) -> None:
-    """`Work.fit` on the faces of an experiment, with the held-out NME after each epoch."""
-    validate = partial(held_out_nme, recipe=work.recipe, faces=faces)
-    work.fit(net, phases, title, epochs, faces.train, faces.prepared["train"].key, validate)
 
 
 def train(
@@ -70,11 +51,11 @@ def train(
 
     Args:
         recipe: its section `finetune` says how.
-        run: where everything goes.
+        run: where everything is written.
         machine: device and progress.
-        arch: of the recipe's space.
-        weights: to start from, of the same network or of its supernet; None starts from random ones.
-        backbone: instead of both, a public checkpoint for the full graph (see `load_backbone`).
+        arch: an architecture of the recipe's space.
+        weights: weights of the same network or of its supernet to start from; None starts from random ones.
+        backbone: instead of `arch` and `weights`, a public checkpoint for the full graph (see `load_backbone`).
     """
     job = {
         "job": "train",
@@ -84,11 +65,13 @@ def train(
     if backbone is not None:
         load_backbone(build_net(recipe, 1, torch.device("cpu")), backbone)  # one that does not fit costs no time
         job["backbone"] = rundir.file_digest(backbone)
+    check_free(run, recipe, job)
+    device = engine.pick_device(machine.device)
+    faces = load_faces(recipe, device, machine)  # before the folder is claimed: without data, none is left behind
+    full = build_net(recipe, faces.train.scheme.num_landmarks, device)
+    costs = net_costs(full, recipe)
+    net = load_net(full, full.graph if arch is None else arch_graph(arch, full), weights)
     with working_in(run, recipe, machine, job) as work:
-        faces = load_faces(recipe, work.device, machine)
-        full = build_net(recipe, faces.train.scheme.num_landmarks, work.device)
-        costs = net_costs(full, recipe)
-        net = load_net(full, full.graph if arch is None else arch_graph(arch, full), weights)
         if backbone is not None:
             log.info("backbone %s: %s", backbone, load_backbone(net, backbone))
         finetune(net, work, faces)

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from torch import nn
 
 from nasface import __version__, engine, rundir
 from nasface import recipe as recipes
-from nasface.data.augment import DeviceFaces
-from nasface.engine import Progress, Row, Settings
+from nasface.engine import Progress
 from nasface.errors import NasfaceError, RunBusyError, RunError
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
-from nasface.step import Phase
+from nasface.step import Row
 
 log = logging.getLogger(__name__)
 
@@ -65,24 +63,8 @@ class Work:
     rows: list[Row] = field(default_factory=list)
     writer: Any = None
 
-    def settings(self, epochs: int = 1) -> Settings:
-        """Return the recipe's settings for a training of this many epochs."""
-        training = self.recipe.training
-        return Settings(
-            epochs, training.batch, self.recipe.augmentation, self.recipe.seed, training.precision, training.clip
-        )
-
-    def fit(
-        self,
-        net: nn.Module,
-        phases: Sequence[Phase],
-        title: str,
-        epochs: int,
-        faces: DeviceFaces,
-        identity: str,
-        validate: engine.Validate,
-    ) -> None:
-        """Train with `engine.fit` and the recipe's settings, and write metrics.csv after every epoch."""
+    def recorder(self, title: str) -> Callable[[list[Row]], None]:
+        """Return what a training of this title calls after every epoch; it keeps metrics.csv whole."""
         earlier = list(self.rows)
 
         def record(rows: list[Row]) -> None:
@@ -95,19 +77,7 @@ class Work:
                 self.writer.flush()
             self.machine.progress.epoch(rows)
 
-        self.rows.extend(
-            engine.fit(
-                net,
-                phases,
-                faces,
-                self.settings(epochs),
-                title=title,
-                checkpoint=self.run.checkpoint(title),
-                identity=identity,
-                validate=validate,
-                progress=replace(self.machine.progress, epoch=record),
-            )
-        )
+        return record
 
     def finish(self, networks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Write metrics.json and return its content.
@@ -189,15 +159,20 @@ def _alone_in(run: RunDir) -> Iterator[None]:
         lock.release()
 
 
-def claim(run: RunDir, recipe: Recipe, job: Mapping[str, str]) -> None:
-    """Write recipe and job into a run folder. Raises RunError when it holds the results of another run."""
+def check_free(run: RunDir, recipe: Recipe, job: Mapping[str, str]) -> None:
+    """Refuse a run folder that holds the results of another command or recipe with a RunError."""
     if run.has_results():
-        fix = "give --out another folder, or remove this one to start over"
-        if not run.job.exists() or rundir.read_json(run.job, "the job of a run folder (job.json)") != dict(job):
-            raise RunError(f"{run.path} holds the results of another command; {fix}")
+        way_out = "give --out another folder, or remove this one to start over"
+        if not run.job.exists() or rundir.read_json(run.job, "the job of a run folder") != dict(job):
+            raise RunError(f"{run.path} holds the results of another command; {way_out}")
         if recipes.load(str(run.recipe)).digest != recipe.digest:
-            raise RunError(f"{run.path} holds a run of another recipe; {fix}")
-    rundir.write_text(run.recipe, recipe.to_yaml())  # also when it resumes: the data may have moved
+            raise RunError(f"{run.path} holds a run of another recipe; {way_out}")
+
+
+def claim(run: RunDir, recipe: Recipe, job: Mapping[str, str]) -> None:
+    """Write recipe and job into a run folder, unless it holds the results of another one (RunError)."""
+    check_free(run, recipe, job)
+    rundir.write_text(run.recipe, recipe.to_yaml())  # also when it goes on: the data may lie elsewhere now
     rundir.write_json(run.job, dict(job))
 
 

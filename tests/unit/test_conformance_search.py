@@ -1,4 +1,4 @@
-"""The checks for authors of searchers and pruners: the built-ins pass, broken ones are caught."""
+"""The checks for authors of searchers, criteria and pruners: the built-ins pass, broken ones are caught."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from typing import Any
 import pytest
 from tiny import fixed_net, supernet
 
+from nasface.criteria.alpha import alpha
+from nasface.criteria.alpha_gain import alpha_gain
+from nasface.criteria.leave_one_out import leave_one_out
+from nasface.criteria.taylor import taylor
 from nasface.errors import GraphError
 from nasface.graph import Graph
 from nasface.prune import greedy, share, threshold, top
 from nasface.prune import random as random_pruner
 from nasface.search.l1 import L1Searcher
-from nasface.testing import check_pruner, check_searcher
+from nasface.step import Phase
+from nasface.testing import check_criterion, check_pruner, check_searcher
 from searchspaces.highres import HighResolutionSpace
 
 
@@ -23,9 +28,7 @@ def searched() -> HighResolutionSpace:
     return supernet(width=2, stages=3, resolutions=2, stem_channels=4)
 
 
-@pytest.mark.parametrize(
-    "searcher", [L1Searcher(), L1Searcher(importance="alpha_gain", warmup_epochs=1), L1Searcher(importance="taylor")]
-)
+@pytest.mark.parametrize("searcher", [L1Searcher(), L1Searcher(warmup_epochs=1)])
 def test_good_searchers_pass(searcher):
     check_searcher(searcher, searched(), input_size=32)
     check_searcher(searcher, fixed_net(modules=(1,)), input_size=32)
@@ -33,43 +36,86 @@ def test_good_searchers_pass(searcher):
 
 @dataclass
 class Broken:
-    """A searcher that reads its importance off wrongly."""
+    """A searcher that does something a searcher must not do."""
 
     how: str
 
-    def search(self, net: Any, *supplied: Any) -> dict[Any, float]:
-        values = dict.fromkeys(net.graph.prunable, 1.0)
-        first = net.graph.prunable[0]
+    def search(self, net: Any, context: Any) -> None:
+        weights = tuple(net.parameters())
         match self.how:
-            case "lost":
-                del values[first]
-            case "too many":
-                values["9.9", "9.8"] = 1.0
-            case "negative":
-                values[first] = -1e-9
-            case "nan":
-                values[first] = float("nan")
+            case "lazy":
+                return
+            case "rebuilt":
+                net.alpha.data[0] = 2.0
+                net.graph = net.graph.keep_prunable(net.graph.prunable[1:])
+                return
             case "infinite":
-                values[first] = float("inf")
+                net.alpha.data[0] = float("inf")
+                return
             case "random":
-                values[first] = random.random()
-        return values
+                net.alpha.data[0] = random.random()
+        context.fit([Phase("weights", weights, context.optimizer, context.step)])
 
 
 @pytest.mark.parametrize(
     ("how", "fault"),
     [
-        ("lost", "not of exactly the prunable edges"),
-        ("too many", "not of exactly the prunable edges"),
-        ("negative", "negative or not finite"),
-        ("nan", "negative or not finite"),
-        ("infinite", "negative or not finite"),
-        ("random", "the same search twice gives other factors"),
+        ("lazy", "nothing was trained"),
+        ("rebuilt", "another graph"),
+        ("infinite", "not finite"),
+        ("random", "other weights"),
     ],
 )
 def test_broken_searchers_fail(how, fault):
     with pytest.raises(AssertionError, match=fault):
         check_searcher(Broken(how), searched(), input_size=32)
+
+
+@pytest.mark.parametrize("criterion", [alpha, alpha_gain, taylor, leave_one_out])
+def test_good_criteria_pass(criterion):
+    check_criterion(criterion, searched(), input_size=32)
+
+
+def broken(net: Any, context: Any, *, how: str) -> dict[Any, float]:
+    """A criterion that does something a criterion must not do."""
+    values = dict.fromkeys(net.graph.prunable, 1.0)
+    first = net.graph.prunable[0]
+    match how:
+        case "lost":
+            del values[first]
+        case "too many":
+            values["9.9", "9.8"] = 1.0
+        case "negative":
+            values[first] = -1e-9
+        case "nan":
+            values[first] = float("nan")
+        case "infinite":
+            values[first] = float("inf")
+        case "random":
+            values[first] = random.random()
+        case "statistics":
+            net.train()(next(context.batches()).images_B3HW)
+        case "mode":
+            net.eval()
+    return values
+
+
+@pytest.mark.parametrize(
+    ("how", "fault"),
+    [
+        ("lost", "exactly the prunable edges"),
+        ("too many", "exactly the prunable edges"),
+        ("negative", "negative or not finite"),
+        ("nan", "negative or not finite"),
+        ("infinite", "negative or not finite"),
+        ("random", "another importance"),
+        ("statistics", "network has changed"),
+        ("mode", "another mode"),
+    ],
+)
+def test_broken_criteria_fail(how, fault):
+    with pytest.raises(AssertionError, match=fault):
+        check_criterion(partial(broken, how=how), searched(), input_size=32)
 
 
 @pytest.mark.parametrize("build", [supernet, fixed_net])

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from tiny import changed, fixed_net, scrambled, space_of, state, supernet
+from tiny import changed, fixed_net, refused, scrambled, space_of, state, supernet
 
 from nasface.errors import GraphError
 from nasface.graph import Graph, Node
@@ -165,14 +165,14 @@ def test_the_gate_is_not_saved():
 def test_a_foreign_graph_is_refused():
     net = scrambled(supernet())
     slim, _ = slim_net(net, without_output(net.graph, "4.1"))
-    with pytest.raises(GraphError, match=r"cannot inherit: 3 parts of the slim network.*same search space"):
+    with refused(GraphError, "3 parts"):
         inherit(net, slim)
-    with pytest.raises(GraphError, match="cannot inherit: 9 parts"):
+    with refused(GraphError, "9 parts"):
         inherit(GraphNet(fixed_net(), 5), net)
 
 
 def test_a_graph_of_other_channels_is_foreign_too():
-    with pytest.raises(GraphError, match="cannot inherit"):
+    with refused(GraphError, "parts"):
         inherit(GraphNet(supernet(width=8), 5), scrambled(supernet(width=4)))
 
 
@@ -197,7 +197,7 @@ def test_any_multiple_of_the_largest_stride_works(space, size):
 @pytest.mark.parametrize(("height", "width"), [(24, 32), (32, 24), (8, 8)])
 def test_other_sizes_are_refused(height, width):
     net = scrambled(supernet())
-    with pytest.raises(GraphError, match=f"the input is {width} x {height} pixels; .* needs multiples of 16"):
+    with refused(GraphError, f"{width} x {height}", 16):
         net(torch.zeros(1, 3, height, width))
 
 
@@ -206,5 +206,5 @@ def test_a_slim_net_needs_the_size_of_its_space():
     net = scrambled(supernet())
     slim, _ = slim_net(net, net.graph.keep([("1.0", "2.0"), ("2.0", "3.0"), ("3.0", "4.0")]))
     assert slim.graph.max_stride == 4
-    with pytest.raises(GraphError, match="needs multiples of 16"):
+    with refused(GraphError, "24 x 24", 16):
         slim(torch.zeros(1, 3, 24, 24))

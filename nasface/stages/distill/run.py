@@ -19,6 +19,7 @@ from nasface.stages.faces import Faces, load_faces
 from nasface.stages.measure import Evaluation, evaluate_net, held_out_nme
 from nasface.stages.networks import arch_graph, build_net, load_net, net_costs, save_net
 from nasface.stages.train import finish
+from nasface.stages.training import settings, trainer
 from nasface.stages.workspace import Machine, Work, working_in
 from nasface.step import Phase
 
@@ -70,7 +71,7 @@ def distill(
         full = build_net(recipe, faces.train.scheme.num_landmarks, work.device)
         costs = net_costs(full, recipe)
         slim = load_net(full, arch_graph(arch, full), weights)
-        engine.recalibrate(slim, faces.train, work.settings())
+        engine.recalibrate(slim, faces.train, settings(recipe))
         students = _taught(work, slim, faces, tutor)
         found, best = _saved(run, recipe, students, faces, costs)
         rundir.write_text(run.arch, arch.to_json())
@@ -107,7 +108,7 @@ def _taught(work: Work, slim: GraphNet, faces: Faces, tutor: Teacher | None) -> 
     def validate(net: Students) -> float:
         return min(held_out_nme(peer, recipe, faces) for peer in net.peers)
 
-    work.fit(students, [phase], "distill", how.epochs, faces.train, faces.prepared["train"].key, validate)
+    trainer(work, students, faces, "distill", how.epochs, validate)([phase])
     return students
 
 

@@ -38,6 +38,7 @@ from nasface.stages.networks import (
 from nasface.stages.sweep.book import Study
 from nasface.stages.sweep.candidates import OWN, Candidate, SweepRequest, candidates
 from nasface.stages.train import finetune, finish
+from nasface.stages.training import settings
 from nasface.stages.workspace import Machine, Work, working_in
 from nasface.step import Batch
 
@@ -178,7 +179,7 @@ class _Bench:
         supernet = load_net(supernet, supernet.graph, source.supernet)
         size = costs.input_size
         images = torch.randn(max(1, measure.latency_batch), 3, size, size, device=work.device)
-        ready = engine.measuring_batches(faces.train, work.settings())
+        ready = engine.measuring_batches(faces.train, settings(work.recipe))
         return cls(work, costs, measure, faces, supernet, images.contiguous(memory_format=torch.channels_last), ready)
 
     def supernet_row(self) -> SweepRow:
@@ -187,7 +188,7 @@ class _Bench:
         nme = _scores(found, Stage.INHERITED)
         if self.measuring.recalibrated:
             recalibrated = deepcopy(self.supernet)
-            engine.recalibrate(recalibrated, self.faces.train, self.work.settings(), ready=self.ready)
+            engine.recalibrate(recalibrated, self.faces.train, settings(self.work.recipe), ready=self.ready)
             nme |= _scores(self._evaluate(recalibrated), Stage.RECALIBRATED)
         return replace(self._sizes(SUPERNET, found), nme=nme)
 
@@ -202,7 +203,7 @@ class _Bench:
             found = self._evaluate(slim)
             nme |= _scores(found, Stage.INHERITED)
         if self.measuring.recalibrated or self.measuring.epochs:
-            engine.recalibrate(slim, self.faces.train, self.work.settings(), ready=self.ready)
+            engine.recalibrate(slim, self.faces.train, settings(self.work.recipe), ready=self.ready)
         if self.measuring.recalibrated:
             found = self._evaluate(slim)
             nme |= _scores(found, Stage.RECALIBRATED)

@@ -1,0 +1,81 @@
+"""Checkpoints of a training: safetensors only, nothing is unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from nasface import rundir
+from nasface.errors import RunError
+from nasface.step import Row
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a training in a file, from which it resumes.
+
+    Attributes:
+        path: the file.
+        title: of the training.
+        start: names the data and the first weights, so that no other training is resumed.
+    """
+
+    path: Path
+    title: str
+    start: str
+
+    @classmethod
+    def of(cls, path: Path, title: str, net: nn.Module, identity: str) -> Checkpoint:
+        """Return the checkpoint of a training that is about to begin on `net`, with data named by `identity`."""
+        digest = hashlib.blake2b(identity.encode(), digest_size=16)
+        for name, value in net.named_parameters():  # BN statistics may have been measured on another number of threads
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return cls(path, title, digest.hexdigest())
+
+    def save(self, net: nn.Module, optimizers: Sequence[torch.optim.Optimizer], rows: list[Row]) -> None:
+        """Write weights, optimizer state and rows into one safetensors file, atomically."""
+        tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
+        for i, optimizer in enumerate(optimizers):
+            for j, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{i}.{j}.{k}": v for k, v in state.items() if isinstance(v, Tensor)}
+        meta = {"title": self.title, "start": self.start, "rows": json.dumps(rows)}
+        rundir.write_tensors(self.path, tensors, meta)
+
+    def restore(self, net: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> list[Row]:
+        """Undo `save`.
+
+        Returns:
+            The rows so far; none where there is no checkpoint.
+
+        Raises:
+            RunError: when the file belongs to another training.
+        """
+        if not self.path.exists():
+            return []
+        tensors, meta = rundir.read_tensors(self.path)
+        if (meta.get("title"), meta.get("start")) != (self.title, self.start):
+            raise RunError(
+                f"{self.path} is a checkpoint of another training (other data or first weights); remove it, or choose "
+                "another --out"
+            )
+        net.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("net.")})
+        for i, optimizer in enumerate(optimizers):
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, value in tensors.items():
+                match name.split("."):
+                    case ["optimizer", which, parameter, kind] if which == str(i):
+                        state.setdefault(int(parameter), {})[kind] = value
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        rows: list[Row] = json.loads(meta["rows"])
+        log.info("%s: resumed after epoch %d from %s", self.title, rows[-1]["epoch"] if rows else 0, self.path)
+        return rows

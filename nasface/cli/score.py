@@ -1,0 +1,65 @@
+"""score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nasface.cli.group import main
+from nasface.cli.options import FOLDER, Place, json_option, machine_options
+
+# heavy imports stand inside the commands: `nasface --help` answers at once
+
+
+@main.command(short_help="Factors of a searched run by another criterion.")
+@click.argument("run", type=FOLDER)
+@click.option("--criterion", required=True, help="Criterion plug-in (see `nasface plugins`), or 'module:attr'.")
+@click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="An option of the criterion.")
+@click.option("--data-root", type=FOLDER, help="Folder of the dataset, where it is not the run's.")
+@click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change a value of the run's recipe.")
+@machine_options
+@json_option
+def score(
+    run: Path,
+    criterion: str,
+    options: tuple[str, ...],
+    data_root: Path | None,
+    overrides: tuple[str, ...],
+    place: Place,
+    as_json: bool,
+) -> None:
+    """Measure how much each edge of a searched RUN matters, and write RUN/factors-CRITERION.json.
+
+    The run's own factors.json stays as it is; `nasface prune --criterion` uses the new file.
+
+    \b
+    Examples:
+      nasface score runs/mini --criterion taylor
+      nasface score runs/mini --criterion mymodule:by_macs --option power=0.5
+    """
+    from nasface import recipe as recipes
+    from nasface.rundir import RunDir
+    from nasface.stages.score import factors_path
+    from nasface.stages.score import score as run_score
+    from nasface.stages.sources import required
+
+    source = RunDir(run)
+    content = recipes.read(str(required(source.recipe, "a run folder")))
+    if data_root is not None:
+        content = recipes.merge(content, {"data": {"root": str(data_root.resolve())}})
+    given: dict[str, Any] = {}
+    recipes.override(given, options)
+    recipes.override(content, overrides)
+    resolved = recipes.resolve(content, f"the recipe of {run}")
+    with place.machine(as_json) as machine:
+        found = run_score(resolved, source, recipes.Criterion(name=criterion, options=given), machine, again=True)
+    if as_json:
+        click.echo(found.to_json(), nl=False)
+        return
+    ranked = sorted(found.importance.items(), key=lambda item: item[1])
+    for title, some in (("least", ranked[:3]), ("most", ranked[-3:][::-1])):
+        shown = ", ".join(f"{src} -> {dst} ({value:.4g})" for (src, dst), value in some)
+        click.echo(f"{title} important: {shown}")
+    click.echo(f"factors: {factors_path(source, criterion)}")

@@ -1,0 +1,24 @@
+"""The held-out error without the edge."""
+
+from __future__ import annotations
+
+from nasface.context import Context
+from nasface.errors import GraphError
+from nasface.graph import Edge
+from nasface.net import GraphNet
+
+
+def leave_one_out(net: GraphNet, context: Context) -> dict[Edge, float]:
+    """The held-out error of the network without this one edge, BN statistics recalibrated.
+
+    An edge without which no input reaches an output counts as 1 more than the worst of the others.
+    """
+    errors: dict[Edge, float] = {}
+    for edge in net.graph.prunable:
+        try:
+            rest = net.graph.keep_prunable(other for other in net.graph.prunable if other != edge)
+        except GraphError:
+            continue
+        errors[edge] = context.evaluate(rest)
+    vital = 1 + max(errors.values(), default=0.0)
+    return {edge: errors.get(edge, vital) for edge in net.graph.prunable}

@@ -1,0 +1,126 @@
+"""Factors by criterion: how much each edge of a searched supernet matters."""
+
+from __future__ import annotations
+
+import math
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from nasface import engine, plugins, rundir
+from nasface.arch import Factors, check_digest
+from nasface.context import Context
+from nasface.errors import GraphError, RunError
+from nasface.net import GraphNet, edge_values
+from nasface.recipe import Recipe
+from nasface.rundir import RunDir
+from nasface.stages.faces import Faces, load_faces
+from nasface.stages.networks import build_net, load_net, read_factors
+from nasface.stages.training import search_context
+from nasface.stages.workspace import Machine, provenance, use_threads
+from nasface.step import Row
+
+
+class Chosen(Protocol):
+    """A plug-in and its options, as a section of a recipe names them."""
+
+    @property
+    def name(self) -> str:
+        """An entry point, or 'module:attr'."""
+        ...
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Its options."""
+        ...
+
+
+def score(recipe: Recipe, run: RunDir, criterion: Chosen, machine: Machine, again: bool = False) -> Factors:
+    """Return the factors of a searched run by another criterion, and keep them beside the run's own.
+
+    Args:
+        recipe: of the run: its space, data, task and training.
+        run: the searched run.
+        criterion: its name and options.
+        machine: device and progress.
+        again: compute them even when the run has them already for these options and weights.
+    """
+    path = factors_path(run, criterion.name)
+    own = read_factors(run.factors)
+    made_by = {
+        "criterion": criterion.name,
+        "criterion_options": plugins.check_options("criteria", criterion.name, criterion.options),
+        "weights_sha256": rundir.file_digest(run.supernet),
+    }
+    if not again and path.exists():
+        kept = read_factors(path)
+        if made_by.items() <= kept.provenance.items() and kept.graph_digest == own.graph_digest:
+            return kept
+    use_threads(recipe)
+    device = engine.pick_device(machine.device)
+    net = build_net(recipe, own.num_landmarks, device)
+    check_digest(str(run.factors), own.graph_digest, net.graph)
+    net = load_net(net, net.graph, run.supernet)
+
+    @cache
+    def faces() -> Faces:
+        return load_faces(recipe, device, machine)
+
+    found = measure(net, search_context(net, recipe, faces, _no_fit), recipe, criterion, made_by)
+    rundir.write_text(path, found.to_json())
+    return found
+
+
+def measure(
+    net: GraphNet, context: Context, recipe: Recipe, criterion: Chosen, made_by: dict[str, Any] | None = None
+) -> Factors:
+    """Return the factors of a supernet.
+
+    Args:
+        net: the searched supernet.
+        context: to measure in.
+        recipe: of the run.
+        criterion: its name and options.
+        made_by: goes into the provenance.
+
+    Raises:
+        GraphError: when the criterion's importance is not of exactly the prunable edges, negative or not finite.
+    """
+    importance = dict(plugins.criterion(criterion.name, criterion.options)(net, context))
+    if strange := importance.keys() ^ set(net.graph.prunable):
+        raise GraphError(
+            f"the criterion '{criterion.name}' must return the importance of exactly the prunable edges, but "
+            f"{len(strange)} are missing or too many, for example {min(strange, key=str)}"
+        )
+    for edge, value in importance.items():
+        if not 0 <= value < math.inf:
+            raise GraphError(
+                f"the criterion '{criterion.name}' gives the edge {edge[0]} -> {edge[1]} the importance {value}; "
+                "expected a finite number that is not negative"
+            )
+    return Factors(
+        space=recipe.space.name,
+        options=recipe.space.options,
+        num_landmarks=net.num_landmarks,
+        graph_digest=net.graph.digest,
+        importance={edge: importance[edge] for edge in net.graph.prunable},
+        alpha=edge_values(net),
+        provenance={
+            "searcher": recipe.search.name,
+            "options": recipe.search.options,
+            "criterion": criterion.name,
+            "criterion_options": criterion.options,
+            **provenance(recipe),
+            **(made_by or {}),
+        },
+    )
+
+
+def factors_path(run: RunDir, criterion: str) -> Path:
+    """Return the file of a run's factors by another criterion: factors-NAME.json."""
+    return run.path / f"factors-{re.sub(r'[^A-Za-z0-9_.-]', '-', criterion)}.json"
+
+
+def _no_fit(*phases: Any, **others: Any) -> list[Row]:
+    raise RunError("a criterion that trains the network cannot be used on a finished run; take it in a search")

@@ -1,0 +1,108 @@
+"""How stages train and measure: what a searcher gets, and the one way from a stage to the engine's loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any
+
+from torch import nn
+
+from nasface import engine
+from nasface.context import Context
+from nasface.engine import Settings
+from nasface.errors import RunError
+from nasface.graph import Graph
+from nasface.net import GraphNet
+from nasface.recipe import Recipe
+from nasface.stages.faces import Faces
+from nasface.stages.measure import held_out_nme
+from nasface.stages.networks import net_costs
+from nasface.stages.workspace import Work
+from nasface.step import Fit, Phase, Row
+from nasface.task import HeatmapTask
+
+
+def settings(recipe: Recipe, epochs: int = 1) -> Settings:
+    """Return the recipe's settings for a training of so many epochs."""
+    training = recipe.training
+    return Settings(epochs, training.batch, recipe.augmentation, recipe.seed, training.precision, training.clip)
+
+
+def task(recipe: Recipe) -> HeatmapTask:
+    """Return the recipe's task: the mean squared error of the heatmaps, times the recipe's weight."""
+    return HeatmapTask(recipe.data.input_size, recipe.task.sigma, recipe.task.weight)
+
+
+def search_context(net: GraphNet, recipe: Recipe, faces: Callable[[], Faces], fit: Fit) -> Context:
+    """Return what the recipe's searcher and criterion get besides `net`.
+
+    Args:
+        net: the searched network.
+        recipe: its task, data and training.
+        faces: returns the faces; called when they are first needed, since some criteria need none.
+        fit: see `trainer`.
+    """
+    how, goal = settings(recipe), task(recipe)
+
+    @cache
+    def evaluator() -> Callable[[Graph], float]:
+        return engine.evaluator(net, faces().train, how, partial(held_out_nme, recipe=recipe, faces=faces()))
+
+    return Context(
+        costs=net_costs(net, recipe),
+        loss=goal.loss,
+        step=goal.step,
+        optimizer=recipe.search.optimizer,
+        epochs=recipe.search.epochs,
+        batches=lambda: engine.training_batches(faces().train, how),
+        held_out=lambda: faces().held_out.plain(how.batch),
+        evaluate=lambda graph: evaluator()(graph),
+        fit=fit,
+    )
+
+
+def trainer(
+    work: Work,
+    trained: nn.Module,
+    faces: Faces,
+    stage: str,
+    planned: int,
+    validate: Callable[[Any], float] | None = None,
+) -> Fit:
+    """Return the way to train networks in a run folder, with checkpoints, metrics and progress.
+
+    Args:
+        work: the stage at work.
+        trained: the network that is trained where a call names no other.
+        faces: the faces to train on.
+        stage: title of the first training; others are '<stage>-<their title or number>'.
+        planned: epochs, where a call does not say how many.
+        validate: measures a network after each epoch; by default its NME on held-out faces.
+    """
+    titles: list[str] = []
+    validate = validate or partial(held_out_nme, recipe=work.recipe, faces=faces)
+
+    def fit(
+        phases: Sequence[Phase], epochs: int | None = None, title: str | None = None, net: nn.Module | None = None
+    ) -> list[Row]:
+        full = f"{stage}-{title or len(titles) + 1}" if title or titles else stage
+        if full in titles:
+            raise RunError(f"two trainings of a run are called '{title}'; give each a title of its own, or none")
+        titles.append(full)
+        rows = engine.fit(
+            trained if net is None else net,
+            phases,
+            faces.train,
+            settings(work.recipe, planned if epochs is None else epochs),
+            title=full,
+            checkpoint=work.run.checkpoint(full),
+            identity=faces.prepared["train"].key,
+            validate=validate,
+            progress=replace(work.machine.progress, epoch=work.recorder(full)),
+        )
+        work.rows.extend(rows)
+        return rows
+
+    return fit

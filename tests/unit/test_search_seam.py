@@ -1,0 +1,86 @@
+"""What a searcher can do with its context alone: sample sub-networks, and prune the network while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pytest
+from tiny import refused, supernet
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nasface.context import Context
+from nasface.errors import RunError
+from nasface.net import GraphNet, edge_values, frozen_statistics, give_back, slim_net
+from nasface.prune import share
+from nasface.rundir import RunDir
+from nasface.stages.search import search
+from nasface.step import Batch, Phase
+from nasface.testing import check_searcher
+from tests.searched import MACHINE, caching_in, recipe
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Trains the whole network, and in each step a random sub-network that imitates it."""
+
+    keep: float = 0.6
+
+    def search(self, net: GraphNet, context: Context) -> None:
+        def step(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+            whole = model(batch.images_B3HW)
+            graph = net.graph.random_subgraph(np.random.default_rng(batch.seed), self.keep)
+            with frozen_statistics(net):
+                part = model(batch.images_B3HW, graph=graph)
+            task, imitation = context.loss(whole, batch), F.mse_loss(part, whole.detach())
+            return {"loss": task + imitation, "task": task, "imitation": imitation}
+
+        context.fit([Phase("sampled", tuple(net.parameters()), context.optimizer, step)])
+
+
+@dataclass(frozen=True)
+class Shrinking:
+    """Trains the network, prunes it physically to fewer and fewer MACs, and goes on with what is left."""
+
+    shares: tuple[float, ...] = (0.9, 0.7)
+    titles: Callable[[float], str | None] = lambda keep: f"{keep:.0%}"
+
+    def search(self, net: GraphNet, context: Context) -> None:
+        small = net
+        for keep in (1.0, *self.shares):
+            if keep < 1:
+                alpha = {edge: abs(value) for edge, value in edge_values(net).items()}
+                small, _ = slim_net(net, share(net.graph, alpha, context.costs, share=keep))
+            phase = Phase("weights", tuple(small.parameters()), context.optimizer, context.step)
+            title = None if keep == 1 else self.titles(keep)
+            context.fit([phase], epochs=max(1, context.epochs // 3), title=title, net=small)
+            if small is not net:
+                give_back(small, net)
+
+
+@pytest.mark.parametrize("searcher", [Sampling(), Shrinking()])
+def test_searchers_that_need_no_more_than_the_context(searcher):
+    check_searcher(searcher, supernet(), input_size=32)
+
+
+def shrinking(*, same: bool = False) -> Shrinking:
+    return Shrinking(titles=lambda keep: "again") if same else Shrinking()
+
+
+def test_a_search_of_several_trainings_in_a_run_folder(tmp_path):
+    run = RunDir(tmp_path / "run")
+    wanted = ("search.name=test_search_seam:shrinking", "search.options={}", "finetune.epochs=0")
+    with caching_in(tmp_path):
+        search(recipe(*wanted), run, MACHINE)
+        rows = pd.read_csv(run.metrics_csv)
+        assert list(rows.stage) == ["search", "search-90%", "search-70%"]
+        assert sorted(path.stem for path in run.path.glob("checkpoints/search*")) == sorted(rows.stage)
+        before = run.supernet.read_bytes()
+        run.metrics.unlink()
+        search(recipe(*wanted), run, MACHINE)  # every training is taken from its checkpoint
+        assert run.supernet.read_bytes() == before
+        with refused(RunError, "again"):
+            search(recipe(*wanted, "search.options.same=true"), RunDir(tmp_path / "same"), MACHINE)

@@ -1,0 +1,179 @@
+"""A search and what comes after it: old runs, given weights, missing data, factors by another criterion."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from tiny import refused
+
+from nasface import recipe as recipes
+from nasface import rundir
+from nasface.arch import Factors
+from nasface.cli import main
+from nasface.engine import Progress
+from nasface.errors import DataError, GraphError, RunError
+from nasface.recipe import Criterion
+from nasface.rundir import RunDir
+from nasface.stages.score import factors_path, score
+from nasface.stages.search import search
+from nasface.stages.sweep.candidates import Wanted
+from nasface.stages.sweep.run import Measure, sweep
+from nasface.stages.train import train
+from nasface.stages.workspace import Machine
+from tests.searched import MACHINE, caching_in, recipe, searched_run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("search")
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> RunDir:
+    return searched_run(folder)
+
+
+@pytest.fixture(autouse=True)
+def cached(folder: Path, own_cache: Path):
+    with caching_in(folder):
+        yield
+
+
+def made_old(run: RunDir) -> None:
+    """Turn a run's recipe into what was written while the criterion was an option of the searcher."""
+    content = yaml.safe_load(run.recipe.read_text())
+    content["search"]["options"]["importance"] = content.pop("criterion")["name"]
+    run.recipe.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+class KilledError(Exception):
+    """Stands for a killed process."""
+
+
+def test_an_interrupted_run_of_an_older_version_goes_on(run, tmp_path):
+    old = RunDir(tmp_path / "old")
+    steps: list[int] = []
+
+    def die() -> None:
+        steps.append(1)
+        if len(steps) == 5:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        search(recipe(), old, Machine("cpu", Progress(advance=die), workers=1))
+    assert old.checkpoint("search").exists()
+    made_old(old)
+    assert "criterion" not in old.recipe.read_text()
+    assert json.loads(old.job.read_text()) == {"job": "search"}
+    search(recipe(), old, MACHINE)
+    assert old.supernet.read_bytes() == run.supernet.read_bytes()
+    with refused(RunError, old.path):
+        search(recipe("criterion.name=taylor"), old, MACHINE)
+
+
+def test_a_sweep_of_an_older_version_goes_on(run, tmp_path):
+    out = RunDir(tmp_path / "sweep")
+    how = Measure(inherited=False, latency_batch=0)
+    sweep(recipe(), run, out, Wanted(shares=(0.6,)), how, MACHINE)
+    made_old(out)
+    before = out.pareto.read_text().splitlines()
+    sweep(recipe(), run, out, Wanted(shares=(0.4,)), how, MACHINE)
+    assert len(out.pareto.read_text().splitlines()) == len(before) + 1
+
+
+@pytest.mark.parametrize("stage", [search, train])
+def test_without_data_no_folder_is_left_behind(tmp_path, stage):
+    out = RunDir(tmp_path / "runs" / "new")
+    wanted = recipe("data.name=300w", "data.options={}", f"data.root={tmp_path / 'nowhere'}")
+    with refused(DataError, tmp_path / "nowhere"):
+        stage(wanted, out, MACHINE)
+    assert not out.path.exists()
+
+
+def test_a_search_starts_from_given_weights_and_knows_them_again(run, tmp_path):
+    out = RunDir(tmp_path / "from-weights")
+    still = recipe("search.epochs=0", "finetune.epochs=0")
+    search(still, out, MACHINE, run.supernet)
+    tensors, _ = rundir.read_tensors(out.supernet)
+    wanted, _ = rundir.read_tensors(run.supernet)
+    assert all(tensors[name].equal(value) for name, value in wanted.items())
+    with refused(RunError, out.path):
+        search(still, out, MACHINE)
+    with refused(RunError, run.slim):
+        search(still, RunDir(tmp_path / "other"), MACHINE, run.slim)
+    assert not (tmp_path / "other").exists()
+
+
+def test_factors_by_another_criterion_lie_beside_the_runs_own(run, tmp_path):
+    copy = RunDir(tmp_path / "run")
+    shutil.copytree(run.path, copy.path)
+    own = copy.factors.read_bytes()
+    found = score(recipe(), copy, Criterion(name="taylor"), MACHINE)
+    path = factors_path(copy, "taylor")
+    assert path.name == "factors-taylor.json"
+    assert copy.factors.read_bytes() == own
+    assert Factors.from_json(path.read_text()) == found
+    assert found.provenance["criterion"] == "taylor"
+    assert found.importance != found.alpha
+
+    first = path.read_bytes()
+    gone = recipe("data.name=300w", "data.options={}", f"data.root={tmp_path / 'nowhere'}")
+    assert score(gone, copy, Criterion(name="taylor"), MACHINE) == found  # kept, so that no data is needed
+    assert score(gone, copy, Criterion(name="alpha_gain"), MACHINE).importance  # needs no data at all
+    shutil.copy(run.slim, copy.supernet)  # other weights
+    with refused(RunError, copy.supernet):
+        score(recipe(), copy, Criterion(name="taylor"), MACHINE)
+    assert path.read_bytes() == first
+
+
+def negative(net, context, *, value: float = -1.0):
+    return dict.fromkeys(net.graph.prunable, value)
+
+
+def test_a_criterion_that_breaks_its_contract_is_told(run):
+    with refused(GraphError, "test_stage_search:negative", -1.0):
+        score(recipe(), run, Criterion(name="test_stage_search:negative", options={"value": -1.0}), MACHINE)
+
+
+def command(*args: object) -> str:
+    done = CliRunner().invoke(main, [str(arg) for arg in args])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_score_and_prune_by_criterion_from_the_command_line(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run.path, copy)
+    said = command("score", copy, "--criterion", "taylor", "--quiet", "--device", "cpu", "--workers", 1)
+    assert str(copy / "factors-taylor.json") in said
+    wanted = ["--share", 0.6, "--pruner", "share", "--device", "cpu", "--quiet"]
+    command("prune", copy, *wanted, "--criterion", "taylor", "--out", tmp_path / "taylor")
+    command("prune", copy, *wanted, "--criterion", "alpha_gain", "--out", tmp_path / "gain")
+    command("prune", copy, *wanted, "--out", tmp_path / "own")
+    assert (copy / "factors-alpha_gain.json").exists()
+    assert not (copy / "factors-alpha.json").exists()
+    assert recipes.load(str(tmp_path / "taylor" / "recipe.yaml")).criterion.name == "taylor"
+    least = {
+        name: json.loads((tmp_path / name / "arch.json").read_text())["provenance"]["least_kept_importance"]
+        for name in ("taylor", "gain", "own")
+    }
+    assert len(set(least.values())) == 3
+
+
+def test_the_seed_is_an_option_of_search_and_train(monkeypatch, tmp_path):
+    seen = []
+
+    def note(recipe, run, *others):
+        seen.append((recipe.seed, run.path.name))
+
+    monkeypatch.setattr("nasface.stages.search.search", note)
+    monkeypatch.setattr("nasface.stages.train.train", note)
+    for name in ("search", "train"):
+        monkeypatch.setattr(f"nasface.cli.{name}.show_run", lambda run, as_json: None)
+        command(name, "--recipe", "demo", "--set", "seed=3", "--seed", 7, "--quiet")
+    assert seen == [(7, "hrsupernet-synthetic-seed7"), (7, "hrsupernet-synthetic-train-seed7")]
