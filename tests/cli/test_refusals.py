@@ -188,7 +188,8 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("args", "words"),
     [
         (["--target-macs", "6X"], ["6X"]),
-        (["--count", "3", "--pruner", "greedy"], ["are for the pruner 'threshold'"]),
+        (["--count", "0"], ["count of 0", "--count 10"]),
+        (["--count", "3", "--pruner", "greedy"], ["'threshold'", "'greedy'"]),
         (["--share", "0.5", "--pruner", "greedi"], ["greedi", "did you mean 'greedy'"]),
         (["--share", "0.5", "--pruner", "random", "--option", "sed=1"], ["sed", "did you mean 'seed'"]),
         (["--set", "finetune.epoch=3"], ["finetune.epoch", "did you mean 'epochs'"]),
