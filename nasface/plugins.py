@@ -142,7 +142,8 @@ def _build(
         raise
     except Exception as err:  # a plug-in may raise anything
         raise RecipeError(
-            f"the {GROUPS[group]} '{name}' cannot be built ({described(err)}); correct its options, its name or the plug-in"
+            f"the {GROUPS[group]} '{name}' cannot be built ({described(err)}); correct its options, its name or the "
+            "plug-in"
         ) from err
     if lacking:
         raise RecipeError(

@@ -77,7 +77,8 @@ def experiment(
         if as_json:
             click.echo(json.dumps(parts.to_dict("records"), indent=1))
         else:
-            terminal.show(terminal.frame(parts, f"{name}: what would be done"))
+            lines = [[str(cell) for cell in row] for row in parts.itertuples(index=False)]
+            terminal.show(terminal.table(f"{name}: what would be done", list(parts), lines, text_columns=len(parts.T)))
         return
     with place.machine(as_json) as machine:
         table = run_experiment(plan, folder, machine, only)

@@ -189,7 +189,6 @@ def read_alphas(source: Source, full: Graph, kept: Graph) -> tuple[dict[Edge, fl
     alpha = rundir.read_tensors(weights)[0].get("alpha")
     if alpha is None or alpha.shape != (len(graph.prunable),):
         raise RunError(
-            f"{weights} does not hold one factor for each of the {len(graph.prunable)} prunable edges; remove or "
-            "replace it"
+            f"{weights} does not hold one factor for each of the {len(graph.prunable)} edges; replace the file"
         )
     return dict(zip(graph.prunable, alpha.tolist(), strict=True)), str(weights)

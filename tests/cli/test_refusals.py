@@ -179,10 +179,11 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("args", "facts"),
     [
         (["--target-macs", "6X"], ["6X"]),
-        (["--count", "3", "--pruner", "greedy"], ["'threshold'"]),
-        (["--share", "0.5", "--pruner", "greedi"], ["greedi", "'greedy'"]),
-        (["--share", "0.5", "--pruner", "random", "--option", "sed=1"], ["sed", "'seed'"]),
-        (["--set", "finetune.epoch=3"], ["finetune.epoch", "'epochs'"]),
+        (["--count", "0"], ["count of 0", "--count 10"]),
+        (["--count", "3", "--pruner", "greedy"], ["'threshold'", "'greedy'"]),
+        (["--share", "0.5", "--pruner", "greedi"], ["greedi", "did you mean 'greedy'"]),
+        (["--share", "0.5", "--pruner", "random", "--option", "sed=1"], ["sed", "did you mean 'seed'"]),
+        (["--set", "finetune.epoch=3"], ["finetune.epoch", "did you mean 'epochs'"]),
     ],
 )
 def test_a_sweep_that_cannot_be_is_refused(searched: Path, args: list[str], facts: list[str]):

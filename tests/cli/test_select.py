@@ -15,7 +15,7 @@ from nasface.arch import Architecture
 from nasface.cli import main
 from nasface.cli.sizes import SIZE
 from searchspaces.hrsupernet import hrsupernet
-from tests.refusals import refused
+from tests.refusal import refused
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,19 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nasface.data.base import Face, Index, Problem, Scheme
-from nasface.errors import DataError, NasfaceError
+from nasface.errors import DataError
 
 SIZE = 64
-
-
-@contextmanager
-def refused(kind: type[NasfaceError], *facts: str) -> Iterator[None]:
-    """The block raises an error of this class, whose one line names these facts."""
-    with pytest.raises(kind) as caught:
-        yield
-    said = str(caught.value)
-    assert "\n" not in said
-    assert [fact for fact in facts if fact not in said] == [], said
 
 
 def points(num_landmarks: int = 68, seed: int = 0) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import picture, points, real_data, refused, toy, write_300w_face, write_pts
+from data_files import picture, points, real_data, toy, write_300w_face, write_pts
 
 from nasface.data.base import Problem
 from nasface.data.check import Count, check
@@ -15,6 +15,7 @@ from nasface.data.cofw import COFW
 from nasface.data.w300 import W300
 from nasface.data.wflw import WFLW
 from nasface.errors import DataError
+from tests.refusal import refused
 
 
 def test_a_sound_set_is_ok_and_counted() -> None:

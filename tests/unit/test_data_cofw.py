@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import picture, points, real_data, refused
+from data_files import picture, points, real_data
 from numpy.typing import NDArray
 
 from nasface.data.cofw import COFW
 from nasface.errors import DataError
+from tests.refusal import refused
 
 h5py = pytest.importorskip("h5py")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from data_files import refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from nasface.data.base import Face
 from nasface.data.crop import PrepareOptions, crop_face
 from nasface.errors import DataError, RecipeError
+from tests.refusal import refused
 
 
 def face(marks: NDArray[np.float64], box: tuple[float, float, float, float] | None = None) -> Face:

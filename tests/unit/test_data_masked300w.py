@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import points, refused, write_300w_face, write_image, write_pts
+from data_files import points, write_300w_face, write_image, write_pts
 
 from nasface.data.check import check
 from nasface.data.crop import PrepareOptions
@@ -15,6 +15,7 @@ from nasface.data.prepare import prepare
 from nasface.data.w300 import W300
 from nasface.errors import DataError
 from nasface.testing import check_dataset
+from tests.refusal import refused
 
 NAMES = ("helen/testset/3_1", "lfpw/testset/image_0002", "ibug/image_092 _01")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import Toy, picture, real_data, refused, toy, write_300w_face
+from data_files import Toy, picture, real_data, toy, write_300w_face
 from PIL import Image
 
 from nasface.data import prepare as module
@@ -22,6 +22,7 @@ from nasface.data.crop import crop_face
 from nasface.data.prepare import PrepareOptions, cache_folder, prepare
 from nasface.data.w300 import W300
 from nasface.errors import DataError
+from tests.refusal import refused
 
 SMALL = PrepareOptions(input_size=32)
 

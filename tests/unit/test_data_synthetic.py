@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from data_files import refused
 from PIL import Image
 
 from nasface.data.base import Face
@@ -20,6 +19,7 @@ from nasface.data.synthetic.posed import Camera, figure, landmarks, rotation
 from nasface.data.synthetic.render import render
 from nasface.data.synthetic.surface import Subject
 from nasface.errors import DataError, NasfaceError
+from tests.refusal import refused
 
 
 def neutral(yaw: float = 0.0, flags: frozenset[str] = frozenset(), **values: float) -> Subject:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import points, real_data, refused, write_300w_face, write_image, write_pts
+from data_files import points, real_data, write_300w_face, write_image, write_pts
 
 from nasface.data.base import Face, Index
 from nasface.data.w300 import W300
 from nasface.errors import DataError, RecipeError
+from tests.refusal import refused
 
 
 def by_name(index: Index) -> dict[str, Face]:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import points, real_data, refused, write_image
+from data_files import points, real_data, write_image
 
 from nasface.data.wflw import WFLW
 from nasface.errors import DataError
+from tests.refusal import refused
 
 LISTS = "WFLW_annotations/list_98pt_rect_attr_train_test"
 

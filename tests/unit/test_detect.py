@@ -4,13 +4,13 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from data_files import refused
 from PIL import Image
 
 from nasface import detect
 from nasface.data.synthetic import Synthetic
 from nasface.detect import FoundFaces
 from nasface.errors import DataError, RecipeError, RunError
+from tests.refusal import refused
 
 
 def found(boxes: list[list[float]], scores: list[float]) -> FoundFaces:

@@ -24,7 +24,7 @@ from nasface.graph import Edge, Graph, Node
 from nasface.report.drawing import alpha_heatmap, architecture, layout, read_alphas
 from nasface.rundir import RunDir
 from nasface.stages.sources import read_source
-from tests.refusals import refused
+from tests.refusal import refused
 
 
 @cache

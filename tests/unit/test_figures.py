@@ -18,7 +18,7 @@ from nasface import metrics, pareto
 from nasface.errors import RunError
 from nasface.report import Colour, figures, write
 from nasface.report.published import costs_and_nme
-from tests.refusals import refused
+from tests.refusal import refused
 
 FULL = "nme_full_finetuned"
 SVG = "{http://www.w3.org/2000/svg}"

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from data_files import real_data, refused
+from data_files import real_data
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,6 +21,7 @@ from nasface.data.schemes import SCHEMES
 from nasface.data.synthetic import Synthetic
 from nasface.data.w300 import W300
 from nasface.errors import RecipeError
+from tests.refusal import refused
 
 LEVELS = ("light", "half", "hard")
 MAGENTA = (255, 0, 255)  # no cloth looks like it

@@ -7,10 +7,10 @@ import math
 
 import numpy as np
 import pytest
-from data_files import refused
 
 from nasface.errors import DataError
 from nasface.metrics import auc, ced, distances, failure_rate, mean_std, nme, percentiles, summarise
+from tests.refusal import refused
 
 FACE = np.array([[0.0, 0.0], [3.0, 3.0], [2.0, 1.0], [8.0, 1.0], [12.0, 2.0], [5.0, 1.0]])  # in a box of 12 x 3
 GROUPS = {"inter_ocular": ((0,), (1,)), "inter_pupil": ((2, 5), (3,))}

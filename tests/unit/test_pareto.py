@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nasface import pareto
 from nasface.errors import RunError
-from tests.refusals import refused
+from tests.refusal import refused
 
 NAN = math.nan
 # few values, so that ties and duplicates are common

@@ -6,7 +6,7 @@ import pytest
 
 from nasface.errors import DataError
 from nasface.report.published import costs_and_nme, published
-from tests.refusals import refused
+from tests.refusal import refused
 
 
 def test_figures_are_in_numbers_and_shares():

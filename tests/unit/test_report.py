@@ -26,7 +26,7 @@ from nasface.report.overview import amount, tiles
 from nasface.report.tradeoff import grid, measured, tradeoff
 from nasface.rundir import RunDir
 from searchspaces.hrsupernet import hrsupernet
-from tests.refusals import refused
+from tests.refusal import refused
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>$_$'
 

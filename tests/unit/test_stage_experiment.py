@@ -19,7 +19,7 @@ from nasface.stages.experiment import run as experiments
 from nasface.stages.experiment.plan import read_experiment
 from nasface.stages.experiment.results import at_equal_macs, summary
 from nasface.stages.experiment.run import outline, run_experiment
-from tests.refusals import refused
+from tests.refusal import refused
 from tests.searched import MACHINE, SETTINGS, caching_in
 
 PLAN = {

@@ -19,7 +19,7 @@ from nasface.rundir import RunDir
 from nasface.stages.select import copy_network, read_table, select, sweep_folder
 from nasface.stages.sources import read_source
 from searchspaces.hrsupernet import hrsupernet
-from tests.refusals import refused
+from tests.refusal import refused
 
 NAN = math.nan
 # id, MACs, params, latency, held-out NME recalibrated, and finetuned

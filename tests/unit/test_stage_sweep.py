@@ -30,7 +30,7 @@ from nasface.stages.sweep import run as sweeping
 from nasface.stages.sweep.book import Study
 from nasface.stages.sweep.candidates import SweepRequest
 from nasface.stages.sweep.run import Measure
-from tests.refusals import refused
+from tests.refusal import refused
 from tests.searched import MACHINE, caching_in, recipe, searched_run
 
 QUICK = Measure(latency_repeats=1)

@@ -10,7 +10,7 @@ from nasface.errors import GraphError, RecipeError
 from nasface.graph import Graph
 from nasface.prune import above, networks
 from nasface.stages.sweep.candidates import SweepRequest, candidates
-from tests.refusals import refused
+from tests.refusal import refused
 from tests.tiny import importance, supernet
 
 

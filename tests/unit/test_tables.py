@@ -15,7 +15,7 @@ from nasface.metrics import mean_std, summarise
 from nasface.report.published import published
 from nasface.report.tables import METRICS, csv, latex, layout, markdown
 from nasface.scores import Normaliser
-from tests.refusals import refused
+from tests.refusal import refused
 
 ERRORS = np.array([0.02, 0.04, 0.09, 0.20])
 
