@@ -48,7 +48,7 @@ def test_plugins_lists_what_is_installed():
     rows = json.loads(run("plugins", "--json"))
     named = {(row["kind"], row["name"]) for row in rows}
     assert {("search space", "hrsupernet"), ("search space", "hrnet"), ("searcher", "l1")} <= named
-    assert {("data set", name) for name in ("300w", "wflw", "cofw", "synthetic")} <= named
+    assert {("dataset", name) for name in ("300w", "wflw", "cofw", "synthetic")} <= named
     assert {("recipe", name) for name in ("300w", "300w-mini", "cofw", "wflw", "demo")} <= named
 
 

@@ -7,7 +7,10 @@ import pytest
 from click.testing import CliRunner
 from filelock import FileLock
 
+from nasface import recipe as recipes
 from nasface.cli import main
+from nasface.rundir import RunDir
+from nasface.stages.workspace import claim
 from searchspaces.hrsupernet import hrsupernet
 from tests.searched import searched_run
 
@@ -121,8 +124,11 @@ def test_fewer_faces_than_a_batch_are_refused(tmp_path: Path):
 
 def test_a_run_of_another_recipe_is_not_overwritten(tmp_path: Path):
     run = tmp_path / "run"
-    refused("search", *SYNTHETIC, "--recipe", "demo", "--out", run)  # writes the recipe, then finds too few faces
-    refused("search", *SYNTHETIC, "--recipe", "demo", "--set", "seed=1", "--out", run)  # nothing is lost: no refusal
+    refused("search", *SYNTHETIC, "--recipe", "demo", "--out", run)  # too few faces
+    assert not run.exists()
+    settings = ["data.options.train=8", "data.options.test=4", "seed=1"]
+    claim(RunDir(run), recipes.load("demo", settings), {"job": "search"})
+    refused("search", *SYNTHETIC, "--recipe", "demo", "--out", run)  # nothing would be lost: no refusal for that
     before = (run / "recipe.yaml").read_bytes()
     assert b"seed: 1" in before
     (run / "checkpoints").mkdir()
