@@ -72,7 +72,7 @@ class Architecture:
             where: its name, for messages.
 
         Raises:
-            GraphError: when it is no architecture, or one of a schema this version cannot read.
+            GraphError: when it is not an architecture, or has a schema that this version cannot read.
         """
         content = parse_object(text, where, "an architecture written by `nasface prune` or `nasface search`")
         version = content.get("schema_version")
@@ -109,7 +109,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Factors:
-    """What a search found: how much each prunable edge matters.
+    """How much each prunable edge of a searched supernet matters.
 
     Attributes:
         space, options, num_landmarks, graph_digest: see `Architecture`.

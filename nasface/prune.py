@@ -21,10 +21,10 @@ Importance = Mapping[Edge, float]
 
 
 class Pruner(Protocol):
-    """A pruner plug-in: an entry point in the group `nasface.pruners`, its options by keyword."""
+    """A pruner plug-in: an entry point in the group `nasface.pruners`, with its options as keyword arguments."""
 
     def __call__(self, graph: Graph, importance: Importance, costs: Costs) -> Graph:
-        """The closed sub-graph to keep. GraphError when the choice would disconnect the network."""
+        """Return the closed sub-graph to keep; GraphError when the choice would disconnect the network."""
         ...
 
 

@@ -44,7 +44,7 @@ class Plugin(Part):
 
 
 class Data(Plugin):
-    """The data set and how faces are cropped.
+    """The dataset and how faces are cropped.
 
     held_out: share of the training faces on which selection is done; they are not trained on.
     """
@@ -89,7 +89,7 @@ class Prune(Plugin):
 
 
 class Search(Plugin):
-    """The searcher and the optimizer of the weights."""
+    """The searcher, and the optimizer of the weights."""
 
     name: str = "l1"
     epochs: Epochs = 60
@@ -110,7 +110,7 @@ class Finetune(Part):
 
 
 class Recipe(Part):
-    """All there is to say about an experiment."""
+    """A complete description of an experiment."""
 
     description: str = ""
     space: Space = Space()
@@ -132,23 +132,23 @@ class Recipe(Part):
 
     @property
     def digest(self) -> str:
-        """Names by content what a search and a training depend on.
+        """Identifies by content everything that a search and a training depend on.
 
-        Where the data lie does not matter, nor the description; the section `distill` belongs to distillation alone.
+        The description and the location of the data do not count, nor does `distill`, which only distillation uses.
         """
         content = self.model_dump(mode="json", exclude={"description": True, "distill": True, "data": {"root"}})
         return hashlib.sha256(yaml.safe_dump(content, sort_keys=False).encode()).hexdigest()[:16]
 
 
 def folder() -> Path:
-    """Where the shipped recipes lie: inside an installed wheel, or beside the package in a checkout."""
+    """Return the folder of the shipped recipes: inside an installed wheel, or beside the package in a checkout."""
     package = Path(__file__).parent
     inside = package / "experiments"
     return inside if inside.is_dir() else package.parent / "experiments"
 
 
 def shipped() -> dict[str, Path]:
-    """Recipes that come with nasface, by name."""
+    """Return the recipes that come with nasface, by name."""
     return {path.stem: path for path in sorted(folder().glob("*.yaml"))}
 
 
@@ -203,15 +203,15 @@ def assemble(
     overrides: Sequence[str] = (),
     sections: Mapping[str, Any] | None = None,
 ) -> Recipe:
-    """The recipe that a command line asks for.
+    """Return the recipe that a command line asks for.
 
     Args:
-        source: see `load`; by default the shipped recipe named as the data set (or '300w').
-        space: another search space; options of the recipe's that it does not know are dropped with a warning.
-        dataset: another data set; the recipe's options of the old one are dropped.
-        data_root: where the data lie.
+        source: see `load`; by default the shipped recipe of the dataset's name (or '300w').
+        space: another search space; options of the recipe that it does not have are dropped with a warning.
+        dataset: another dataset; the recipe's options for the old one are dropped.
+        data_root: folder of the dataset.
         overrides: see `override`.
-        sections: content that comes over the recipe's, under the overrides.
+        sections: content that replaces the recipe's, and is replaced by the overrides.
 
     Raises:
         RecipeError: as `load` does.

@@ -1,4 +1,4 @@
-"""What a search space gives: one graph and four factories for its parts."""
+"""The search space protocol: one graph, and four factories for its parts."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class SearchSpace(Protocol):
     """A search space plug-in.
 
     An entry point in the group `nasface.searchspaces` (or 'module:attr') names a callable that takes the
-    options of the recipe as keyword arguments and returns an object with these members. `nasface.testing`
-    has `check_space` to try one. A space may also be a `TakesBackbone`.
+    options of the recipe as keyword arguments and returns an object with these members. Try yours with
+    `nasface.testing.check_space`. A space may also be a `TakesBackbone`.
 
     Attributes:
         name: the name under which recipes and arch.json refer to it.
@@ -56,20 +56,20 @@ class SearchSpace(Protocol):
 
 @runtime_checkable
 class TakesBackbone(Protocol):
-    """What a space may offer besides: its full network can start from a public checkpoint (`--backbone`)."""
+    """An optional part of the protocol: the full network can start from a public checkpoint (`--backbone`)."""
 
     def backbone_name(self, name: str) -> str | None:
         """The name in GraphNet's state dict of a tensor of the checkpoint.
 
-        None for what is no part of the backbone, such as a classifier. A part for which this network has no place
-        gets any name that the network lacks: the checkpoint is then refused.
+        None for what does not belong to the backbone, such as a classifier. Return any name that the network does not
+        have for a part that it has no place for: the checkpoint is then refused.
         """
         ...
 
     def backbone_options(self, shapes: Mapping[str, Sequence[int]]) -> Mapping[str, Any]:
-        """Options of the space with which it would fit tensors of these public names and shapes.
+        """Return options with which the space would fit tensors of these public names and shapes.
 
-        Asked where a checkpoint does not fit, to say how it would; an empty mapping where nothing can be told.
+        Used to tell the user what to change when a checkpoint does not fit; empty when that is not known.
         """
         ...
 

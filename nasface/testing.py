@@ -1,6 +1,6 @@
 """Conformance checks for plug-in authors: call them from your own tests.
 
-Each raises AssertionError with what is wrong, and gives nothing when all is well.
+Each raises an AssertionError that says what is wrong, and returns nothing when all is well.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def check_space(
 ) -> None:
     """Check a search space.
 
-    The same options give the same graph; shapes fit; the parts' costs add up to fvcore's count of the whole;
-    and over random sub-graphs the slim network equals the masked supernet to float precision.
+    The same options must give the same graph, shapes must fit, and the costs of the parts must add up to fvcore's count
+    of the whole. Over random sub-graphs, the slim network must equal the masked supernet to float precision.
 
     Args:
         build: builds the space; called twice.
@@ -78,14 +78,14 @@ def check_space(
 
 
 def check_dataset(dataset: Dataset, sample: int = 8) -> None:
-    """Check a data set: points of the right number, images that decode, stable order and fingerprints."""
+    """Check a dataset: the right number of points, images that decode, a stable order and stable fingerprints."""
     index, again = dataset.index(), dataset.index()
-    assert index.faces, "the data set has no face"
+    assert index.faces, "the dataset has no face"
     assert [f.name for f in index.faces] == [f.name for f in again.faces], "two indexes list the faces differently"
     names = [(face.split, face.name) for face in index.faces]
     assert len(set(names)) == len(names), "two faces of a split have the same name"
     scheme = dataset.scheme
-    assert sorted(scheme.flip) == list(range(scheme.num_landmarks)), "the flip is no permutation"
+    assert sorted(scheme.flip) == list(range(scheme.num_landmarks)), "the flip is not a permutation"
     for face in index.faces[:: max(1, len(index.faces) // sample)]:
         assert face.landmarks_L2.shape == (scheme.num_landmarks, 2), f"{face.name} has {len(face.landmarks_L2)} points"
         assert np.isfinite(face.landmarks_L2).all(), f"{face.name} has a point that is not finite"
@@ -174,7 +174,7 @@ def check_criterion(criterion: Criterion, space: SearchSpace, num_landmarks: int
 
 
 def check_pruner(pruner: Pruner, space: SearchSpace, seed: int = 0, draws: int = 10) -> None:
-    """Check a pruner: it gives a closed sub-graph, the same twice, or refuses with a GraphError, but not always."""
+    """Check a pruner: it returns a closed sub-graph, the same twice, or refuses with a GraphError, but not always."""
     costs: Costs = count_space(space, 5, 2 * space.graph.max_stride)
     random = np.random.default_rng(seed)
     refused = 0

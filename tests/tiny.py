@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -108,16 +105,6 @@ def state(net: nn.Module) -> dict[str, Tensor]:
 def changed(before: dict[str, Tensor], net: nn.Module) -> set[str]:
     """Names of the tensors that are no longer what they were."""
     return {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
-
-
-@contextmanager
-def refused(error: type[Exception], *facts: object) -> Iterator[None]:
-    """The block raises this error, whose one sentence names these facts."""
-    with pytest.raises(error) as caught:
-        yield
-    said = str(caught.value)
-    assert "\n" not in said
-    assert not [fact for fact in facts if str(fact) not in said], said
 
 
 def needy_pruner(graph: Graph, importance: Any, costs: Any, *, edges: int, bonus: float = 0.5) -> Graph:

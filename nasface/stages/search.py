@@ -19,7 +19,7 @@ from nasface.stages.networks import build_net, choose, load_net, net_costs, read
 from nasface.stages.score import measure
 from nasface.stages.train import finetune, finish
 from nasface.stages.training import search_context, settings, trainer
-from nasface.stages.workspace import Machine, check_free, working_in
+from nasface.stages.workspace import Machine, reserved, working_in
 
 log = logging.getLogger(__name__)
 
@@ -36,42 +36,42 @@ def search(recipe: Recipe, run: RunDir, machine: Machine, weights: Path | None =
         weights: weights of the supernet to start from; None starts from random ones.
     """
     job = {"job": "search"} | ({} if weights is None else {"weights": rundir.file_digest(weights)})
-    check_free(run, recipe, job)
-    searcher = plugins.searcher(recipe.search.name, recipe.search.options)
-    device = engine.pick_device(machine.device)
-    faces = load_faces(recipe, device, machine)  # before the folder is claimed: without data, none is left behind
-    net = build_net(recipe, faces.train.scheme.num_landmarks, device)
-    if weights is not None:
-        net = load_net(net, net.graph, weights)
-    costs = net_costs(net, recipe)
-    with working_in(run, recipe, machine, job) as work:
-        fit = trainer(work, net, faces, "search", recipe.search.epochs)
-        context = search_context(net, recipe, lambda: faces, fit)
+    with reserved(run, recipe, job):
+        searcher = plugins.searcher(recipe.search.name, recipe.search.options)
+        device = engine.pick_device(machine.device)
+        faces = load_faces(recipe, device, machine)  # before the folder is claimed
+        net = build_net(recipe, faces.train.scheme.num_landmarks, device)
+        if weights is not None:
+            net = load_net(net, net.graph, weights)
+        costs = net_costs(net, recipe)
+        with working_in(run, recipe, machine, job, shared=True) as work:
+            fit = trainer(work, net, faces, "search", recipe.search.epochs)
+            context = search_context(net, recipe, lambda: faces, fit)
 
-        searcher.search(net, context)
-        save_net(run.supernet, net, recipe)
+            searcher.search(net, context)
+            save_net(run.supernet, net, recipe)
 
-        if run.factors.exists():  # a resumed run would measure again; on a GPU not to the last bit
-            factors = read_factors(run.factors)
-        else:
-            factors = measure(net, context, recipe, recipe.criterion)
-            rundir.write_text(run.factors, factors.to_json())
+            if run.factors.exists():  # a resumed run would measure again; on a GPU not to the last bit
+                factors = read_factors(run.factors)
+            else:
+                factors = measure(net, context, recipe, recipe.criterion)
+                rundir.write_text(run.factors, factors.to_json())
 
-        graph = _choose(recipe, factors, costs, run)
-        write_arch(run, graph, factors, recipe, run.supernet)
+            graph = _choose(recipe, factors, costs, run)
+            write_arch(run, graph, factors, recipe, run.supernet)
 
-        slim, inherited = slim_net(net, graph)
-        engine.recalibrate(slim, faces.train, settings(recipe))
-        log.info("slim network of %d of %d edges: %s", len(graph.edges), len(net.graph.edges), inherited)
-        finetune(slim, work, faces)
-        save_net(run.slim, slim, recipe)
+            slim, inherited = slim_net(net, graph)
+            engine.recalibrate(slim, faces.train, settings(recipe))
+            log.info("slim network of %d of %d edges: %s", len(graph.edges), len(net.graph.edges), inherited)
+            finetune(slim, work, faces)
+            save_net(run.slim, slim, recipe)
 
-        found = [
-            evaluate_net("supernet", net, recipe, faces, costs),
-            evaluate_net("slim", slim, recipe, faces, costs),
-        ]
-        finish(work, found)
-        return found
+            found = [
+                evaluate_net("supernet", net, recipe, faces, costs),
+                evaluate_net("slim", slim, recipe, faces, costs),
+            ]
+            finish(work, found)
+            return found
 
 
 def _choose(recipe: Recipe, factors: Factors, costs: Costs, run: RunDir) -> Graph:

@@ -18,7 +18,7 @@ from nasface.stages.faces import Faces, load_faces
 from nasface.stages.measure import Evaluation, evaluate_net
 from nasface.stages.networks import arch_graph, build_net, load_backbone, load_net, net_costs, save_net
 from nasface.stages.training import task, trainer
-from nasface.stages.workspace import Machine, Work, check_free, working_in
+from nasface.stages.workspace import Machine, Work, reserved, working_in
 from nasface.step import Phase
 
 log = logging.getLogger(__name__)
@@ -65,19 +65,19 @@ def train(
     if backbone is not None:
         load_backbone(build_net(recipe, 1, torch.device("cpu")), backbone)  # one that does not fit costs no time
         job["backbone"] = rundir.file_digest(backbone)
-    check_free(run, recipe, job)
-    device = engine.pick_device(machine.device)
-    faces = load_faces(recipe, device, machine)  # before the folder is claimed: without data, none is left behind
-    full = build_net(recipe, faces.train.scheme.num_landmarks, device)
-    costs = net_costs(full, recipe)
-    net = load_net(full, full.graph if arch is None else arch_graph(arch, full), weights)
-    with working_in(run, recipe, machine, job) as work:
-        if backbone is not None:
-            log.info("backbone %s: %s", backbone, load_backbone(net, backbone))
-        finetune(net, work, faces)
-        save_net(run.supernet if arch is None else run.slim, net, recipe)
-        if arch is not None:
-            rundir.write_text(run.arch, arch.to_json())
-        found = [evaluate_net("supernet" if arch is None else "slim", net, recipe, faces, costs)]
-        finish(work, found)
-        return found
+    with reserved(run, recipe, job):
+        device = engine.pick_device(machine.device)
+        faces = load_faces(recipe, device, machine)  # before the folder is claimed
+        full = build_net(recipe, faces.train.scheme.num_landmarks, device)
+        costs = net_costs(full, recipe)
+        net = load_net(full, full.graph if arch is None else arch_graph(arch, full), weights)
+        with working_in(run, recipe, machine, job, shared=True) as work:
+            if backbone is not None:
+                log.info("backbone %s: %s", backbone, load_backbone(net, backbone))
+            finetune(net, work, faces)
+            save_net(run.supernet if arch is None else run.slim, net, recipe)
+            if arch is not None:
+                rundir.write_text(run.arch, arch.to_json())
+            found = [evaluate_net("supernet" if arch is None else "slim", net, recipe, faces, costs)]
+            finish(work, found)
+            return found

@@ -114,7 +114,7 @@ def working_in(
         recipe: the recipe of the run.
         machine: where the stage works.
         job: which command works here and on what. A run is resumed only if job and recipe are the same.
-        shared: whether several processes may work in the folder at the same time.
+        shared: whether several processes may work in the folder at the same time, or it is `reserved` already.
 
     Yields:
         The stage at work.
@@ -138,6 +138,26 @@ def working_in(
             except NasfaceError as err:
                 log.error("%s", err)
                 raise
+
+
+@contextmanager
+def reserved(run: RunDir, recipe: Recipe, job: Mapping[str, str]) -> Iterator[None]:
+    """Keep a run folder for a job that is still loading what it needs; claim it inside with `working_in(shared=True)`.
+
+    Whatever is wrong with the folder is found before anything is loaded, and what is wrong with the data before
+    anything is written: a new folder that was never claimed is removed again.
+    """
+    new = not run.path.exists()
+    try:
+        with _alone_in(run):
+            check_free(run, recipe, job)
+            rundir.remove_partials(run.path)
+            yield
+    finally:
+        if new and not run.job.exists():
+            with suppress(OSError):
+                (run.path / ".lock").unlink(missing_ok=True)
+                run.path.rmdir()
 
 
 @contextmanager

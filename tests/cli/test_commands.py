@@ -48,8 +48,7 @@ def test_plugins_lists_what_is_installed():
     rows = json.loads(run("plugins", "--json"))
     named = {(row["kind"], row["name"]) for row in rows}
     assert {("search space", "hrsupernet"), ("search space", "hrnet"), ("searcher", "l1")} <= named
-    datasets = {name for kind, name in named if kind.replace(" ", "") == "dataset"}
-    assert {"300w", "wflw", "cofw", "synthetic"} <= datasets
+    assert {("dataset", name) for name in ("300w", "wflw", "cofw", "synthetic")} <= named
     assert {("recipe", name) for name in ("300w", "300w-mini", "cofw", "wflw", "demo")} <= named
 
 

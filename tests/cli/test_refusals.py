@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from nasface import recipe as recipes
+from nasface.rundir import RunDir
+from nasface.stages.workspace import claim
 from searchspaces.hrsupernet import hrsupernet
 from tests.refusal import command_refuses, names
 from tests.searched import searched_run
@@ -109,12 +112,13 @@ def test_fewer_faces_than_a_batch_are_refused(tmp_path: Path):
 
 def test_a_run_of_another_recipe_is_not_overwritten(tmp_path: Path):
     run = tmp_path / "run"
+    command_refuses("search", *SYNTHETIC, "--recipe", "demo", "--out", run)  # too few faces
+    assert not run.exists()
+    settings = ["data.options.train=8", "data.options.test=4", "seed=1"]
+    claim(RunDir(run), recipes.load("demo", settings), {"job": "search"})
     command_refuses(
         "search", *SYNTHETIC, "--recipe", "demo", "--out", run
-    )  # writes the recipe, then finds too few faces
-    command_refuses(
-        "search", *SYNTHETIC, "--recipe", "demo", "--set", "seed=1", "--out", run
-    )  # nothing is lost: no refusal
+    )  # nothing would be lost: no refusal for that
     before = (run / "recipe.yaml").read_bytes()
     assert b"seed: 1" in before
     (run / "checkpoints").mkdir()

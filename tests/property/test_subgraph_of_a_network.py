@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 from test_slim_equals_masked import SPACES, TOLERANCE, difference, draws, parent
-from tiny import changed, refused, scrambled, state, supernet
+from tiny import changed, scrambled, state, supernet
 
 from nasface.errors import GraphError
 from nasface.graph import Graph
 from nasface.net import GraphNet, frozen_statistics, give_back, slim_net
+from tests.refusal import refused
 
 
 class Run(torch.nn.Module):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from tiny import changed, faces, refused, state, step, supernet
+from tiny import changed, faces, state, step, supernet
 from torch import nn
 
 from nasface import rundir
@@ -21,6 +21,7 @@ from nasface.engine import Progress, Settings, fit, predict
 from nasface.errors import DivergedError, RecipeError, RunError
 from nasface.net import GraphNet
 from nasface.step import Optimizer, Phase, Row
+from tests.refusal import refused
 
 SETTINGS = Settings(epochs=4, batch=4, augmentation=Augmentation(), seed=3)
 FACES = faces(8)

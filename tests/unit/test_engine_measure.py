@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import changed, faces, refused, scheme, state, supernet
+from tiny import changed, faces, scheme, state, supernet
 from torch import nn
 
 from nasface.data.augment import Augmentation, DeviceFaces
@@ -15,6 +15,7 @@ from nasface.engine import Settings, pick_device, predict, recalibrate, training
 from nasface.errors import RunError
 from nasface.net import GraphNet
 from nasface.task import targets
+from tests.refusal import refused
 
 SETTINGS = Settings(epochs=4, batch=4, augmentation=Augmentation(), seed=3)
 FACES = faces(8)

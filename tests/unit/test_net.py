@@ -8,11 +8,12 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from tiny import changed, fixed_net, refused, scrambled, space_of, state, supernet
+from tiny import changed, fixed_net, scrambled, space_of, state, supernet
 
 from nasface.errors import GraphError
 from nasface.graph import Graph, Node
 from nasface.net import GraphNet, edge_values, inherit, key, masked, slim_net
+from tests.refusal import refused
 
 OUTPUTS = ("4.0", "4.1", "4.2")  # of the tiny supernet: 4, 8 and 16 channels
 

@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import refused, supernet
+from tiny import supernet
 
 from nasface import plugins
 from nasface.errors import GraphError, RecipeError
 from nasface.testing import trial
+from tests.refusal import refused
 
 TYPED = """
 from __future__ import annotations

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import faces, refused, state, step, supernet
+from tiny import faces, state, step, supernet
 
 from nasface.data.augment import Augmentation
 from nasface.engine import Progress, Settings, fit
@@ -17,6 +17,7 @@ from nasface.search.l1 import L1Searcher
 from nasface.step import Optimizer, Phase, Row
 from nasface.testing import trial
 from searchspaces.highres import HighResolutionSpace
+from tests.refusal import refused
 
 FACES = faces(8)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import pytest
-from tiny import refused, supernet
+from tiny import supernet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,6 +20,7 @@ from nasface.rundir import RunDir
 from nasface.stages.search import search
 from nasface.step import Batch, Phase
 from nasface.testing import check_searcher
+from tests.refusal import refused
 from tests.searched import MACHINE, caching_in, recipe
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
-from tiny import refused
 
 from nasface import recipe as recipes
 from nasface import rundir
@@ -25,6 +24,7 @@ from nasface.stages.sweep.candidates import Wanted
 from nasface.stages.sweep.run import Measure, sweep
 from nasface.stages.train import train
 from nasface.stages.workspace import Machine
+from tests.refusal import refused
 from tests.searched import MACHINE, caching_in, recipe, searched_run
 
 
