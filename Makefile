@@ -6,19 +6,33 @@ DEMO ?= runs/demo
 RUN ?= runs/mini
 EXPERIMENT ?= runs/figure6-mini
 
-.PHONY: help setup demo test check notebooks bench clean
+# what torch from PyPI brings along on Linux for CUDA: its wheel pins these itself, and a CPU build has none of them
+CUDA := triton cuda-bindings cuda-toolkit nvidia-cublas nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 \
+  nvidia-nvshmem-cu13
+
+.PHONY: help setup lock demo test check notebooks bench clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.ready: pyproject.toml constraints.txt requirements-dev.lock
 	$(PYTHON) -c 'import sys; sys.exit("nasface needs Python 3.11 or newer; give PYTHON=..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps --require-hashes --requirement requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --no-compile --requirement constraints.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip check
 	@touch $@
 
 setup: $(VENV)/.ready  ## the virtual environment, with what development needs
+
+lock:  ## requirements-dev.lock, made again from pyproject.toml and the torch of constraints.txt
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet uv
+	printf '%s\n' $(CUDA) > build/lock/cuda.txt
+	build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --extra dev \
+	  --constraint constraints.txt --no-emit-package torch --excludes build/lock/cuda.txt \
+	  --custom-compile-command 'make lock' --output-file requirements-dev.lock pyproject.toml
 
 demo: setup  ## search, prune, fine-tune and evaluate on synthetic faces
 	$(BIN)/nasface search --recipe demo --out $(DEMO)
