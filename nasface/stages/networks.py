@@ -130,7 +130,7 @@ def load_backbone(net: GraphNet, path: Path) -> Inherited:
     if path.suffix in _PICKLES:
         raise RunError(
             f"{path} is a pickle, which could run anything, and nasface reads safetensors only; convert it once with "
-            "torch.load(..., weights_only=True) and safetensors.torch.save_file, as docs/recipes.md shows"
+            "torch.load(..., weights_only=True) and safetensors.torch.save_file, as docs/how-to/recipes.md shows"
         )
     if not isinstance(space, TakesBackbone):
         raise RunError(

@@ -174,7 +174,7 @@ def test_a_pickle_is_never_loaded(tmp_path: Path, name: str) -> None:
     torch.save({"conv1.weight": Trap(sprung)}, path)
     sentence = refusal(toy(), path)
     assert not sprung.exists()
-    words = ["safetensors"] if "safetensors" in name else ["weights_only=True", "save_file", "docs/recipes.md"]
+    words = ["safetensors"] if "safetensors" in name else ["weights_only=True", "save_file", "docs/how-to/recipes.md"]
     assert all(word in sentence for word in (str(path), *words)), sentence
     with path.open("rb") as file:
         torch.load(file, weights_only=False)
