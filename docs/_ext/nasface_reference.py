@@ -80,9 +80,9 @@ def options(group: str, factory: Callable[..., Any]) -> list[Key]:
     """The options of a plug-in, read off its signature."""
     parameters = list(inspect.signature(factory).parameters.values())[plugins.SUPPLIED.get(group, 0) :]
     hints = get_type_hints(factory.__init__ if inspect.isclass(factory) else factory, include_extras=True)
-    doc = f"{inspect.getdoc(factory) or ''}\n\n{inspect.getdoc(factory.__init__) or ''}" if inspect.isclass(factory) else (
-        inspect.getdoc(factory) or ""
-    )  # fmt: skip
+    doc = inspect.getdoc(factory) or ""
+    if inspect.isclass(factory):
+        doc += f"\n\n{inspect.getdoc(factory.__init__) or ''}"
     about = described(doc, [parameter.name for parameter in parameters])
     return [
         Key(
