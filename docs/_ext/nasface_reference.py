@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import re
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import annotated_types
@@ -39,7 +39,7 @@ def described(doc: str, names: list[str]) -> dict[str, str]:
     """What a Google-style docstring says of some names: 'name: text' or 'one, two: text', also after a semicolon."""
     found: dict[str, str] = {}
     known = "|".join(map(re.escape, names))
-    start = re.compile(rf"(?:^|; )((?:{known})(?:, (?:{known}))*): ") if names else re.compile("(?!)")
+    start = re.compile(rf"(?:^|; |\. )((?:{known})(?:, (?:{known}))*): ") if names else re.compile("(?!)")
     paragraph = ""
     for line in [*inspect.cleandoc(doc).splitlines(), ""]:
         text = line.strip()
@@ -73,6 +73,8 @@ def keys(model: type) -> list[Key]:
             for field in dataclasses.fields(model)
         }
     about = described(model.__doc__ or "", names)
+    if issubclass(model, BaseModel):
+        about |= {name: field.description for name, field in model.model_fields.items() if field.description}
     return [Key(name, hints[name], defaults[name], about.get(name, "")) for name in names]
 
 
@@ -107,7 +109,7 @@ def type_text(hint: Any) -> str:
         return " | ".join("null" if arg is type(None) else type_text(arg) for arg in args)
     if origin is dict:
         return "mapping"
-    if origin in (tuple, list):
+    if origin in (tuple, list, Sequence):
         inner = [type_text(arg) for arg in args if arg is not Ellipsis]
         return f"list of {inner[0]}" if len(inner) == 1 or len(set(inner)) > 1 else f"list of {len(inner)}: {inner[0]}"
     return {"str": "text", "Path": "path", "bool": "true or false", "Any": "anything"}.get(
