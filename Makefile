@@ -6,31 +6,57 @@ DEMO ?= runs/demo
 RUN ?= runs/mini
 EXPERIMENT ?= runs/figure6-mini
 
-.PHONY: help setup demo test check notebooks bench clean
+# what torch from PyPI brings along on Linux for CUDA: its wheel pins these itself, and a CPU build has none of them
+CUDA := triton cuda-bindings cuda-toolkit nvidia-cublas nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 \
+  nvidia-nvshmem-cu13
+
+.PHONY: help setup lock demo test test-fast check docs linkcheck notebooks bench clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.ready: pyproject.toml constraints.txt requirements-dev.lock
 	$(PYTHON) -c 'import sys; sys.exit("nasface needs Python 3.11 or newer; give PYTHON=..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps --require-hashes --requirement requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --no-compile --requirement constraints.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip check
 	@touch $@
 
 setup: $(VENV)/.ready  ## the virtual environment, with what development needs
 
-demo: setup  ## search, prune, fine-tune and evaluate on synthetic faces
+lock:  ## requirements-dev.lock, made again from pyproject.toml and the torch of constraints.txt
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet uv
+	printf '%s\n' $(CUDA) > build/lock/cuda.txt
+	build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --extra dev \
+	  --constraint constraints.txt --no-emit-package torch --excludes build/lock/cuda.txt \
+	  --custom-compile-command 'make lock' --output-file requirements-dev.lock pyproject.toml
+
+demo: setup  ## search, prune, fine-tune, sweep and report on synthetic faces: ends with a page to look at
 	$(BIN)/nasface search --recipe demo --out $(DEMO)
+	$(BIN)/nasface sweep-thresholds $(DEMO) --count 5
+	$(BIN)/nasface report $(DEMO)
+	@echo "open $(DEMO)/report.html in a browser"
 
 test: setup  ## the tests
 	$(BIN)/python -m pytest -n auto
+
+test-fast: setup  ## the tests without the slow ones, for the inner loop
+	$(BIN)/python -m pytest -n auto -m "not slow"
 
 check: setup  ## style, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: setup  ## the documentation, to build/docs/index.html; a warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees docs build/docs
+
+linkcheck: setup  ## whether the links to other sites still lead somewhere (needs the internet)
+	$(BIN)/python -m sphinx -q -b linkcheck -d build/doctrees docs build/linkcheck
 
 notebooks: setup  ## docs/notebooks with their outputs: make notebooks RUN=runs/mini EXPERIMENT=runs/figure6-mini
 	rm -rf docs/notebooks
@@ -44,4 +70,4 @@ bench: setup  ## the data pipeline against per-image code, a distillation step, 
 	$(BIN)/python benchmarks/sweep.py
 
 clean:  ## remove the environment, caches and runs
-	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) runs build dist docs/reference/generated .pytest_cache .mypy_cache .ruff_cache

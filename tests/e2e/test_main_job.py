@@ -254,11 +254,3 @@ def test_a_finished_run_is_neither_overwritten_nor_changed_by_giving_it_again(
     nasface(*search_args(searched), env=cache)
     assert {path.name: path.read_bytes() for path in searched.glob("*.safetensors")} == before
     nasface("train", "--arch", tmp_path / "most" / "arch.json", "--out", tmp_path / "tuned", "--workers", 1, env=cache)
-
-
-def test_the_python_of_the_readme_runs():
-    text = (Path(__file__).parents[2] / "README.md").read_text()
-    (snippet,) = [part.partition("```")[0] for part in text.split("```python")[1:]]
-    done = subprocess.run([sys.executable, "-c", snippet], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "0 left untouched" in done.stdout
