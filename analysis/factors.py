@@ -25,9 +25,9 @@ from pathlib import Path
 import pandas as pd
 
 from nasface import plugins
+from nasface.model.source import read_arch, read_factors
 from nasface.report.drawing import alpha_heatmap, architecture
 from nasface.rundir import RunDir
-from nasface.stages.networks import read_arch, read_factors
 
 run = RunDir(Path(os.environ.get("NASFACE_RUN", "runs/demo")))
 factors, arch = read_factors(run.factors), read_arch(run.arch)

@@ -30,11 +30,11 @@ from nasface import recipe as recipes
 from nasface.cost import count_space
 from nasface.data.parallel import default_workers
 from nasface.distill import Students, distill_step
+from nasface.model.build import build_net
 from nasface.net import GraphNet, slim_net
 from nasface.prune import random as random_pruner
 from nasface.recipe import Recipe
 from nasface.stages.distill.teacher import Teacher
-from nasface.stages.networks import build_net
 from nasface.step import Batch
 
 BOUND = 1.3

@@ -23,11 +23,12 @@ from torch import Tensor
 from nasface import recipe as recipes
 from nasface import rundir
 from nasface.arch import Factors
+from nasface.model.build import build_net
+from nasface.model.files import save_net
 from nasface.net import GraphNet
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.faces import load_prepared
-from nasface.stages.networks import build_net, save_net
 from nasface.stages.sweep.candidates import SweepRequest
 from nasface.stages.sweep.run import Measure, sweep
 from nasface.stages.workspace import Machine

@@ -10,8 +10,8 @@ from searched import MACHINE, caching_in, searched_run
 
 from nasface import recipe as recipes
 from nasface import rundir
+from nasface.model.source import read_factors
 from nasface.rundir import RunDir
-from nasface.stages.networks import read_factors
 from nasface.stages.sweep.candidates import SweepRequest
 from nasface.stages.sweep.run import Measure, sweep
 

@@ -94,9 +94,9 @@ def distill(
       nasface distill --arch runs/half/arch.json --teacher runs/hrnet --out runs/half-distilled
       nasface distill --arch runs/half/arch.json --no-teacher --no-peer --no-masks --out runs/half-baseline
     """
+    from nasface.model.source import read_source
     from nasface.rundir import RunDir
     from nasface.stages.distill.run import distill as run_distill
-    from nasface.stages.sources import read_source
 
     if teacher and changes.no_teacher:
         raise click.UsageError("--teacher does not go with --no-teacher")
@@ -104,7 +104,7 @@ def distill(
     resolved = changes.apply(of_source(wanted, source).resolve())
     run = RunDir(out or Path("runs") / f"{source.path.resolve().parent.name}-distilled")
     with place.machine(as_json, tensorboard) as machine:
-        run_distill(
+        final = run_distill(
             resolved,
             run,
             machine,
@@ -113,4 +113,4 @@ def distill(
             teacher=teacher,
             fallback=source.supernet_run,
         )
-    show_run(run, as_json)
+    show_run(final, run, as_json)

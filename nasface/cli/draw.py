@@ -27,8 +27,8 @@ def draw(arch: Path, out: Path | None, heatmap: bool, title: str) -> None:
       nasface draw runs/mini/arch.json --heatmap --out factors.png
     """
     from nasface import plugins
+    from nasface.model.source import read_source
     from nasface.report import drawing, write
-    from nasface.stages.sources import read_source
 
     source = read_source(arch)
     full = plugins.space(source.arch.space, source.arch.options).graph

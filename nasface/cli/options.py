@@ -14,9 +14,9 @@ import click
 
 if TYPE_CHECKING:
     from nasface.model.files import Saved
+    from nasface.model.source import Source
     from nasface.recipe import Recipe
     from nasface.rundir import RunDir
-    from nasface.stages.sources import Source
     from nasface.stages.workspace import Machine
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -138,11 +138,10 @@ def of_source(wanted: Wanted, source: Source) -> Wanted:
     return replace(wanted, recipe=wanted.recipe or source.recipe, sections=source.sections)
 
 
-def show_run(run: RunDir, as_json: bool) -> None:
-    """Print the final figures of a run, as a table or as JSON."""
-    from nasface import rundir, terminal
+def show_run(final: Mapping[str, Any], run: RunDir, as_json: bool) -> None:
+    """Print the final figures of a run, the content of its metrics.json, as a table or as JSON."""
+    from nasface import terminal
 
-    final = rundir.read_json(run.metrics, "the figures of a finished run")
     if as_json:
         click.echo(json.dumps(final, indent=1))
         return

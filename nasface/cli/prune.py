@@ -51,10 +51,10 @@ def prune(
       nasface prune runs/mini --criterion taylor --share 0.5 --out runs/taylor
     """
     from nasface import recipe as recipes
+    from nasface.model.source import required
     from nasface.rundir import RunDir
     from nasface.stages.count import cost_report
     from nasface.stages.prune import prune as run_prune
-    from nasface.stages.sources import required
 
     given = [
         (option, value, default)

@@ -40,10 +40,10 @@ def score(
       nasface score runs/mini --criterion mymodule:by_macs --option power=0.5
     """
     from nasface import recipe as recipes
+    from nasface.model.source import required
     from nasface.rundir import RunDir
     from nasface.stages.score import factors_path
     from nasface.stages.score import score as run_score
-    from nasface.stages.sources import required
 
     source = RunDir(run)
     content = recipes.read(str(required(source.recipe, "a run folder")))

@@ -55,5 +55,5 @@ def search(
     resolved = wanted.seeded(seed).resolve()
     run = RunDir(out or Path("runs") / f"{resolved.space.name}-{resolved.data.name}-seed{resolved.seed}")
     with place.machine(as_json, tensorboard) as machine:
-        run_search(resolved, run, machine, weights)
-    show_run(run, as_json)
+        final = run_search(resolved, run, machine, weights)
+    show_run(final, run, as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,19 +74,26 @@ class Steps:
 class Changes:
     """The options that change the recipe of the run."""
 
+    criterion: str | None
     data_root: Path | None
     overrides: tuple[str, ...]
 
     def resolve(self, run: Path) -> Recipe:
         """The recipe of a run with the changes."""
         from nasface import recipe as recipes
-        from nasface.stages.sources import required
+        from nasface.model.source import required
 
         content = recipes.read(str(required(run / "recipe.yaml", "a run folder")))
+        if self.criterion is not None:
+            content = recipes.merge(content, {"criterion": {"name": self.criterion}})
         if self.data_root is not None:
             content["data"]["root"] = str(self.data_root.resolve())
         recipes.override(content, self.overrides)
         return recipes.resolve(content, f"the recipe of {run}")
+
+    def folder(self, run: Path) -> Path:
+        """The folder of a sweep for which none is named: networks rated by different criteria are kept apart."""
+        return run / ("sweep" if self.criterion is None else re.sub(r"[^\w.-]", "-", f"sweep-{self.criterion}"))
 
 
 network_options = gathered(
@@ -126,6 +134,9 @@ step_options = gathered(
 change_options = gathered(
     "changes",
     Changes,
+    click.option(
+        "--criterion", help="Criterion that rates the edges (see `nasface plugins`), instead of the run's own."
+    ),
     click.option("--data-root", type=FOLDER, help="Folder of the dataset, if it is not where the run found it."),
     click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change a value of the run's recipe."),
 )
@@ -136,7 +147,7 @@ change_options = gathered(
 @network_options
 @step_options
 @change_options
-@click.option("--out", type=FOLDER, help="Folder of the sweep; by default RUN/sweep.")
+@click.option("--out", type=FOLDER, help="Folder of the sweep.  [default: RUN/sweep, or RUN/sweep-CRITERION]")
 @machine_options
 @json_option
 def sweep_thresholds(
@@ -153,13 +164,14 @@ def sweep_thresholds(
       nasface sweep-thresholds runs/mini --count 20
       nasface sweep-thresholds runs/mini --target-macs 60M --target-macs 80M --epochs 20
       nasface sweep-thresholds runs/mini --share 0.5 --pruner random --draws 3 --epochs 20
+      nasface sweep-thresholds runs/mini --count 20 --criterion taylor
       nasface sweep-thresholds runs/mini --count 0 --arch mine/arch.json
     """
     from nasface import scores, terminal
     from nasface.rundir import RunDir
     from nasface.stages.sweep.run import sweep
 
-    source, folder = RunDir(run), RunDir(out or run / "sweep")
+    source, folder = RunDir(run), RunDir(out or changes.folder(run))
     with place.machine(as_json) as machine:
         rows = sweep(changes.resolve(run), source, folder, networks.request(), steps.measure(), machine)
     if as_json:

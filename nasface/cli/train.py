@@ -55,8 +55,8 @@ def train(
       nasface train --space hrnet --dataset 300w --data-root data/300w
       nasface train --space hrnet --backbone hrnetv2_w18.safetensors --data-root data/300w --out runs/teacher
     """
+    from nasface.model.source import read_source
     from nasface.rundir import RunDir
-    from nasface.stages.sources import read_source
     from nasface.stages.train import train as run_train
 
     if scratch and weights:
@@ -74,5 +74,5 @@ def train(
         name = f"{resolved.space.name}-{resolved.data.name}-train-seed{resolved.seed}"
     run = RunDir(out or Path("runs") / name)
     with place.machine(as_json, tensorboard) as machine:
-        run_train(resolved, run, machine, source.arch if source else None, weights, backbone)
-    show_run(run, as_json)
+        final = run_train(resolved, run, machine, source.arch if source else None, weights, backbone)
+    show_run(final, run, as_json)

@@ -14,12 +14,12 @@ from nasface import recipe as recipes
 from nasface.arch import Architecture, Factors
 from nasface.cost import Costs, count_space
 from nasface.errors import NasfaceError, RunError
+from nasface.model.build import check_size
+from nasface.model.source import Source, read_arch, read_factors
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.scores import DEFAULT_NORMALISER, HELD_OUT
-from nasface.stages.networks import check_size, read_arch, read_factors
 from nasface.stages.select import read_table
-from nasface.stages.sources import Source
 
 T = TypeVar("T")
 _WORDS = ("network", "face", "subsets", "stage", "phase")

@@ -15,11 +15,10 @@ from nasface import rundir
 from nasface.arch import check_digest
 from nasface.errors import RunError
 from nasface.graph import Edge, Graph, Node
+from nasface.model.source import Source, read_factors
 from nasface.report import PAGE, Colour, Look, styled
 from nasface.report.heatmap import Layout, alpha_heatmap, check, layout
 from nasface.rundir import RunDir
-from nasface.stages.networks import read_factors
-from nasface.stages.sources import Source
 
 __all__ = ["Layout", "alpha_heatmap", "architecture", "layout", "read_alphas"]
 

@@ -10,7 +10,8 @@ from nasface import plugins, rundir
 from nasface.arch import edge_list
 from nasface.cost import Costs, count_space
 from nasface.graph import Graph
-from nasface.stages.networks import check_size, read_arch
+from nasface.model.build import check_size
+from nasface.model.source import read_arch
 
 
 def count(

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
+from nasface import plugins, rundir
 from nasface import recipe as recipes
-from nasface.arch import Factors, check_digest
+from nasface.arch import Architecture, Factors, check_digest
 from nasface.cost import Costs
 from nasface.graph import Graph
+from nasface.model.build import build_net, load_net, net_costs
+from nasface.model.files import save_net
+from nasface.model.source import read_factors
 from nasface.net import slim_net
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
-from nasface.stages.networks import build_net, choose, load_net, net_costs, read_factors, save_net, write_arch
-from nasface.stages.score import score
-from nasface.stages.workspace import Machine, claim
+from nasface.stages.score import factors_path, score
+from nasface.stages.workspace import Machine, claim, provenance
 
 
 def prune(source: RunDir, recipe: Recipe, out: RunDir, machine: Machine) -> tuple[Costs, Graph]:
@@ -27,7 +32,7 @@ def prune(source: RunDir, recipe: Recipe, out: RunDir, machine: Machine) -> tupl
         out: where the files are written.
         machine: device and progress, used where another criterion has to be computed.
     """
-    factors = _factors(source, recipe, machine)
+    factors, _ = factors_of(source, recipe, machine)
     net = build_net(recipe, factors.num_landmarks, torch.device("cpu"))
     check_digest(str(source.factors), factors.graph_digest, net.graph)
     net = load_net(net, net.graph, source.supernet)
@@ -39,8 +44,48 @@ def prune(source: RunDir, recipe: Recipe, out: RunDir, machine: Machine) -> tupl
     return costs, graph
 
 
-def _factors(source: RunDir, recipe: Recipe, machine: Machine) -> Factors:
-    """Return the run's own factors where its criterion is wanted, else those of the recipe's criterion."""
+def factors_of(source: RunDir, recipe: Recipe, machine: Machine) -> tuple[Factors, Path]:
+    """Return the factors of a searched run by the recipe's criterion, computed where necessary, and their file.
+
+    Args:
+        source: the searched run.
+        recipe: its recipe, with another criterion if wanted.
+        machine: device and progress.
+    """
     if recipe.criterion == recipes.load(str(source.recipe)).criterion:
-        return read_factors(source.factors)
-    return score(recipe, source, recipe.criterion, machine)
+        return read_factors(source.factors), source.factors
+    factors = score(recipe, source, recipe.criterion, machine)
+    return factors, factors_path(source, recipe.criterion.name)
+
+
+def choose(recipe: Recipe, factors: Factors, costs: Costs) -> Graph:
+    """Return the sub-graph that the recipe's pruner keeps."""
+    pruner = plugins.pruner(recipe.prune.name, recipe.prune.options)
+    return pruner(costs.space.graph, factors.importance, costs)
+
+
+def write_arch(run: RunDir, graph: Graph, factors: Factors, recipe: Recipe, weights: Path) -> Architecture:
+    """Write the arch.json of a sub-graph that was chosen from `factors`, with the weights to inherit from."""
+    edges = set(graph.edges)
+    kept = [value for edge, value in factors.importance.items() if edge in edges]
+    dropped = [value for edge, value in factors.importance.items() if edge not in edges]
+    arch = Architecture(
+        space=factors.space,
+        options=factors.options,
+        num_landmarks=factors.num_landmarks,
+        input_size=recipe.data.input_size,
+        graph_digest=factors.graph_digest,
+        kept=graph.edges,
+        provenance={
+            **provenance(recipe),
+            "run": str(weights.parent.resolve()),
+            "weights": weights.name,
+            "weights_sha256": rundir.file_digest(weights),
+            "pruner": recipe.prune.name,
+            "pruner_options": recipe.prune.options,
+            "least_kept_importance": min(kept, default=None),
+            "greatest_dropped_importance": max(dropped, default=None),
+        },
+    )
+    rundir.write_text(run.arch, arch.to_json())
+    return arch

@@ -12,11 +12,12 @@ from nasface import engine, plugins, rundir
 from nasface.arch import Factors, check_digest
 from nasface.context import Context
 from nasface.errors import GraphError, RunError
+from nasface.model.build import build_net, load_net
+from nasface.model.source import read_factors
 from nasface.net import GraphNet, edge_values
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.faces import Faces, load_faces
-from nasface.stages.networks import build_net, load_net, read_factors
 from nasface.stages.training import search_context
 from nasface.stages.workspace import Machine, provenance, use_threads
 from nasface.step import Row

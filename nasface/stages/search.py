@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from nasface import engine, plugins, rundir
 from nasface.arch import Factors
 from nasface.cost import Costs
 from nasface.errors import GraphError
 from nasface.graph import Graph
+from nasface.model.build import build_net, load_net, net_costs
+from nasface.model.files import save_net
+from nasface.model.source import read_factors
 from nasface.net import slim_net
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.faces import load_faces
-from nasface.stages.measure import Evaluation, evaluate_net
-from nasface.stages.networks import build_net, choose, load_net, net_costs, read_factors, save_net, write_arch
+from nasface.stages.measure import evaluate_net
+from nasface.stages.prune import choose, write_arch
 from nasface.stages.score import measure
 from nasface.stages.train import finetune, finish
 from nasface.stages.training import search_context, settings, trainer
@@ -24,7 +28,7 @@ from nasface.stages.workspace import Machine, reserved, working_in
 log = logging.getLogger(__name__)
 
 
-def search(recipe: Recipe, run: RunDir, machine: Machine, weights: Path | None = None) -> list[Evaluation]:
+def search(recipe: Recipe, run: RunDir, machine: Machine, weights: Path | None = None) -> dict[str, Any]:
     """Search a supernet, prune it, fine-tune and evaluate the slim network; everything goes to the run folder.
 
     Epochs that an interrupted run has finished are taken from its checkpoints.
@@ -34,6 +38,9 @@ def search(recipe: Recipe, run: RunDir, machine: Machine, weights: Path | None =
         run: where everything is written.
         machine: device and progress.
         weights: weights of the supernet to start from; None starts from random ones.
+
+    Returns:
+        The content of metrics.json: the figures of both networks, and how they came about.
     """
     job = {"job": "search"} | ({} if weights is None else {"weights": rundir.file_digest(weights)})
     with reserved(run, recipe, job):
@@ -70,8 +77,7 @@ def search(recipe: Recipe, run: RunDir, machine: Machine, weights: Path | None =
                 evaluate_net("supernet", net, recipe, faces, costs),
                 evaluate_net("slim", slim, recipe, faces, costs),
             ]
-            finish(work, found)
-            return found
+            return finish(work, found)
 
 
 def _choose(recipe: Recipe, factors: Factors, costs: Costs, run: RunDir) -> Graph:

@@ -13,10 +13,9 @@ import pandas as pd
 from nasface import pareto, rundir
 from nasface import recipe as recipes
 from nasface.errors import RunError
+from nasface.model.source import read_arch, required
 from nasface.rundir import RunDir
 from nasface.scores import HELD_OUT, SUPERNET, Stage, State, SweepRow, scores_in
-from nasface.stages.networks import read_arch
-from nasface.stages.sources import required
 from nasface.stages.workspace import claim
 
 Cost = Literal["macs", "params", "latency_ms"]

@@ -6,17 +6,20 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from nasface import engine, rundir
 from nasface.arch import Architecture
+from nasface.model.build import build_net, load_backbone, load_net, net_costs
+from nasface.model.files import save_net
+from nasface.model.source import arch_graph
 from nasface.net import GraphNet
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.faces import Faces, load_faces
 from nasface.stages.measure import Evaluation, evaluate_net
-from nasface.stages.networks import arch_graph, build_net, load_backbone, load_net, net_costs, save_net
 from nasface.stages.training import task, trainer
 from nasface.stages.workspace import Machine, Work, reserved, working_in
 from nasface.step import Phase
@@ -31,12 +34,12 @@ def finetune(net: GraphNet, work: Work, faces: Faces) -> None:
     trainer(work, net, faces, "finetune", plan.epochs)([phase])
 
 
-def finish(work: Work, found: Sequence[Evaluation]) -> None:
+def finish(work: Work, found: Sequence[Evaluation]) -> dict[str, Any]:
     """Write the final figures and the error of every test face."""
     rows = [{"network": e.network, **row} for e in found for row in e.faces]
     if rows:
         rundir.write_rows(work.run.errors, rows)
-    work.finish({e.network: e.as_dict() for e in found})
+    return work.finish({e.network: e.as_dict() for e in found})
 
 
 def train(
@@ -46,7 +49,7 @@ def train(
     arch: Architecture | None = None,
     weights: Path | None = None,
     backbone: Path | None = None,
-) -> list[Evaluation]:
+) -> dict[str, Any]:
     """Train one network: the recipe's full graph, or the sub-network of `arch`.
 
     Args:
@@ -79,5 +82,4 @@ def train(
             if arch is not None:
                 rundir.write_text(run.arch, arch.to_json())
             found = [evaluate_net("supernet" if arch is None else "slim", net, recipe, faces, costs)]
-            finish(work, found)
-            return found
+            return finish(work, found)

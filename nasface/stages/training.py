@@ -14,11 +14,11 @@ from nasface.context import Context
 from nasface.engine import Settings
 from nasface.errors import RunError
 from nasface.graph import Graph
+from nasface.model.build import net_costs
 from nasface.net import GraphNet
 from nasface.recipe import Recipe
 from nasface.stages.faces import Faces
 from nasface.stages.measure import held_out_nme
-from nasface.stages.networks import net_costs
 from nasface.stages.workspace import Work
 from nasface.step import Fit, Phase, Row
 from nasface.task import HeatmapTask

@@ -17,10 +17,10 @@ from nasface import rundir
 from nasface.arch import Architecture
 from nasface.cli import main
 from nasface.data.synthetic import Synthetic
+from nasface.model.files import save_net
 from nasface.net import slim_net
 from nasface.prune import top
 from nasface.rundir import RunDir
-from nasface.stages.networks import save_net
 from tests.refusal import names, sentence_of
 from tests.tiny import importance, scrambled, supernet
 

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
+from nasface.model.source import read_source
 from nasface.rundir import RunDir
-from nasface.stages.sources import read_source
 from nasface.stages.sweep.candidates import SweepRequest
 from nasface.stages.sweep.run import Measure, sweep
 from tests.searched import MACHINE, caching_in, recipe, searched_run

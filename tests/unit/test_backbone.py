@@ -20,9 +20,9 @@ from torch import Tensor
 from nasface import rundir
 from nasface.cli import main
 from nasface.errors import RunError
+from nasface.model.build import load_backbone
 from nasface.net import GraphNet
 from nasface.space import TakesBackbone
-from nasface.stages.networks import load_backbone
 from searchspaces.hrnet import hrnet
 from tests.refusal import names
 

@@ -21,9 +21,9 @@ from nasface.arch import Architecture, Factors
 from nasface.cli import main
 from nasface.errors import GraphError, RunError
 from nasface.graph import Edge, Graph, Node
+from nasface.model.source import read_source
 from nasface.report.drawing import alpha_heatmap, architecture, layout, read_alphas
 from nasface.rundir import RunDir
-from nasface.stages.sources import read_source
 from tests.refusal import refused
 
 

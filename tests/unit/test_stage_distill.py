@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from nasface.errors import GraphError, NasfaceError, RunError
 from nasface.model.files import at
+from nasface.model.source import read_arch
 from nasface.rundir import RunDir
 from nasface.stages.distill import run as distilling
 from nasface.stages.distill.teacher import load_teacher
 from nasface.stages.evaluate.compare import evaluate
-from nasface.stages.networks import read_arch
 from nasface.stages.train import train
 from tests.refusal import names, refused
 from tests.searched import MACHINE, caching_in, recipe, searched_run

@@ -15,9 +15,9 @@ from nasface import rundir
 from nasface.arch import Architecture
 from nasface.errors import GraphError, RunError
 from nasface.model.files import at
+from nasface.model.source import read_source
 from nasface.rundir import RunDir
 from nasface.stages.select import copy_network, read_table, select, sweep_folder
-from nasface.stages.sources import read_source
 from searchspaces.hrsupernet import hrsupernet
 from tests.refusal import refused
 

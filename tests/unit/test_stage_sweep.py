@@ -19,13 +19,13 @@ from nasface import engine
 from nasface import recipe as recipes
 from nasface.errors import GraphError, RunError
 from nasface.model.files import at
+from nasface.model.source import read_arch, read_factors
 from nasface.pareto import front
 from nasface.prune import share as share_of
 from nasface.rundir import RunDir
 from nasface.scores import Score, Stage, SweepRow, table_of
 from nasface.stages.count import count
 from nasface.stages.evaluate.compare import evaluate
-from nasface.stages.networks import read_arch
 from nasface.stages.sweep import run as sweeping
 from nasface.stages.sweep.book import Study
 from nasface.stages.sweep.candidates import SweepRequest
@@ -308,3 +308,18 @@ def test_two_processes_share_a_sweep(run, folder, tmp_path):
     assert table.network.is_unique
     trials = [t for t in Study.open(tmp_path / "out", 0).study.get_trials() if t.state.name == "COMPLETE"]
     assert len(trials) == 5
+
+
+def test_networks_are_rated_by_the_criterion_that_is_asked_for(run: RunDir, tmp_path: Path):
+    request = SweepRequest(shares=(0.5,))
+    plain = sweep(run, tmp_path / "own", request, QUICK)
+    again = sweep(run, tmp_path / "own", request, QUICK, "criterion.name=alpha")  # the run's own
+    assert again.network.tolist() == plain.network.tolist()
+    sweep(run, tmp_path / "gain", request, QUICK, "criterion.name=alpha_gain")
+    assert (run.path / "factors-alpha_gain.json").exists()
+    kept = read_arch(next((tmp_path / "gain" / "networks").glob("*/arch.json")))
+    rated = read_factors(run.path / "factors-alpha_gain.json").importance
+    threshold = kept.provenance["least_kept_importance"]
+    assert threshold in rated.values()
+    with refused(RunError, tmp_path / "own"):  # the networks of two criteria are not mixed
+        sweep(run, tmp_path / "own", request, QUICK, "criterion.name=alpha_gain")

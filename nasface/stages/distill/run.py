@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import logging
 from pathlib import Path
+from typing import Any
 
 from nasface import engine, rundir
 from nasface.arch import Architecture
 from nasface.cost import Costs, count_space
 from nasface.distill import Students, distill_step
 from nasface.errors import RunError
+from nasface.model.build import build_net, load_net, net_costs
+from nasface.model.files import save_net
+from nasface.model.source import arch_graph
 from nasface.net import GraphNet
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.distill.teacher import Teacher, load_teacher, teacher_digest
 from nasface.stages.faces import Faces, load_faces
 from nasface.stages.measure import Evaluation, evaluate_net, held_out_nme
-from nasface.stages.networks import arch_graph, build_net, load_net, net_costs, save_net
 from nasface.stages.train import finish
 from nasface.stages.training import settings, trainer
 from nasface.stages.workspace import Machine, Work, working_in
@@ -34,7 +37,7 @@ def distill(
     weights: Path,
     teacher: str | None = None,
     fallback: str | None = None,
-) -> list[Evaluation]:
+) -> dict[str, Any]:
     """Train two peers of a slim network with a teacher and masks, as the recipe's section `distill` says.
 
     The student that does better on held-out faces becomes slim.safetensors. Both are saved and evaluated.
@@ -49,7 +52,8 @@ def distill(
         fallback: the teacher if neither names one: the run of the searched supernet.
 
     Returns:
-        The evaluations of the teacher, if it can be counted and sees images of the same size, and of the students.
+        The content of metrics.json: the figures of the students, of the better one as 'slim', and of the teacher, if it
+        can be counted and sees images of the same size.
 
     Raises:
         RunError: when the recipe wants a teacher and none is named.
@@ -79,8 +83,7 @@ def distill(
         if tutor is not None and isinstance(tutor.net, GraphNet) and tutor.input_size == recipe.data.input_size:
             own = count_space(tutor.net.space, tutor.net.num_landmarks, tutor.input_size)
             found.insert(0, evaluate_net("teacher", tutor.net, recipe, faces, own))
-        finish(work, [*found, named_slim])
-        return found
+        return finish(work, [*found, named_slim])
 
 
 def _teacher_name(recipe: Recipe, teacher: str | None, fallback: str | None) -> str:

@@ -15,13 +15,13 @@ from nasface import rundir
 from nasface.data import masks
 from nasface.errors import DivergedError, RecipeError, RunBusyError
 from nasface.model.files import one
+from nasface.model.source import read_arch
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.distill.run import distill
 from nasface.stages.evaluate.compare import evaluate
 from nasface.stages.experiment.plan import Experiment, SweepPlan
 from nasface.stages.experiment.results import masked_file, results
-from nasface.stages.networks import read_arch
 from nasface.stages.search import search
 from nasface.stages.sweep.book import progress_of
 from nasface.stages.sweep.candidates import SweepRequest

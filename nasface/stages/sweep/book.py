@@ -119,6 +119,7 @@ class Study:
                         trial.suggest_categorical(name, [str(value)])
                 owner = self._owner(trial.user_attrs["network"])
                 owner.acquire(timeout=0)  # always free: a network waits only while nobody works on it
+                rundir.remove_partials(self.run(trial.user_attrs["network"]).path)
         try:
             yield trial
         finally:

@@ -16,8 +16,8 @@ from nasface.arch import Factors
 from nasface.cost import Costs
 from nasface.errors import GraphError, RecipeError
 from nasface.graph import Graph
+from nasface.model.source import read_arch
 from nasface.prune import above, largest, networks
-from nasface.stages.networks import read_arch
 
 DEFAULT_COUNT = 10
 OWN = "own"

@@ -11,6 +11,7 @@ import shutil
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,22 +20,16 @@ from nasface import engine, rundir
 from nasface.arch import Factors, check_digest
 from nasface.cost import Costs, latencies_ms
 from nasface.errors import DivergedError, RunError
+from nasface.model.build import build_net, load_net, net_costs
+from nasface.model.files import save_net
+from nasface.model.source import arch_graph, read_arch
 from nasface.net import GraphNet, slim_net
 from nasface.recipe import Prune, Recipe
 from nasface.rundir import RunDir
 from nasface.scores import DEFAULT_NORMALISER, HELD_OUT, SUPERNET, Score, Stage, SweepRow
 from nasface.stages.faces import Faces, load_faces, load_prepared
 from nasface.stages.measure import Evaluation, evaluate_net
-from nasface.stages.networks import (
-    arch_graph,
-    build_net,
-    load_net,
-    net_costs,
-    read_arch,
-    read_factors,
-    save_net,
-    write_arch,
-)
+from nasface.stages.prune import factors_of, write_arch
 from nasface.stages.sweep.book import Study
 from nasface.stages.sweep.candidates import OWN, Candidate, SweepRequest, candidates
 from nasface.stages.train import finetune, finish
@@ -70,7 +65,8 @@ def sweep(
     """Measure a family of sub-networks of a searched run.
 
     Args:
-        recipe: of the run; its section `finetune` says how networks are trained, except for the number of epochs.
+        recipe: of the run, with another criterion if wanted; its section `finetune` says how networks are trained, but
+            not for how many epochs.
         source: the searched run.
         out: the folder of the sweep. A sweep that is there already is continued: its networks are not measured again.
         request: which networks.
@@ -86,11 +82,11 @@ def sweep(
     """
     own = recipe
     recipe = recipe.model_copy(update={"finetune": recipe.finetune.model_copy(update={"epochs": measure.epochs})})
-    factors = _factors(source)
+    factors, file = factors_of(source, recipe, machine)
     costs = net_costs(build_net(recipe, factors.num_landmarks, torch.device("cpu")), recipe)
     check_digest(str(source.factors), factors.graph_digest, costs.space.graph)
     wanted = candidates(request, factors, costs)
-    job = _job(source, measure) | _data(out, recipe, machine)
+    job = _job(source, file, measure) | _data(out, recipe, machine)
     with working_in(out, recipe, machine, job, shared=True) as work:
         study = Study.open(out.path, recipe.seed)
         for candidate in wanted:
@@ -112,17 +108,12 @@ def sweep(
         return rows
 
 
-def _factors(source: RunDir) -> Factors:
-    """The importance of the edges by which networks are chosen: what the search has found."""
-    return read_factors(source.factors)
-
-
-def _job(source: RunDir, measure: Measure) -> dict[str, str]:
+def _job(source: RunDir, factors: Path, measure: Measure) -> dict[str, str]:
     """What identifies a sweep beside its recipe and data."""
     return {
         "job": "sweep",
         "weights": rundir.file_digest(source.supernet),
-        "factors": rundir.file_digest(source.factors),
+        "factors": rundir.file_digest(factors),
         "inherited": str(measure.inherited),
         "recalibrated": str(measure.recalibrated),
     }
