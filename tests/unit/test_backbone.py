@@ -25,6 +25,8 @@ from nasface.space import TakesBackbone
 from nasface.stages.networks import load_backbone, save_net
 from searchspaces.hrnet import hrnet
 
+pytestmark = pytest.mark.slow
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
 published = importlib.import_module("test_hrnet_reference")
 

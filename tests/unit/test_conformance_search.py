@@ -18,6 +18,8 @@ from nasface.search.l1 import L1Searcher
 from nasface.testing import check_pruner, check_searcher
 from searchspaces.highres import HighResolutionSpace
 
+pytestmark = pytest.mark.slow
+
 
 def searched() -> HighResolutionSpace:
     return supernet(width=2, stages=3, resolutions=2, stem_channels=4)

@@ -25,6 +25,8 @@ from nasface.report.drawing import alpha_heatmap, architecture, layout, read_alp
 from nasface.rundir import RunDir
 from nasface.stages.sources import read_source
 
+pytestmark = pytest.mark.slow
+
 
 @cache
 def graph_of(name: str) -> Graph:

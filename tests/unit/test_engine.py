@@ -22,6 +22,8 @@ from nasface.errors import NasfaceError, RecipeError, RunError
 from nasface.net import GraphNet
 from nasface.step import Optimizer, Phase
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = Settings(epochs=4, batch=4, augmentation=Augmentation(), seed=3)
 FACES = faces(8)
 

@@ -19,6 +19,8 @@ from nasface.errors import RunError
 from nasface.report import Colour, figures, write
 from nasface.report.published import costs_and_nme
 
+pytestmark = pytest.mark.slow
+
 FULL = "nme_full_finetuned"
 SVG = "{http://www.w3.org/2000/svg}"
 

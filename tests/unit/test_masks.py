@@ -86,6 +86,7 @@ def test_hard_masks_hide_half_of_every_synthetic_face_and_levels_are_ordered(lan
     check_shares(synthetic(landmarks, 120))
 
 
+@pytest.mark.slow
 def test_hard_masks_hide_half_of_every_real_test_face() -> None:
     faces = marked(W300(real_data("300w")), "test")
     assert len(faces) > 500

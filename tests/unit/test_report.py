@@ -27,6 +27,8 @@ from nasface.report.tradeoff import grid, measured, tradeoff
 from nasface.rundir import RunDir
 from searchspaces.hrsupernet import hrsupernet
 
+pytestmark = pytest.mark.slow
+
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>$_$'
 
 

@@ -20,6 +20,8 @@ from nasface.stages.sources import run_networks
 from nasface.stages.train import train
 from tests.searched import MACHINE, caching_in, recipe, searched_run
 
+pytestmark = pytest.mark.slow
+
 SHORT = ("distill.epochs=2", "distill.optimizer.lr=1e-3")
 
 

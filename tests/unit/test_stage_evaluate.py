@@ -17,6 +17,8 @@ from nasface.recipe import Data, Recipe
 from nasface.stages.evaluate.compare import Case, Comparison
 from nasface.stages.measure import Evaluation, measure, true_landmarks
 
+pytestmark = pytest.mark.slow
+
 
 def faces(count: int = 5) -> PreparedFaces:
     return prepare(toy(test=count), PrepareOptions(input_size=32), workers=1)["test"]

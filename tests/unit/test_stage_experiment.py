@@ -21,6 +21,8 @@ from nasface.stages.experiment.results import at_equal_macs, summary
 from nasface.stages.experiment.run import run_experiment
 from tests.searched import MACHINE, SETTINGS, caching_in
 
+pytestmark = pytest.mark.slow
+
 PLAN = {
     "seeds": [0, 1],
     "runs": {"small": {}, "wide": {"space": {"options": {"width": 6}}}},

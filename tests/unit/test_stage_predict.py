@@ -26,6 +26,8 @@ from nasface.stages.predict.run import Seen, Settings, Viewer, predict_files
 from nasface.stages.workspace import Machine
 from tests.tiny import scrambled, supernet
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 NET = scrambled(supernet(), 68)
 

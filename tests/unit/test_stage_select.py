@@ -19,6 +19,8 @@ from nasface.stages.select import copy_network, read_table, select, sweep_folder
 from nasface.stages.sources import read_source, run_networks
 from searchspaces.hrsupernet import hrsupernet
 
+pytestmark = pytest.mark.slow
+
 NAN = math.nan
 # id, MACs, params, latency, held-out NME recalibrated, and finetuned
 NETWORKS = (
