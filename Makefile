@@ -53,7 +53,7 @@ check: setup  ## style, types and layers
 	$(BIN)/lint-imports
 
 docs: setup  ## the documentation, to build/docs/index.html; a warning is an error
-	$(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees docs build/docs
+	$(BIN)/python -m sphinx -W --keep-going -q -j auto -d build/doctrees docs build/docs
 
 linkcheck: setup  ## whether the links to other sites still lead somewhere (needs the internet)
 	$(BIN)/python -m sphinx -q -b linkcheck -d build/doctrees docs build/linkcheck

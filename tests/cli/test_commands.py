@@ -18,6 +18,7 @@ def run(*args: object) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 def test_count_prints_plain_integers_for_a_space():
     report = json.loads(run("count", "--space", "hrsupernet", "--json"))
     assert (report["params"], report["macs"]) == (3_403_430, 1_307_140_096)
@@ -26,11 +27,13 @@ def test_count_prints_plain_integers_for_a_space():
     assert sum(stage["params"] for stage in report["stages"].values()) == report["params"]
 
 
+@pytest.mark.slow
 def test_count_takes_options_and_landmarks():
     report = json.loads(run("count", "--space", "hrnet", "--set", "encoder=mbconv", "--json"))
     assert (report["params"], report["macs"]) == (2_124_638, 2_351_643_648)
 
 
+@pytest.mark.slow
 def test_count_takes_an_edge_list():
     report = json.loads(run("count", "--space", "hrsupernet", "--landmarks", 29, "--edges", COFW_EDGES, "--json"))
     assert (report["params"], report["macs"]) == (1_074_637, 684_304_384)
@@ -38,6 +41,7 @@ def test_count_takes_an_edge_list():
     assert (report["edges"], report["blocks"]) == (42, 24)
 
 
+@pytest.mark.slow
 def test_count_as_a_table_names_every_stage():
     out = run("count", "--space", "hrnet")
     assert "9,654,398" in out

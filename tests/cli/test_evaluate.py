@@ -17,6 +17,8 @@ from nasface.cli import main
 from nasface.rundir import RunDir
 from tests.refusal import command_refuses, names
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = [
     "data.options.train=24", "data.options.test=12", "data.input_size=32", "training.batch=4", "search.epochs=0",
     "finetune.epochs=0", "space.options.width=4", "space.options.stages=3", "space.options.resolutions=2",

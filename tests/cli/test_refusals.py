@@ -194,6 +194,7 @@ def test_a_sweep_that_cannot_be_is_refused(searched: Path, args: list[str], fact
     names(command_refuses("sweep-thresholds", searched, *args), *facts)
 
 
+@pytest.mark.slow
 def test_a_distillation_says_which_option_gives_what_is_not_found(searched: Path, tmp_path: Path):
     moved = tmp_path / "moved" / "arch.json"
     moved.parent.mkdir()

@@ -119,6 +119,7 @@ def test_the_table_shows_cost_error_and_where_to_go_on(swept: Path):
     assert "latency" not in out
 
 
+@pytest.mark.slow
 def test_out_is_a_folder_to_work_from(swept: Path, tmp_path: Path):
     out = tmp_path / "small"
     assert chosen(swept, "--knee", "--out", out)["arch"] == str(out / "arch.json")

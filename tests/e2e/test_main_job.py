@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
+pytestmark = pytest.mark.slow
+
 TINYSPACE = Path(__file__).parents[1] / "packages" / "tinyspace"
 SMALL = [
     "data.options.train=72", "data.options.test=24", "data.input_size=32", "training.batch=16", "training.threads=1",

@@ -23,6 +23,8 @@ from nasface.space import SearchSpace
 from searchspaces.hrnet import hrnet
 from searchspaces.hrsupernet import hrsupernet
 
+pytestmark = pytest.mark.slow
+
 COFW = Path(__file__).parents[1] / "data" / "cofw_edges.json"
 BUILDERS = {"hrsupernet": hrsupernet, "hrnet": hrnet}
 DEFAULTS = {

@@ -15,6 +15,8 @@ from nasface.graph import Graph
 from nasface.net import GraphNet, masked, slim_net
 from searchspaces.highres import HighResolutionSpace
 
+pytestmark = pytest.mark.slow
+
 SPACES = {
     "supernet mbconv": lambda: supernet(),
     "supernet residual, deeper": lambda: supernet(encoder="residual", stages=3, depth=2),

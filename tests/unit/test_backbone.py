@@ -26,6 +26,8 @@ from nasface.space import TakesBackbone
 from searchspaces.hrnet import hrnet
 from tests.refusal import names
 
+pytestmark = pytest.mark.slow
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "parity"))
 published = importlib.import_module("test_hrnet_reference")
 

@@ -17,6 +17,8 @@ from nasface.data.augment import Augmentation
 from nasface.data.prepare import PreparedFaces, PrepareOptions
 from nasface.data.w300 import W300
 
+pytestmark = pytest.mark.slow
+
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 bench = importlib.import_module("data_pipeline")
 distillation = importlib.import_module("distillation")

@@ -16,6 +16,8 @@ from nasface.graph import Node
 from nasface.testing import check_installed, check_space
 from searchspaces.highres import ConcatHead, HighResolutionSpace
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "build",

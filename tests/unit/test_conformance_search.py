@@ -23,6 +23,8 @@ from nasface.step import Phase
 from nasface.testing import check_criterion, check_pruner, check_searcher
 from searchspaces.highres import HighResolutionSpace
 
+pytestmark = pytest.mark.slow
+
 
 def searched() -> HighResolutionSpace:
     return supernet(width=2, stages=3, resolutions=2, stem_channels=4)

@@ -48,6 +48,7 @@ def test_alphas_are_not_parameters():
     assert count_module(net, torch.zeros(1, 3, 32, 32)).params == everything - len(net.alpha)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", [supernet(), fixed_net(), space_of(diamond())], ids=["hrsupernet", "hrnet", "own"])
 def test_the_parts_add_up_to_the_whole_network(space):
     costs = count_space(space, 5, 32)

@@ -109,6 +109,7 @@ def test_the_real_samples_share_faces_between_their_splits() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_real_300w_comes_out_clean() -> None:
     report = check(W300(real_data("300w")))
     assert report.problems == ()

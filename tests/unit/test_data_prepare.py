@@ -181,6 +181,7 @@ class Elsewhere(Toy):
         return image
 
 
+@pytest.mark.slow
 def test_a_pure_python_set_is_read_in_other_processes(tmp_path: Path) -> None:
     base = toy(train=64, test=0)
     dataset = Elsewhere(base.faces, base.images, parallel="process")
@@ -203,6 +204,7 @@ class Deadly(Toy):
         return super().read(face)
 
 
+@pytest.mark.slow
 def test_dying_workers_are_replaced_by_this_process(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     base = toy(train=40, test=0)
     done = prepare(Deadly(base.faces, base.images, parallel="process"), SMALL, tmp_path, workers=2)
@@ -289,6 +291,7 @@ def _prepare_there(cache: Path, gate: object) -> None:
     assert train.images_NHWC[39].any()
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_do_not_harm_each_other(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     gate = context.Barrier(2)

@@ -297,6 +297,7 @@ def test_a_truncated_image_is_named_and_a_changed_one_changes_the_fingerprint(tm
         dataset.read(face)
 
 
+@pytest.mark.slow
 def test_the_real_folder_is_complete_as_far_as_it_goes() -> None:
     index = W300(real_data("300w")).index()
     assert not index.problems

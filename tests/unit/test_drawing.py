@@ -26,6 +26,8 @@ from nasface.report.drawing import alpha_heatmap, architecture, layout, read_alp
 from nasface.rundir import RunDir
 from tests.refusal import refused
 
+pytestmark = pytest.mark.slow
+
 
 @cache
 def graph_of(name: str) -> Graph:

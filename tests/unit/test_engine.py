@@ -23,6 +23,8 @@ from nasface.net import GraphNet
 from nasface.step import Optimizer, Phase, Row
 from tests.refusal import refused
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = Settings(epochs=4, batch=4, augmentation=Augmentation(), seed=3)
 FACES = faces(8)
 

@@ -20,6 +20,8 @@ from nasface.report import Colour, figures, write
 from nasface.report.published import costs_and_nme
 from tests.refusal import refused
 
+pytestmark = pytest.mark.slow
+
 FULL = "nme_full_finetuned"
 SVG = "{http://www.w3.org/2000/svg}"
 

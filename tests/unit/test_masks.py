@@ -83,11 +83,13 @@ def check_shares(faces: DeviceFaces, seeds: tuple[int, ...] = (0, 1)) -> None:
         assert 0.15 < light.mean() < 0.33 < half.mean() < 0.5 < hard.mean() < 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("landmarks", [68, 98, 29])
 def test_hard_masks_hide_half_of_every_synthetic_face_and_levels_are_ordered(landmarks: int) -> None:
     check_shares(synthetic(landmarks, 120))
 
 
+@pytest.mark.slow
 def test_hard_masks_hide_half_of_every_real_test_face() -> None:
     faces = marked(W300(real_data("300w")), "test")
     assert len(faces) > 500
@@ -140,6 +142,7 @@ def test_levels_hide_the_parts_of_the_face_they_name() -> None:
     assert all(gone[level][7:10].min() > 0.9 for level in LEVELS)  # the chin
 
 
+@pytest.mark.slow
 def test_a_mask_belongs_to_its_face_whatever_the_batch() -> None:
     faces = photographs(synthetic(count=19))
     for level in LEVELS:

@@ -28,6 +28,8 @@ from nasface.rundir import RunDir
 from searchspaces.hrsupernet import hrsupernet
 from tests.refusal import refused
 
+pytestmark = pytest.mark.slow
+
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>$_$'
 
 

@@ -129,6 +129,7 @@ for write in (
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit on the size of files")
 def test_a_write_that_the_system_stops_half_way_leaves_the_old_files(tmp_path):
     for name in ("weights", "text", "rows"):

@@ -21,6 +21,8 @@ from nasface.stages.train import train
 from tests.refusal import names, refused
 from tests.searched import MACHINE, caching_in, recipe, searched_run
 
+pytestmark = pytest.mark.slow
+
 SHORT = ("distill.epochs=2", "distill.optimizer.lr=1e-3")
 
 

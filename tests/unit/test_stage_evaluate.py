@@ -18,6 +18,8 @@ from nasface.stages.evaluate.results import Case, Comparison
 from nasface.stages.measure import Evaluation, measure, true_landmarks
 from tests.refusal import names, refused
 
+pytestmark = pytest.mark.slow
+
 
 def faces(count: int = 5) -> PreparedFaces:
     return prepare(toy(test=count), PrepareOptions(input_size=32), workers=1)["test"]

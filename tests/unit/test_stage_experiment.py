@@ -22,6 +22,8 @@ from nasface.stages.experiment.run import outline, run_experiment
 from tests.refusal import refused
 from tests.searched import MACHINE, SETTINGS, caching_in
 
+pytestmark = pytest.mark.slow
+
 PLAN = {
     "seeds": [0, 1],
     "runs": {"small": {}, "wide": {"space": {"options": {"width": 6}}}},

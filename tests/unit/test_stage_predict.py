@@ -29,6 +29,8 @@ from nasface.stages.workspace import Machine
 from tests.refusal import names, refused
 from tests.tiny import scrambled, supernet
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 NET = scrambled(supernet(), 68)
 

@@ -21,6 +21,8 @@ from nasface.stages.select import copy_network, read_table, select, sweep_folder
 from searchspaces.hrsupernet import hrsupernet
 from tests.refusal import refused
 
+pytestmark = pytest.mark.slow
+
 NAN = math.nan
 # id, MACs, params, latency, held-out NME recalibrated, and finetuned
 NETWORKS = (

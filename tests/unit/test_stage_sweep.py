@@ -33,6 +33,8 @@ from nasface.stages.sweep.run import Measure
 from tests.refusal import refused
 from tests.searched import MACHINE, caching_in, recipe, searched_run
 
+pytestmark = pytest.mark.slow
+
 QUICK = Measure(latency_repeats=1)
 SCORES = ["held_out_nme_inherited", "held_out_nme_recalibrated", "nme_full_inherited", "nme_full_recalibrated"]
 
