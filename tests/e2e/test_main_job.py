@@ -146,7 +146,7 @@ def test_a_killed_sweep_goes_on_to_the_same_table(searched: Path, tmp_path: Path
     nasface(*sweep_args(searched, killed), env=cache)
     pd.testing.assert_frame_equal(pd.read_csv(killed / "pareto.csv"), pd.read_csv(whole / "pareto.csv"))
     log = (killed / "log.txt").read_text()
-    assert "was interrupted; it is taken up again" in log
+    assert "was interrupted" in log
     assert "resumed after epoch" in log
 
 

@@ -20,7 +20,7 @@ from nasface.recipe import Criterion
 from nasface.rundir import RunDir
 from nasface.stages.score import factors_path, score
 from nasface.stages.search import search
-from nasface.stages.sweep.candidates import Wanted
+from nasface.stages.sweep.candidates import SweepRequest
 from nasface.stages.sweep.run import Measure, sweep
 from nasface.stages.train import train
 from nasface.stages.workspace import Machine
@@ -79,10 +79,10 @@ def test_an_interrupted_run_of_an_older_version_goes_on(run, tmp_path):
 def test_a_sweep_of_an_older_version_goes_on(run, tmp_path):
     out = RunDir(tmp_path / "sweep")
     how = Measure(inherited=False, latency_batch=0)
-    sweep(recipe(), run, out, Wanted(shares=(0.6,)), how, MACHINE)
+    sweep(recipe(), run, out, SweepRequest(shares=(0.6,)), how, MACHINE)
     made_old(out)
     before = out.pareto.read_text().splitlines()
-    sweep(recipe(), run, out, Wanted(shares=(0.4,)), how, MACHINE)
+    sweep(recipe(), run, out, SweepRequest(shares=(0.4,)), how, MACHINE)
     assert len(out.pareto.read_text().splitlines()) == len(before) + 1
 
 
@@ -174,6 +174,6 @@ def test_the_seed_is_an_option_of_search_and_train(monkeypatch, tmp_path):
     monkeypatch.setattr("nasface.stages.search.search", note)
     monkeypatch.setattr("nasface.stages.train.train", note)
     for name in ("search", "train"):
-        monkeypatch.setattr(f"nasface.cli.{name}.show_run", lambda run, as_json: None)
+        monkeypatch.setattr(f"nasface.cli.{name}.show_run", lambda final, run, as_json: None)
         command(name, "--recipe", "demo", "--set", "seed=3", "--seed", 7, "--quiet")
     assert seen == [(7, "hrsupernet-synthetic-seed7"), (7, "hrsupernet-synthetic-train-seed7")]
