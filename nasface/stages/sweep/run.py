@@ -20,9 +20,10 @@ from nasface.arch import Factors, check_digest
 from nasface.cost import Costs, latencies_ms
 from nasface.errors import DivergedError, RunError
 from nasface.net import GraphNet, slim_net
-from nasface.recipe import Prune, Recipe
+from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.scores import DEFAULT_NORMALISER, HELD_OUT, SUPERNET, Score, Stage, SweepRow
+from nasface.sections import Prune
 from nasface.stages.faces import Faces, load_faces, load_prepared
 from nasface.stages.measure import Evaluation, evaluate_net
 from nasface.stages.networks import (
