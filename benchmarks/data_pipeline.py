@@ -1,13 +1,13 @@
-"""Time nasface's data pipeline against the usual per-image OpenCV one, both in one run and on equal threads.
+"""Compare the speed of nasface's data pipeline with the usual per-image OpenCV pipeline, with equal numbers of threads.
 
-Run `python benchmarks/data_pipeline.py`; it makes its own photographs, so no data is needed. First it checks
-that both sides compute the same, then it times them in interleaved rounds and prints the median of each.
+Run `python benchmarks/data_pipeline.py`. It generates its own photographs, so no dataset is needed. It first checks
+that both sides compute the same, then times them in interleaved rounds and prints the median of each.
 
-The per-image side (`per_image.py`) exists in two forms: it decodes a file for every sample, or it has all originals
-decoded in memory. The second tells the gain of decoding once from that of working in batches.
+The per-image side (`per_image.py`) comes in two forms: one decodes a file for every sample, the other holds all
+originals decoded in memory. The second separates the gain of decoding only once from that of working in batches.
 
-Every side gets the same number of threads T: nasface as torch threads; the per-image side as T OpenCV and torch
-threads, or as T single-threaded workers. Files are read from a warm page cache.
+Every side has the same number of threads T: nasface uses them as torch threads, the per-image side as T OpenCV and
+torch threads or as T single-threaded workers. Files are read from a warm page cache.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ class Row:
 
     Attributes:
         section: what is compared.
-        side: who does it; the first of a section is what the others are compared with.
-        images: in one round.
-        seconds: median of the rounds.
-        spread: fastest and slowest round in seconds.
-        ratio: seconds over those of the first side: above 1 is slower than it.
+        side: which implementation; the others of a section are compared with its first.
+        images: number of images in one round.
+        seconds: median over the rounds.
+        spread: fastest and slowest round, in seconds.
+        ratio: seconds divided by those of the first side; above 1 is slower.
     """
 
     section: str
@@ -84,7 +84,7 @@ class Row:
 
 
 class Some:
-    """A few training faces of a data set, spread evenly over it; annotations are parsed once, beforehand."""
+    """A few training faces, evenly spread over a dataset, whose annotations are parsed beforehand."""
 
     def __init__(self, dataset: Dataset, number: int) -> None:
         faces = [face for face in dataset.index().faces if face.split == "train"]
@@ -99,7 +99,7 @@ class Some:
 
 
 def photographs(folder: Path, number: int, size: tuple[int, int] = (800, 600), seed: int = 0) -> Path:
-    """Write JPEG files of cloudy noise with 68 points each, in 300W's layout; the detail is that of a photograph."""
+    """Write JPEG files of cloudy noise, as detailed as photographs, with 68 landmarks each, in the layout of 300W."""
     rng = np.random.default_rng(seed)
     width, height = size
 
@@ -129,7 +129,7 @@ def photographs(folder: Path, number: int, size: tuple[int, int] = (800, 600), s
 
 
 def prepare_with_nasface(dataset: Some, options: PrepareOptions, folder: Path, threads: int) -> PreparedFaces:
-    """The same in nasface, from nothing: hashes are forgotten, the cache folder is a new one."""
+    """Prepare the faces with nasface from scratch: without known hashes, in a new cache folder."""
     nasface_images._digests.clear()
     return prepare(dataset, options, folder, workers=threads)["train"]
 
@@ -137,7 +137,7 @@ def prepare_with_nasface(dataset: Some, options: PrepareOptions, folder: Path, t
 def nasface_epoch(
     faces: DeviceFaces, batch: int, how: Augmentation, generator: torch.Generator, heatmaps: bool = True
 ) -> None:
-    """One epoch of nasface's inputs and heatmaps."""
+    """Run one epoch of nasface's inputs and heatmaps."""
     cells = faces.input_size // STRIDE
     for part in faces.augmented(batch, how, generator):
         if heatmaps:
@@ -145,7 +145,7 @@ def nasface_epoch(
 
 
 def predicted_heatmaps(batch: int, size: int = 64, landmarks: int = 68, seed: int = 0) -> Tensor:
-    """Gaussians with some noise, as a network might give them: (batch, landmarks, size, size)."""
+    """Return Gaussians with some noise, like the output of a network: (batch, landmarks, size, size)."""
     generator = torch.Generator().manual_seed(seed)
     points = torch.rand(batch, landmarks, 2, generator=generator) * (size * STRIDE - 1)
     heatmaps = targets(points, (size, size), STRIDE, SIGMA)
@@ -156,10 +156,10 @@ def predicted_heatmaps(batch: int, size: int = 64, landmarks: int = 68, seed: in
 
 
 def check_preparation(dataset: Some, options: PrepareOptions, folder: Path) -> dict[str, float]:
-    """Equal points, and crops that differ by their interpolation only.
+    """Check that both sides prepare the same landmarks, and crops that differ only by interpolation.
 
     Raises:
-        AssertionError: they do not.
+        AssertionError: if they do not.
     """
     ours = prepare_with_nasface(dataset, options, folder / "check", 1)
     images, points = prepare_with_opencv(dataset.faces, options, folder / "check")
@@ -169,10 +169,10 @@ def check_preparation(dataset: Some, options: PrepareOptions, folder: Path) -> d
 
 
 def check_batches(dataset: Some, prepared: PreparedFaces, how: Augmentation, number: int = 8) -> dict[str, float]:
-    """Equal inputs and heatmaps for the same augmentation, which is read off the points that nasface gives.
+    """Check that both sides give the same inputs and heatmaps for the augmentation that nasface draws.
 
     Raises:
-        AssertionError: they differ.
+        AssertionError: if they differ.
     """
     generator = torch.Generator().manual_seed(0)
     size, flip = prepared.input_size, np.array(prepared.scheme.flip)
@@ -190,17 +190,17 @@ def check_batches(dataset: Some, prepared: PreparedFaces, how: Augmentation, num
         heatmaps = targets(batch.landmarks_BL2, (cells, cells), STRIDE, SIGMA)[0].numpy()
         drawn = patches(moved, cells, STRIDE, SIGMA)
         heatmap_difference = max(heatmap_difference, float(np.abs(heatmaps - drawn).max()))
-    # theirs ends at three sigma
+    # the patches of the per-image side end at three sigma
     assert heatmap_difference < math.exp(-(REACH**2) / 2) + 1e-4, f"the heatmaps differ by {heatmap_difference}"
     stacked = (np.stack(images).transpose(0, 2, 3, 1) for images in (ours, theirs))
     return {"input_grey_levels": _image_difference(*stacked), "heatmaps": heatmap_difference}
 
 
 def check_decoding(heatmaps_BLhw: Tensor) -> dict[str, float]:
-    """Equal landmarks, in input pixels.
+    """Check that both sides decode the same landmarks, in input pixels.
 
     Raises:
-        AssertionError: they differ.
+        AssertionError: if they differ.
     """
     found = {}
     size = heatmaps_BLhw.shape[-1] * STRIDE
@@ -212,14 +212,14 @@ def check_decoding(heatmaps_BLhw: Tensor) -> dict[str, float]:
 
 
 def _fit(source_L2: NDArray[np.float64], target_L2: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """The affine map (2, 3) that takes points to others, and the largest error it leaves."""
+    """Return the affine map (2, 3) that fits `source_L2` to `target_L2`, and its largest error."""
     full = np.column_stack((source_L2, np.ones(len(source_L2))))
     matrix = np.linalg.lstsq(full, target_L2, rcond=None)[0]
     return matrix.T, float(np.abs(full @ matrix - target_L2).max())
 
 
 def _image_difference(a_NHWC: NDArray[Any], b_NHWC: NDArray[Any]) -> float:
-    """Mean absolute difference in grey levels; it must be smaller than with either image moved by a pixel."""
+    """Return the mean absolute difference in grey levels, which must be smaller than if one were moved by a pixel."""
     a, b = a_NHWC.astype(np.float32), b_NHWC.astype(np.float32)
     inner = slice(2, -2)
 
@@ -235,7 +235,7 @@ def _image_difference(a_NHWC: NDArray[Any], b_NHWC: NDArray[Any]) -> float:
 
 
 def interleaved(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each side in each round; every round begins with another side, one unmeasured call comes first."""
+    """Return the seconds of each side in each round, after one warm-up call; rounds start with different sides."""
     for side in sides.values():
         side()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
@@ -260,7 +260,7 @@ def compare(section: str, images: int, sides: Mapping[str, Callable[[], object]]
 
 
 def time_preparation(dataset: Some, options: PrepareOptions, folder: Path, threads: int, rounds: int) -> list[Row]:
-    """Cold preparation. nasface also hashes the files, averages over the pixels of large faces and checks them."""
+    """Time cold preparation. Only nasface hashes files, averages the pixels of large faces and checks annotations."""
     number = count()
 
     def fresh(call: Callable[[Path], object]) -> None:
@@ -286,7 +286,7 @@ def time_preparation(dataset: Some, options: PrepareOptions, folder: Path, threa
 def time_batches(
     dataset: Some, prepared: PreparedFaces, how: Augmentation, batch: int, threads: int, rounds: int
 ) -> list[Row]:
-    """Epochs of augmented inputs and heatmaps, then the two parts of the work by themselves."""
+    """Time epochs of augmented inputs and heatmaps, then each of these two parts alone."""
     size, scheme, faces = prepared.input_size, prepared.scheme, dataset.faces
     ours, generator = on_device(prepared, torch.device("cpu")), torch.Generator().manual_seed(0)
     decoded = [read_bgr(face) for face in faces]
@@ -320,7 +320,7 @@ def time_batches(
 
 
 def time_decoding(heatmaps_BLhw: Tensor, rounds: int) -> list[Row]:
-    """Heatmaps to landmarks."""
+    """Time the decoding of heatmaps to landmarks."""
     batch, landmarks, size, _ = heatmaps_BLhw.shape
     rows = []
     for decoder, per_point in PER_POINT.items():
@@ -340,15 +340,15 @@ def use_threads(threads: int) -> None:
 def benchmark(
     data_root: Path | None, faces: int, threads: int, rounds: int, batch: int, input_size: int
 ) -> dict[str, Any]:
-    """Check and time everything; JSON-ready.
+    """Check and time everything, and return the result as plain values for JSON.
 
     Args:
-        data_root: a folder of 300W, or None for made-up photographs.
-        faces: how many of them.
-        threads: the budget of every side.
-        rounds: interleaved repeats.
-        batch: faces in a training batch.
-        input_size: pixels of the network's input.
+        data_root: folder of 300W, or None for generated photographs.
+        faces: number of faces.
+        threads: number of threads of every side.
+        rounds: number of interleaved rounds.
+        batch: number of faces in a training batch.
+        input_size: side of the network's input, in pixels.
     """
     use_threads(threads)
     options, how = PrepareOptions(input_size=input_size), Augmentation()
@@ -368,7 +368,7 @@ def benchmark(
     return {
         "machine": f"{platform.processor() or platform.machine()}, {default_workers()} cores, load {load:.1f} at start",
         "versions": {"torch": torch.__version__, "opencv": cv2.__version__, "numpy": np.__version__},
-        "data": "300W" if data_root else "made-up photographs, 800 x 600",
+        "data": "300W" if data_root else "generated photographs, 800 x 600",
         "faces": len(dataset.faces),
         "threads": threads,
         "rounds": rounds,
@@ -380,7 +380,7 @@ def benchmark(
 
 
 def show(result: Mapping[str, Any]) -> None:
-    """Print the table and what stands below it."""
+    """Print the table and the notes below it."""
     table = Table(title="nasface against per-image code", title_justify="left")
     for column in ("", "side"):
         table.add_column(column, no_wrap=True)
@@ -412,10 +412,10 @@ def show(result: Mapping[str, Any]) -> None:
     for line in (
         f"{result['data']}, {result['faces']} faces, input {result['input_size']} px, "
         f"heatmaps of a quarter; median of {result['rounds']} interleaved rounds.",
-        f"{result['threads']} threads a side; {result['machine']}; {versions}.",
+        f"{result['threads']} threads per side; {result['machine']}; {versions}.",
         f"Preparing once ({once:.2f} s) is not in nasface's training batches; against the fastest reader of files "
         f"it {pays}.",
-        "Largest (points, heatmaps) or mean (grey levels) differences of the two sides: "
+        "Largest (landmarks, heatmaps) or mean (grey levels) differences between the two sides: "
         + ", ".join(f"{name} {value:.2g}" for name, value in result["differences"].items())
         + ".",
     ):
@@ -424,13 +424,13 @@ def show(result: Mapping[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--faces", type=int, default=256, help="how many; originals are also held decoded in memory")
-    parser.add_argument("--threads", type=int, default=default_workers(), help="budget of every side")
+    parser.add_argument("--faces", type=int, default=256, help="number of faces, all held decoded in memory")
+    parser.add_argument("--threads", type=int, default=default_workers(), help="number of threads of every side")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--input-size", type=int, default=128)
-    parser.add_argument("--data-root", type=Path, help="a folder of 300W in place of made-up photographs")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    parser.add_argument("--data-root", type=Path, help="folder of 300W, instead of generated photographs")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     given = parser.parse_args()
     result = benchmark(given.data_root, given.faces, given.threads, given.rounds, given.batch, given.input_size)
     if given.json:

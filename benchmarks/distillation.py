@@ -1,4 +1,4 @@
-"""Time a step of triple distillation against what its three networks cost by themselves, both in one run.
+"""Compare the time of a step of triple distillation with that of its three networks alone.
 
 Run `python benchmarks/distillation.py`. Alone, each of the two students runs forward, backward from a given gradient
 and its optimizer on the whole batch, and the teacher runs forward without gradients: no masks, no targets, no losses.
@@ -6,7 +6,7 @@ The joint step is the one that `nasface distill` takes: masks, targets, the thre
 optimizer. All four are timed in turn, round by round; the figure is the median over the rounds of joint / sum of alone.
 
 The networks are those of the recipe 300w-mini: a slim network of half the prunable MACs from random importances, taught
-by its supernet. Images, landmarks and weights are random: how long a step takes does not depend on them.
+by its supernet. Images, landmarks and weights are random, because the time of a step does not depend on them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LANDMARKS = 68
 
 
 def networks(recipe: Recipe, share: float, device: torch.device) -> tuple[GraphNet, GraphNet]:
-    """A slim network and the supernet that it comes from."""
+    """Return a slim network and the supernet it comes from."""
     space = plugins.space(recipe.space.name, recipe.space.options)
     kept = random_pruner(space.graph, {}, count_space(space, LANDMARKS, recipe.data.input_size), share=share)
     supernet = build_net(recipe, LANDMARKS, device)
@@ -50,9 +50,9 @@ def networks(recipe: Recipe, share: float, device: torch.device) -> tuple[GraphN
 
 
 def sides(recipe: Recipe, slim: GraphNet, supernet: GraphNet, batch: int) -> dict[str, Callable[[], object]]:
-    """The four that are timed: each network alone, then the joint step. They share networks and batch."""
+    """Return the four timed sides: each network alone, then the joint step of the same networks on the same batch."""
     device, size, how = slim.alpha.device, recipe.data.input_size, recipe.distill
-    # weights that stay where they are: every round is of the same network
+    # so small a learning rate keeps the weights, so that every round times the same network
     optimizer = replace(how.optimizer, lr=1e-12)
     students = Students(slim, how, recipe.seed).train()
     teacher = Teacher("supernet", supernet.eval().requires_grad_(False), size)
@@ -96,7 +96,7 @@ def sides(recipe: Recipe, slim: GraphNet, supernet: GraphNet, batch: int) -> dic
 
 
 def summarised(seconds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """Median, fastest and slowest round of each side and of the three alone together, and the ratio."""
+    """Return median, fastest and slowest round of each side and of the sum of those alone, and the ratio."""
     *alone, joint = seconds
     rounds = list(zip(*(seconds[name] for name in alone), strict=True))
     seconds = {
@@ -108,7 +108,7 @@ def summarised(seconds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
         {"side": name, "seconds": statistics.median(values), "fastest": min(values), "slowest": max(values)}
         for name, values in seconds.items()
     ]
-    # of each round by itself: what else the machine does hits both sides of a round alike
+    # one ratio per round, because other load on the machine affects both sides of a round alike
     ratios = [whole / parts for whole, parts in zip(seconds[joint], seconds["sum of these"], strict=True)]
     return {
         "rows": rows,
@@ -119,14 +119,14 @@ def summarised(seconds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
 
 
 def benchmark(recipe: Recipe, batch: int, rounds: int, threads: int, device: torch.device) -> dict[str, Any]:
-    """Time the four sides; JSON-ready.
+    """Time the four sides, and return the result as plain values for JSON.
 
     Args:
-        recipe: its space, input size and section `distill`.
-        batch: faces in a step.
-        rounds: interleaved repeats.
-        threads: of the CPU.
-        device: where all of it runs.
+        recipe: recipe of which the space, the input size and the section `distill` are used.
+        batch: number of faces per step.
+        rounds: number of interleaved rounds.
+        threads: number of CPU threads.
+        device: device on which everything runs.
     """
     torch.set_num_threads(threads)
     load = os.getloadavg()[0]
@@ -147,8 +147,8 @@ def benchmark(recipe: Recipe, batch: int, rounds: int, threads: int, device: tor
 
 
 def show(result: Mapping[str, Any]) -> None:
-    """Print the table and what stands below it."""
-    table = Table(title="a step of distillation against its networks alone", title_justify="left")
+    """Print the table and the notes below it."""
+    table = Table(title="a distillation step compared with its networks alone", title_justify="left")
     table.add_column("", no_wrap=True)
     for column in ("ms", "fastest - slowest round, ms"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=default_workers())
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps, ... or auto")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     given = parser.parse_args()
     recipe = recipes.load("300w-mini", [f"data.input_size={given.input_size}"])
     result = benchmark(recipe, given.batch, given.rounds, given.threads, engine.pick_device(given.device))

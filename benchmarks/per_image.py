@@ -1,8 +1,8 @@
 """The usual per-image side of the data pipeline benchmark: OpenCV, one face and one landmark at a time.
 
-This is how landmark code is commonly written (HRNet's, for one), with its slow spots mended: one warp straight from
-the original to the input, the mirror folded into it, a separable Gaussian in a small patch for each landmark, a
-DataLoader with persistent workers, a closed form for DARK's Taylor step.
+This is how landmark code is commonly written (in HRNet, for example), but without its slow spots: a single warp from
+the original to the input that includes the mirroring, a separable Gaussian in a small patch for each landmark, a
+DataLoader with persistent workers, and a closed form for DARK's Taylor step.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def read_bgr(face: Face) -> NDArray[np.uint8]:
 
 
 def square(points_L2: NDArray[np.float64], box_scale: float = 1.25) -> tuple[NDArray[np.float64], float]:
-    """Centre and side of the input in pixels of the original, from the box of the points (as nasface does it)."""
+    """Return centre and side of the input in pixels of the original, from the box of the landmarks, as nasface does."""
     low, high = np.floor(points_L2.min(axis=0)), np.ceil(points_L2.max(axis=0))
     return (low + high) / 2, float((high - low).max()) * box_scale
 
@@ -52,14 +52,14 @@ def square(points_L2: NDArray[np.float64], box_scale: float = 1.25) -> tuple[NDA
 def affine(
     centre: NDArray[np.float64], density: float, size: int, angle: float = 0.0, flipped: bool = False
 ) -> NDArray[np.float64]:
-    """(2, 3) from pixels of the original to those of an output of `size`, `density` output pixels to one."""
+    """Return the map (2, 3) from the original to an output of `size` pixels, with `density` output pixels per pixel."""
     cos, sin, mirror = density * math.cos(angle), density * math.sin(angle), -1 if flipped else 1
     turn = np.array([[mirror * cos, -mirror * sin], [sin, cos]])
     return np.column_stack((turn, (size - 1) / 2 - turn @ centre))
 
 
 def crop_with_opencv(options: PrepareOptions, face: Face) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The stored crop of a face and its points."""
+    """Return the stored crop of a face and its landmarks."""
     centre, side = square(face.landmarks_L2, options.box_scale)
     size = options.stored_size
     matrix = affine(centre, options.input_size / side, size)
@@ -71,7 +71,7 @@ def crop_with_opencv(options: PrepareOptions, face: Face) -> tuple[NDArray[np.ui
 def prepare_with_opencv(
     faces: Sequence[Face], options: PrepareOptions, folder: Path, threads: int = 1
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Crop all faces in a loop (or with Python threads) and save two arrays."""
+    """Crop all faces in a loop, or in Python threads, and save the images and landmarks as two arrays."""
     folder.mkdir(parents=True, exist_ok=True)
     size = options.stored_size
     images = np.empty((len(faces), size, size, 3), np.uint8)
@@ -95,14 +95,14 @@ def prepare_with_opencv(
 
 
 def warp(image_BGR: NDArray[np.uint8], matrix_23: NDArray[np.float64], size: int) -> NDArray[np.float32]:
-    """The normalised input (3, size, size)."""
+    """Return the normalised input (3, size, size)."""
     image = cv2.warpAffine(image_BGR, matrix_23, (size, size), flags=cv2.INTER_LINEAR)
     image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     return np.ascontiguousarray(((image.astype(np.float32) - MEAN_255) / STD_255).transpose(2, 0, 1))
 
 
 def patches(points_L2: NDArray[np.floating], size: int, stride: float, sigma: float) -> NDArray[np.float32]:
-    """Heatmaps (L, size, size): for each landmark a Gaussian of peak 1 in a patch about its sub-cell place."""
+    """Return heatmaps (L, size, size), with a Gaussian of peak 1 in a patch around each sub-cell landmark."""
     heatmaps = np.zeros((len(points_L2), size, size), np.float32)
     reach = REACH * sigma
     for heatmap, (x, y) in zip(heatmaps, ((points_L2 + 0.5) / stride - 0.5).tolist(), strict=True):
@@ -116,15 +116,15 @@ def patches(points_L2: NDArray[np.floating], size: int, stride: float, sigma: fl
 
 
 class PerImage(TorchDataset[tuple[NDArray[np.float32], ...]]):
-    """Augmented input, heatmaps and points of one face at a time.
+    """A dataset of the augmented input, landmarks and heatmaps of one face at a time.
 
     Attributes:
-        faces: as indexed.
-        size: of the input in pixels.
-        scheme: for the flip.
-        how: scale, rotation and flip are those of nasface.
-        decoded: originals in memory; without them the file is read for every sample.
-        heatmaps: whether to draw them.
+        faces: faces of the index.
+        size: side of the input in pixels.
+        scheme: landmark scheme, which gives the flip.
+        how: augmentation, of which scale, rotation and flip are used.
+        decoded: originals in memory; without them, the file is read for every sample.
+        heatmaps: whether to draw heatmaps.
     """
 
     def __init__(
@@ -159,12 +159,12 @@ class PerImage(TorchDataset[tuple[NDArray[np.float32], ...]]):
 
 
 def one_thread(worker: int) -> None:
-    """Each worker is one thread of the budget (torch limits itself)."""
+    """Limit OpenCV to one thread per worker; torch does so itself."""
     cv2.setNumThreads(1)
 
 
 def loader(dataset: PerImage, batch: int, workers: int) -> DataLoader[Any]:
-    """A loader whose workers, if any, run already."""
+    """Return a loader whose workers, if any, have already started."""
     batches: DataLoader[Any] = DataLoader(
         dataset,
         batch,
@@ -183,7 +183,7 @@ def loader(dataset: PerImage, batch: int, workers: int) -> DataLoader[Any]:
 
 
 def run_through(batches: DataLoader[Any]) -> None:
-    """One epoch."""
+    """Run one epoch."""
     deque(batches, maxlen=0)
 
 
@@ -191,14 +191,14 @@ def run_through(batches: DataLoader[Any]) -> None:
 
 
 def peaks(heatmaps_BLhw: NDArray[np.float32]) -> NDArray[np.int64]:
-    """(B, L, 2) x and y of each maximum."""
+    """Return x and y (B, L, 2) of each maximum."""
     h, w = heatmaps_BLhw.shape[-2:]
     index = heatmaps_BLhw.reshape(*heatmaps_BLhw.shape[:2], h * w).argmax(axis=2)
     return np.stack((index % w, index // w), axis=2)
 
 
 def quarter_per_point(heatmaps_BLhw: NDArray[np.float32], input_size: int) -> NDArray[np.float64]:
-    """Landmarks in input pixels, a quarter cell from the maximum towards its higher neighbour."""
+    """Return landmarks in input pixels, a quarter of a cell from the maximum towards its higher neighbour."""
     h, w = heatmaps_BLhw.shape[-2:]
     cells = peaks(heatmaps_BLhw).astype(np.float64)
     for points, heatmaps in zip(cells, heatmaps_BLhw, strict=True):
@@ -212,7 +212,7 @@ def quarter_per_point(heatmaps_BLhw: NDArray[np.float32], input_size: int) -> ND
 
 
 def dark_per_point(heatmaps_BLhw: NDArray[np.float32], input_size: int, sigma: float = SIGMA) -> NDArray[np.float64]:
-    """Landmarks in input pixels after Zhang et al. 2020: blur each map, then a Taylor step in the log."""
+    """Return landmarks in input pixels by DARK (Zhang et al. 2020): blur each map, then a Taylor step in the log."""
     h, w = heatmaps_BLhw.shape[-2:]
     cells = peaks(heatmaps_BLhw).astype(np.float64)
     kernel = 2 * max(1, round(1.5 * sigma)) + 1

@@ -1,8 +1,8 @@
-"""Where the time of a sweep goes: the share of it spent inside forward passes of the slim networks.
+"""Measure which share of the time of a sweep is spent in forward passes of the slim networks.
 
-Run `python benchmarks/sweep.py`: 20 thresholds of a supernet with random factors, each evaluated as inherited and after
-its BN statistics were measured afresh, on made-up faces. Preparing the faces, which is done once for all commands, is
-left out; loading them, counting, building, inheriting, augmenting, decoding, timing and all files are in.
+Run `python benchmarks/sweep.py`. It sweeps 20 thresholds of a supernet with random factors on synthetic faces, and
+evaluates every network as inherited and after BN recalibration. The preparation of the faces, which is done once for
+all commands, is not included. Loading, counting, building, inheriting, augmenting, decoding, timing and writing are.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from nasface.stages.workspace import Machine
 
 @dataclass
 class Clock:
-    """Seconds inside forward passes, of slim networks and of the supernet, and how many there were."""
+    """Seconds in forward passes of slim networks and of the supernet, and the number of passes of slim networks."""
 
     slim: float = 0.0
     supernet: float = 0.0
@@ -71,7 +71,7 @@ def timed_passes() -> Iterator[Clock]:
 
 
 def untrained_run(folder: Path, recipe: Recipe, num_landmarks: int) -> RunDir:
-    """What a search leaves, with random factors."""
+    """Write the files of a search, with random factors."""
     run = RunDir(folder / "run")
     net = build_net(recipe, num_landmarks, torch.device("cpu"))
     random = np.random.default_rng(0).random(len(net.graph.prunable)).tolist()
@@ -85,7 +85,7 @@ def untrained_run(folder: Path, recipe: Recipe, num_landmarks: int) -> RunDir:
 
 
 def profile(recipe: Recipe, count: int, machine: Machine) -> dict[str, float]:
-    """Sweep `count` thresholds; seconds by what they went to."""
+    """Sweep `count` thresholds, and return the seconds spent on each part."""
     prepared = load_prepared(recipe, machine)
     with tempfile.TemporaryDirectory() as folder:
         run = untrained_run(Path(folder), recipe, prepared["train"].scheme.num_landmarks)
@@ -106,11 +106,13 @@ def profile(recipe: Recipe, count: int, machine: Machine) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default="300w-mini", help="whose space, sizes and batch are used")
-    parser.add_argument("--count", type=int, default=20, help="thresholds")
-    parser.add_argument("--train", type=int, default=1600, help="made-up training faces")
-    parser.add_argument("--test", type=int, default=400, help="made-up test faces")
-    parser.add_argument("--threads", type=int, default=0, help="of torch; 0: its choice")
+    parser.add_argument(
+        "--recipe", default="300w-mini", help="recipe of which the space, the sizes and the batch are used"
+    )
+    parser.add_argument("--count", type=int, default=20, help="number of thresholds")
+    parser.add_argument("--train", type=int, default=1600, help="number of synthetic training faces")
+    parser.add_argument("--test", type=int, default=400, help="number of synthetic test faces")
+    parser.add_argument("--threads", type=int, default=0, help="torch threads; 0 leaves the choice to torch")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=VALUE")
     parser.add_argument("--json", action="store_true")

@@ -1,4 +1,7 @@
-"""A chosen sub-network as a file: arch.json. Kept edges are stored, all else is derived. No torch here."""
+"""The files arch.json and factors.json: a chosen sub-network, and how important each edge of a supernet is.
+
+Of a sub-network only the kept edges are stored; everything else follows from them. Nothing here imports torch.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,15 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Architecture:
-    """Which edges of which space make the network.
+    """A sub-network: which edges of which search space it keeps.
 
     Attributes:
-        space, options: name and options from which the search space is built again.
-        num_landmarks: heatmaps of the head.
-        input_size: pixels, square.
-        graph_digest: of the full graph; a space that has changed since is refused.
-        kept: edges of the closed sub-graph, in graph order.
-        provenance: where it came from: run, data set, pruner, seed, versions. Plain JSON values.
+        space, options: name and options from which the search space can be rebuilt.
+        num_landmarks: number of heatmaps of the head.
+        input_size: side of the square input in pixels.
+        graph_digest: digest of the full graph, by which a space that has changed since is recognised and refused.
+        kept: edges of the closed sub-graph, in the order of the graph.
+        provenance: how it was made: run, dataset, pruner, seed and versions, as plain JSON values.
     """
 
     space: str
@@ -35,22 +38,22 @@ class Architecture:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def subgraph(self, graph: Graph) -> Graph:
-        """The kept part of the space's graph.
+        """Return the kept part of the space's graph.
 
         Raises:
-            GraphError: when `graph` is not the one it was chosen from, or the kept edges are not closed.
+            GraphError: if `graph` is not the graph it was chosen from, or if the kept edges are not closed.
         """
-        check_digest(f"an architecture of space '{self.space}'", self.graph_digest, graph)
+        check_digest(f"the architecture in space '{self.space}'", self.graph_digest, graph)
         kept = graph.keep(self.kept)
         if dangling := set(self.kept) - set(kept.edges):
             raise GraphError(
-                f"the architecture keeps {len(dangling)} edges that lie on no path from input to output, for example "
-                f"{' -> '.join(min(dangling))}; remove them, or prune again"
+                f"the architecture keeps edges that lie on no path from an input to an output ({len(dangling)}, for "
+                f"example {' -> '.join(min(dangling))}); remove them, or prune again"
             )
         return kept
 
     def to_json(self) -> str:
-        """The content of arch.json."""
+        """Return the content of arch.json."""
         return _dump(
             {
                 "space": self.space,
@@ -65,21 +68,21 @@ class Architecture:
 
     @classmethod
     def from_json(cls, text: str, where: str = "arch.json") -> Architecture:
-        """Read arch.json.
+        """Read the content of an arch.json file.
 
         Args:
-            text: the file's content.
-            where: its name, for messages.
+            text: content of the file.
+            where: name of the file, for error messages.
 
         Raises:
-            GraphError: when it is not an architecture, or has a schema that this version cannot read.
+            GraphError: if it is not an architecture, or has a schema that this version cannot read.
         """
         content = parse_object(text, where, "an architecture written by `nasface prune` or `nasface search`")
         version = content.get("schema_version")
         if version != SCHEMA_VERSION:
             raise GraphError(
-                f"{where} has schema_version {version!r}; this nasface reads {SCHEMA_VERSION}: "
-                "write it again with this version's `nasface prune`"
+                f"{where} has schema_version {version!r}, but this version of nasface reads {SCHEMA_VERSION}; "
+                "write the file again with `nasface prune`"
             )
         wanted: dict[str, type] = {
             "space": str,
@@ -94,7 +97,7 @@ class Architecture:
             value = content.get(name)
             if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 1):
                 raise GraphError(
-                    f"{where}: '{name}' is missing or of the wrong type; write it again with `nasface prune`"
+                    f"{where}: '{name}' is missing or has the wrong type; write the file again with `nasface prune`"
                 )
         return cls(
             space=content["space"],
@@ -109,13 +112,13 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Factors:
-    """How much each prunable edge of a searched supernet matters.
+    """How important each prunable edge of a searched supernet is.
 
     Attributes:
         space, options, num_landmarks, graph_digest: see `Architecture`.
-        importance: by edge, not negative; what pruners compare with thresholds.
-        alpha: by edge, the LSFF factor itself.
-        provenance: where it came from.
+        importance: importance by edge, which is never negative; pruners compare it with thresholds.
+        alpha: the LSFF factor alpha by edge.
+        provenance: how it was made.
     """
 
     space: str
@@ -127,7 +130,7 @@ class Factors:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """The content of factors.json."""
+        """Return the content of factors.json."""
         return _dump(
             {
                 "space": self.space,
@@ -144,7 +147,15 @@ class Factors:
 
     @classmethod
     def from_json(cls, text: str, where: str = "factors.json") -> Factors:
-        """Read factors.json; a GraphError says what is wrong with it."""
+        """Read the content of a factors.json file.
+
+        Args:
+            text: content of the file.
+            where: name of the file, for error messages.
+
+        Raises:
+            GraphError: if it does not hold factors, or has a schema that this version cannot read.
+        """
         content = parse_object(text, where, "factors written by `nasface search`")
         try:
             if content["schema_version"] != SCHEMA_VERSION:
@@ -163,7 +174,7 @@ class Factors:
             )
         except (KeyError, TypeError, ValueError) as err:
             raise GraphError(
-                f"{where} is not a factors file of this version ({err}); run `nasface search` again"
+                f"{where} is not a factors file that this version of nasface reads ({err}); run `nasface search` again"
             ) from err
 
 
@@ -172,25 +183,35 @@ def _dump(content: Mapping[str, Any]) -> str:
 
 
 def check_digest(what: str, digest: str, graph: Graph) -> None:
-    """Refuse what was made for another graph with a GraphError."""
+    """Raise a GraphError if `what`, made for the graph with this digest, does not fit `graph`."""
     if digest != graph.digest:
         raise GraphError(
-            f"{what} was made for the graph {digest}, but the space now has the graph {graph.digest}; "
-            "use the version and options it was made with, or search again"
+            f"{what} belongs to the graph {digest}, but the space now has the graph {graph.digest}; "
+            "use the version and options of that graph, or search again"
         )
 
 
 def edge_list(text: str, where: str) -> list[Edge]:
-    """Edges of an edge-list file: a JSON object with 'edges', or a bare list, in the forms of `parse_edges`."""
+    """Read the edges of an edge-list file: a JSON list as in `parse_edges`, or an object with such a list as 'edges'.
+
+    Args:
+        text: content of the file.
+        where: name of the file, for error messages.
+
+    Raises:
+        GraphError: if it holds no edges.
+    """
     content = _parse(text, where, "a list of edges")
     items = content.get("edges") if isinstance(content, dict) else content
     if not isinstance(items, list) or not items:
-        raise GraphError(f"{where} holds no edges; expected a list, or an object with the key 'edges'")
+        raise GraphError(
+            f"{where} holds no edges; expected a list of edges, or an object with such a list under 'edges'"
+        )
     return _edges(items, where)
 
 
 def _edges(items: list[object], where: str) -> list[Edge]:
-    """`parse_edges`, with the file's name in the message."""
+    """Call `parse_edges`, and name the file in its error message."""
     try:
         return parse_edges(items)
     except GraphError as err:
@@ -198,7 +219,7 @@ def _edges(items: list[object], where: str) -> list[Edge]:
 
 
 def parse_object(text: str, where: str, what: str) -> dict[str, Any]:
-    """A JSON object, or a GraphError that says `what` was expected."""
+    """Parse a JSON object; a GraphError names the file `where` and says that `what` was expected."""
     content = _parse(text, where, what)
     if not isinstance(content, dict):
         raise GraphError(f"{where} holds a {type(content).__name__}; expected {what}")

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: safetensors only, nothing is unpickled."""
+"""Checkpoints of a training, stored as safetensors: nothing is ever unpickled."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of a training in a file, from which it resumes.
+    """The file in which a training stores its state, and from which it resumes.
 
     Attributes:
-        path: the file.
-        title: of the training.
-        start: names the data and the first weights, so that no other training is resumed.
+        path: path of the file.
+        title: title of the training.
+        start: digest of the data and the initial weights, so that no other training is resumed.
     """
 
     path: Path
@@ -35,15 +35,16 @@ class Checkpoint:
 
     @classmethod
     def of(cls, path: Path, title: str, net: nn.Module, identity: str) -> Checkpoint:
-        """Return the checkpoint of a training that is about to begin on `net`, with data named by `identity`."""
+        """Return the checkpoint of a training about to start from the weights of `net`, on the data `identity`."""
         digest = hashlib.blake2b(identity.encode(), digest_size=16)
-        for name, value in net.named_parameters():  # BN statistics may have been measured on another number of threads
+        # Parameters only: the last bits of BN statistics depend on the number of threads that recalibrated them.
+        for name, value in net.named_parameters():
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         return cls(path, title, digest.hexdigest())
 
     def save(self, net: nn.Module, optimizers: Sequence[torch.optim.Optimizer], rows: list[Row]) -> None:
-        """Write weights, optimizer state and rows into one safetensors file, atomically."""
+        """Write weights, optimizer states and metric rows atomically to one safetensors file."""
         tensors = {f"net.{name}": value for name, value in net.state_dict().items()}
         for i, optimizer in enumerate(optimizers):
             for j, state in optimizer.state_dict()["state"].items():
@@ -52,21 +53,21 @@ class Checkpoint:
         rundir.write_tensors(self.path, tensors, meta)
 
     def restore(self, net: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> list[Row]:
-        """Undo `save`.
+        """Load the weights and optimizer states that `save` wrote.
 
         Returns:
-            The rows so far; none where there is no checkpoint.
+            The metric rows so far; none if there is no checkpoint.
 
         Raises:
-            RunError: when the file belongs to another training.
+            RunError: if the file belongs to another training.
         """
         if not self.path.exists():
             return []
         tensors, meta = rundir.read_tensors(self.path)
         if (meta.get("title"), meta.get("start")) != (self.title, self.start):
             raise RunError(
-                f"{self.path} is a checkpoint of another training (other data or first weights); remove it, or choose "
-                "another --out"
+                f"{self.path} is a checkpoint of another training (with other data or initial weights); remove it, or "
+                "choose another --out"
             )
         net.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("net.")})
         for i, optimizer in enumerate(optimizers):

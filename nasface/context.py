@@ -1,4 +1,4 @@
-"""What searchers and criteria get besides the network: one object, so that both can measure and train alike."""
+"""What searchers and criteria receive besides the network: the same object, so that both can measure and train."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from nasface.step import Batches, Fit, Loss, OptimizerLike, Step
 
 @dataclass(frozen=True)
 class Context:
-    """The task, the data and the means of a search.
+    """The task and the data of a search, and the functions with which to train and measure.
 
     Attributes:
-        costs: parameters and MACs of every part of the space; `costs.total(graph)` is what a sub-network costs.
+        costs: parameters and MACs of every part of the space; `costs.total(graph)` is the cost of a sub-network.
         loss: the task's loss of heatmaps for a batch.
-        step: the task's step, `loss` of what the network predicts; ready to be used in a phase.
-        optimizer: of the weights, as the recipe says.
-        epochs: of the search, as the recipe says.
-        batches: one pass of augmented training batches, which no epoch of the training draws.
-        held_out: one pass of the held-out faces, not augmented.
-        evaluate: the held-out error (inter-ocular NME, a share) of a sub-network as it is inherited from the network
-            now, after BN statistics are recalibrated. The network itself does not change.
+        step: the task's step, which is the `loss` of the network's heatmaps; use it as the step of a phase.
+        optimizer: the recipe's optimizer for the weights.
+        epochs: the recipe's number of search epochs.
+        batches: returns one pass of augmented training batches, which no epoch of the training draws.
+        held_out: returns one pass of the held-out faces, without augmentation.
+        evaluate: returns the held-out error (inter-ocular NME, as a fraction) of a sub-network with the network's
+            current weights, after its BN statistics are recalibrated. The network itself is not changed.
         fit: trains the network, or another one; see `nasface.step.Fit`.
     """
 
@@ -39,5 +39,5 @@ class Context:
 
     @property
     def input_size(self) -> int:
-        """Pixels of the network's input, square."""
+        """Side of the network's square input, in pixels."""
         return self.costs.input_size

@@ -1,7 +1,7 @@
-"""Parameters, multiply-adds (MACs) and latency of networks, and of every node and edge of a space.
+"""Parameters, multiply-adds (MACs) and latency of networks, and of every node and edge of a search space.
 
-MACs are counted by fvcore: one for each multiply-add of a convolution or matrix product. BN, activations,
-additions and upsampling are left out, and alphas are not counted as parameters.
+fvcore counts one MAC for each multiply-add of a convolution or matrix product. BN, activations, additions and
+upsampling are left out, and the factors alpha are not counted as parameters.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from nasface.graph import Edge, Graph
 from nasface.net import GraphNet, key
 from nasface.space import SearchSpace
 
+# operators as fvcore names them
 MULTIPLY_ADD_OPS = frozenset({"conv", "linear", "matmul", "addmm", "bmm", "einsum"})
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters and multiply-adds of one image's forward pass."""
+    """Number of parameters, and of multiply-adds in a forward pass of one image."""
 
     params: int = 0
     macs: int = 0
@@ -40,12 +41,14 @@ class Cost:
 
 @dataclass(frozen=True)
 class Costs:
-    """What each part of a search space costs at one input size; the cost of any sub-graph is their sum.
+    """Costs of the parts of a search space at one input size; the cost of any sub-graph is their sum.
 
     Attributes:
-        stem, nodes, edges: cost of each part. A node's is that of its encoder.
-        heads: cost of the head by the output nodes that survive; filled in when asked for.
-        input_size: pixels, square.
+        space: the search space.
+        num_landmarks: number of heatmaps of the head.
+        input_size: side of the square input in pixels.
+        stem, nodes, edges: cost of each part. The cost of a node is that of its encoder.
+        heads: cost of the head by the output nodes that it reads; filled in on demand.
     """
 
     space: SearchSpace
@@ -57,34 +60,35 @@ class Costs:
     heads: dict[tuple[str, ...], Cost] = field(default_factory=dict, repr=False)
 
     def head(self, outputs: tuple[str, ...]) -> Cost:
-        """Cost of the head that reads these output nodes."""
+        """Return the cost of the head that reads these output nodes."""
         if outputs not in self.heads:
             nodes = [self.space.graph.node[name] for name in outputs]
             head = self.space.head(nodes, self.num_landmarks)
+            # the width of the head depends on the outputs, so it cannot be a sum over them
             maps = [torch.zeros(1, n.channels, *[self.input_size // n.stride] * 2) for n in nodes]
             self.heads[outputs] = _count(head, (maps,))[""]
         return self.heads[outputs]
 
     def total(self, graph: Graph) -> Cost:
-        """The whole network of a sub-graph."""
+        """Return the cost of the whole network of a sub-graph."""
         return self.prunable(graph) + self.fixed(graph)
 
     def without_head(self, graph: Graph) -> Cost:
-        """The paper's convention for slim networks (its Tables 1 and 6)."""
+        """Return the cost without the head, as the paper counts slim networks (its Tables 1 and 6)."""
         return self.total(graph) - self.head(graph.outputs)
 
     def prunable(self, graph: Graph) -> Cost:
-        """All but stem, stage 1 (the input nodes) and head."""
+        """Return the cost of everything except the stem, stage 1 (the input nodes) and the head."""
         return _sum(self.nodes[n.id] for n in graph.nodes if n.id not in graph.inputs) + _sum(
             self.edges[edge] for edge in graph.edges
         )
 
     def fixed(self, graph: Graph) -> Cost:
-        """Stem, stage 1 and head."""
+        """Return the cost of the stem, stage 1 and the head."""
         return self.stem + _sum(self.nodes[name] for name in graph.inputs) + self.head(graph.outputs)
 
     def by_stage(self, graph: Graph) -> dict[str, Cost]:
-        """Cost by stem, stage (its nodes and the edges into them) and head."""
+        """Return the costs of the stem, of each stage (its nodes and the edges into them) and of the head."""
         stages: dict[str, Cost] = {"stem": self.stem}
         for node in graph.nodes:
             into = _sum(self.edges[parent, node.id] for parent in graph.parents[node.id])
@@ -94,7 +98,7 @@ class Costs:
 
 
 def count_space(space: SearchSpace, num_landmarks: int, input_size: int = 256) -> Costs:
-    """Count every part of a space at (3, input_size, input_size) with one pass of fvcore."""
+    """Count every part of a search space with one pass of fvcore, at an input of (3, input_size, input_size)."""
     net = GraphNet(space, num_landmarks)
     parts = _count(net, (torch.zeros(1, 3, input_size, input_size),))
     graph = space.graph
@@ -110,23 +114,24 @@ def count_space(space: SearchSpace, num_landmarks: int, input_size: int = 256) -
 
 
 def count_module(module: nn.Module, image_B3HW: Tensor) -> Cost:
-    """Parameters (alphas apart) and MACs of any network on the given input."""
+    """Return the parameters (without alphas) and MACs of any network on the given input."""
     return _count(module, (image_B3HW,))[""]
 
 
 def latency_ms(net: nn.Module, images_B3HW: Tensor, repeats: int = 20, warmup: int = 3) -> float:
-    """Median milliseconds of one forward pass of the batch, on the device where it lies."""
+    """Return the median milliseconds of a forward pass of the batch, on the device of the images."""
     return latencies_ms((net,), images_B3HW, repeats, warmup)[0]
 
 
 def latencies_ms(nets: Sequence[nn.Module], images_B3HW: Tensor, repeats: int = 20, warmup: int = 3) -> list[float]:
-    """`latency_ms` of several networks, run in turn so that whatever else the machine does falls on all alike."""
+    """Return `latency_ms` of several networks, run in turn so that other load on the machine affects all alike."""
     training = [net.training for net in nets]
     times: list[list[float]] = [[] for _ in nets]
     with torch.inference_mode():
         for i in range(warmup + repeats):
             for net, own in zip(nets, times, strict=True):
                 net.eval()
+                # an accelerator runs asynchronously: without waiting, only the launch would be timed
                 _synchronise(images_B3HW.device)
                 start = time.perf_counter()
                 net(images_B3HW)
@@ -144,14 +149,14 @@ def _synchronise(device: torch.device) -> None:
 
 
 def _count(module: nn.Module, inputs: tuple[object, ...]) -> dict[str, Cost]:
-    """Cost of a module and of each module inside it, by dotted name ('' is the whole)."""
+    """Return the costs of a module and of every module inside it by dotted name; '' is the module itself."""
     from fvcore.nn import FlopCountAnalysis
 
     _quiet()
     training = module.training
     module.eval()
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the tracer warns of the input-size check, which is no part of the graph
+        warnings.simplefilter("ignore")  # the tracer warns that it does not record the check of the input size
         analysis = FlopCountAnalysis(module, inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         counted = analysis.by_module_and_operator()
     module.train(training)

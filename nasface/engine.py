@@ -1,8 +1,8 @@
-"""One training loop for search, training and distillation: they differ in the phases they pass.
+"""The training loop shared by search, training and distillation, which differ only in the phases they pass to it.
 
-Each epoch runs every phase over the training faces once; a phase names the parameters it may change, their
-optimizer and its step. After each epoch the loop writes a checkpoint, so that a run goes on where it stopped
-and ends as if it had never been interrupted. torch itself is enough here: no training library is imported.
+Each epoch runs every phase over the training faces once. A phase names the parameters it may change, their
+optimizer and its step. The loop writes a checkpoint after every epoch, so that an interrupted run continues from
+there and ends with exactly the weights of an uninterrupted one. No training library is needed besides torch.
 """
 
 from __future__ import annotations
@@ -32,21 +32,23 @@ from nasface.task import Decoder, decode
 Precision = Literal["fp32", "bf16"]
 Validate = Callable[[Any], float]
 """Returns the NME of a network on held-out faces."""
-FLUSH = 20  # steps between reads of the loss from the device
-MEASURING = 99  # stands where the number of a phase does, so that measuring draws batches of its own
+# Reading the loss makes the CPU wait for the device, so it is checked only once in so many steps.
+FLUSH = 20
+# Takes the place of a phase number in the seed, so that BN recalibration draws batches that no phase draws.
+MEASURING = 99
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What every training shares.
+    """Settings common to all phases of a training.
 
     Attributes:
-        epochs: passes over the data; 0 leaves the network as it is.
-        batch: faces in a step.
-        augmentation: of the training faces.
-        seed: of shuffling and augmentation.
+        epochs: number of passes over the data; 0 leaves the network unchanged.
+        batch: number of faces per step.
+        augmentation: augmentation of the training faces.
+        seed: seed of shuffling and augmentation.
         precision: 'bf16' runs the network under autocast.
-        clip: the largest norm of the gradient, 0 for none.
+        clip: largest norm of the gradient, or 0 for no clipping.
     """
 
     epochs: int
@@ -59,12 +61,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Progress:
-    """Calls a front end may want.
+    """Callbacks through which a front end follows a training.
 
     Attributes:
-        begin: (title, total steps, steps already done) when something long starts.
-        advance: after each step.
-        epoch: all rows so far, after each epoch.
+        begin: called with (title, total steps, steps already done) when a long operation starts.
+        advance: called after each step.
+        epoch: called after each epoch with all metric rows so far.
     """
 
     begin: Callable[[str, int, int], None] = lambda title, total, done: None
@@ -72,7 +74,7 @@ class Progress:
     epoch: Callable[[list[Row]], None] = lambda rows: None
 
     def counter(self, title: str) -> Callable[[int, int], None]:
-        """A (done, total) callback, for work that is counted rather than trained."""
+        """Return a (done, total) callback for work other than training."""
         begun = False
 
         def report(done: int, total: int) -> None:
@@ -86,10 +88,10 @@ class Progress:
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The accelerator that torch finds (CUDA, MPS, ...), else the CPU; or the one named.
+    """Return the named device; for 'auto', the accelerator that torch finds (CUDA, MPS, ...) or else the CPU.
 
     Raises:
-        RunError: when the named device is not there.
+        RunError: if the named device is not available.
     """
     if name == "auto":
         return (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None) or torch.device(
@@ -97,9 +99,9 @@ def pick_device(name: str = "auto") -> torch.device:
         )
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.empty(1, device=device)  # a device that only parses, such as cuda:9, fails here
         if device.type == "meta":
-            raise RuntimeError("it computes nothing")
+            raise RuntimeError("it holds no values")
     except (RuntimeError, AssertionError, NotImplementedError) as err:
         raise RunError(
             f"device '{name}' is not available here ({str(err).splitlines()[0]}); use --device auto or cpu"
@@ -108,7 +110,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    """The context in which a network of this precision runs."""
+    """Return the context in which a network runs at this precision."""
     return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
@@ -127,36 +129,24 @@ def fit(
     """Train `net` in place and return one row of metrics for each phase of each epoch.
 
     Args:
-        net: on the device of `faces`.
-        phases: run in this order within every epoch.
+        net: the network, on the device of `faces`.
+        phases: phases, run in this order within every epoch.
         faces: training faces.
-        settings: epochs, batch, augmentation, seed, precision.
-        title: names the training in rows and progress.
-        checkpoint: a file to resume from when it exists, and to write after every epoch.
-        identity: names the data; a checkpoint of other data is not resumed.
-        validate: returns the NME on held-out faces; called once per epoch.
-        progress: where to report to.
+        settings: epochs, batch size, augmentation, seed and precision.
+        title: name of the training in metric rows and progress bars.
+        checkpoint: file that is written after every epoch, and resumed from if it exists.
+        identity: identifies the data; a checkpoint made with other data is refused.
+        validate: returns the NME on the held-out faces; called once per epoch.
+        progress: callbacks of the front end.
 
     Raises:
-        DivergedError: when the loss is no longer finite; the last checkpoint stays.
-        RecipeError: when a phase would never run.
-        RunError: when the checkpoint belongs to another training.
+        DivergedError: if the loss is no longer finite; the last checkpoint is kept.
+        RecipeError: if a phase would never run, or changes parameters that are not part of `net`.
+        RunError: if the checkpoint belongs to another training.
     """
     progress = progress or Progress()
     plans = [_Plan.of(i, phase, faces, settings) for i, phase in enumerate(phases)]
-    if settings.epochs and (idle := next((plan.phase for plan in plans if not plan.span), None)):
-        raise RecipeError(
-            f"the {idle.name} phase would run from epoch {idle.start} to {idle.end or 'the end'}, but {title} has "
-            f"{settings.epochs} epochs; give it more epochs, or the searcher a shorter warm-up "
-            "(search.options.warmup_epochs of 'l1')"
-        )
-    own = {id(parameter) for parameter in net.parameters()}
-    for phase in phases:
-        if any(id(parameter) not in own for parameter in phase.parameters):
-            raise RecipeError(
-                f"the {phase.name} phase of {title} changes parameters that the trained network does not have, so that "
-                "no checkpoint would hold them; make them part of a module and pass that to fit as net"
-            )
+    _check_phases(net, phases, settings.epochs, title)
     resume = Checkpoint.of(checkpoint, title, net, identity) if checkpoint is not None else None
     optimizers = [plan.optimizer for plan in plans]
     rows = resume.restore(net, optimizers) if resume is not None else []
@@ -165,14 +155,9 @@ def fit(
     progress.begin(title, sum(total), sum(total[:done]))
     for epoch in range(done, settings.epochs):
         running = [plan for plan in plans if epoch in plan.span]
-        for plan in running:
-            started = time.perf_counter()
-            with _trainable(net, plan.phase.parameters), _seeded(plan.seed(epoch), faces.device):
-                means = _epoch(net, plan, epoch, progress)
-            seconds = round(time.perf_counter() - started, 2)
-            rows.append({"stage": title, "epoch": epoch + 1, "phase": plan.phase.name, **means, "seconds": seconds})
         if not running:
             continue
+        rows += [{"stage": title, **_pass(net, plan, epoch, progress)} for plan in running]
         if validate is not None:
             rows[-1]["held_out_nme"] = validate(net)
         if resume is not None:
@@ -181,9 +166,33 @@ def fit(
     return rows
 
 
+def _check_phases(net: nn.Module, phases: Sequence[Phase], epochs: int, title: str) -> None:
+    """Raise a RecipeError if a phase would never run, or changes parameters that no checkpoint of `net` holds."""
+    if epochs and (idle := next((phase for phase in phases if not phase.span(epochs)), None)):
+        raise RecipeError(
+            f"the {idle.name} phase would run from epoch {idle.start} to {idle.end or 'the end'}, but {title} has only "
+            f"{epochs} epochs; set more epochs, or a shorter warm-up in the searcher "
+            "(search.options.warmup_epochs of 'l1')"
+        )
+    own = {id(parameter) for parameter in net.parameters()}
+    for phase in phases:
+        if any(id(parameter) not in own for parameter in phase.parameters):
+            raise RecipeError(
+                f"the {phase.name} phase of {title} changes parameters that are not part of the trained network, so no "
+                "checkpoint would hold them; make them part of a module and pass that module to fit as net"
+            )
+
+
 @dataclass(frozen=True)
 class _Plan:
-    """A phase within a training: its number and epochs, its torch optimizer, and the steps of an epoch."""
+    """A phase as it runs within a training.
+
+    Attributes:
+        number: index of the phase, which is part of its seeds.
+        phase, faces, settings: see `fit`.
+        span: epochs in which it runs.
+        optimizer: its torch optimizer, which lives as long as the training.
+    """
 
     number: int
     phase: Phase
@@ -199,26 +208,37 @@ class _Plan:
 
     @property
     def steps(self) -> int:
+        """The number of steps per epoch."""
         return self.faces.steps(self.settings.batch, self.phase.share)
 
     def seed(self, epoch: int, *step: int) -> int:
+        """Return the seed of an epoch, or of a step in it. It depends on nothing that a resumed run would not know."""
         return _mix(self.settings.seed, epoch, self.number, *step)
 
     def batches(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch, each with a seed of its own."""
+        """Return the batches of an epoch, each with its own seed."""
         random = torch.Generator().manual_seed(self.seed(epoch))
         batches = self.faces.augmented(self.settings.batch, self.settings.augmentation, random, self.phase.share)
         return (replace(batch, seed=self.seed(epoch, step)) for step, batch in enumerate(batches))
 
 
-def _epoch(net: nn.Module, plan: _Plan, epoch: int, progress: Progress) -> dict[str, float]:
-    """Run one phase over the faces; return the mean of each logged value and the last learning rate."""
+def _pass(net: nn.Module, plan: _Plan, epoch: int, progress: Progress) -> Row:
+    """Run one phase for one epoch and return its metrics with the number of the epoch and the seconds it took."""
+    started = time.perf_counter()
+    with _trainable(net, plan.phase.parameters), _seeded(plan.seed(epoch), plan.faces.device):
+        means = _steps(net, plan, epoch, progress)
+    seconds = round(time.perf_counter() - started, 2)
+    return {"epoch": epoch + 1, "phase": plan.phase.name, **means, "seconds": seconds}
+
+
+def _steps(net: nn.Module, plan: _Plan, epoch: int, progress: Progress) -> dict[str, float]:
+    """Run the steps of one epoch and return the mean of each logged value and the last learning rate."""
     phase, optimizer, settings = plan.phase, plan.optimizer, plan.settings
     net.train()
     sums: dict[str, Tensor] = {}
     count = 0
     for count, batch in enumerate(plan.batches(epoch), start=1):
-        at = epoch - plan.span.start + (count - 1) / plan.steps
+        at = epoch - plan.span.start + (count - 1) / plan.steps  # fractional epochs since the phase began
         for group in optimizer.param_groups:
             group["lr"] = phase.optimizer.lr_at(at, len(plan.span))
         with autocast(batch.images_B3HW.device, settings.precision):
@@ -228,7 +248,7 @@ def _epoch(net: nn.Module, plan: _Plan, epoch: int, progress: Progress) -> dict[
         if settings.clip:
             torch.nn.utils.clip_grad_norm_(phase.parameters, settings.clip)
         optimizer.step()
-        for name, value in losses.items():
+        for name, value in losses.items():  # summed on the device, so that logging does not make the CPU wait
             sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value.detach()
         if count % FLUSH == 0:
             _check_finite(sums["loss"], plan, epoch)
@@ -242,7 +262,7 @@ def _epoch(net: nn.Module, plan: _Plan, epoch: int, progress: Progress) -> dict[
 
 @contextmanager
 def _trainable(net: nn.Module, chosen: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Freeze all parameters but the chosen ones while the block runs."""
+    """Freeze all parameters except the chosen ones while the block runs."""
     before = [(parameter, parameter.requires_grad) for parameter in net.parameters()]
     own = {id(parameter) for parameter in chosen}
     try:
@@ -257,7 +277,7 @@ def _trainable(net: nn.Module, chosen: Sequence[nn.Parameter]) -> Iterator[None]
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed torch's global generators, from which layers such as dropout draw, and restore them afterwards."""
-    # torch cannot save the generator of Apple's MPS by device; there it stays seeded
+    # fork_rng cannot save and restore the generator of Apple's MPS, which therefore stays seeded
     forked = [device] if device.type not in ("cpu", "mps") else []
     with torch.random.fork_rng(forked, device_type=device.type if forked else None):
         torch.manual_seed(seed)
@@ -267,12 +287,12 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 def _check_finite(loss: Tensor, plan: _Plan, epoch: int) -> None:
     if not torch.isfinite(loss):
         raise DivergedError(
-            f"the loss of the {plan.phase.name} phase is not finite in epoch {epoch + 1}; check its learning rate (now "
+            f"the loss of the {plan.phase.name} phase is not finite in epoch {epoch + 1}; lower its learning rate (now "
             f"{plan.optimizer.param_groups[0]['lr']:g}) and start again with another --out"
         )
 
 
-def predict(
+def predict_landmarks(
     net: nn.Module,
     faces: DeviceFaces,
     *,
@@ -282,15 +302,15 @@ def predict(
     flip_test: bool = False,
     precision: Precision = "fp32",
 ) -> NDArray[np.float64]:
-    """Landmarks (N, L, 2) of every face in input pixels.
+    """Return the landmarks (N, L, 2) of every face in input pixels.
 
     Args:
-        net: on the device of `faces`; left in the mode it came in.
-        faces: evaluated without augmentation.
-        batch: faces in a forward pass.
+        net: the network, on the device of `faces`; its training or eval mode is restored afterwards.
+        faces: the faces, used without augmentation.
+        batch: number of faces per forward pass.
         decoder: see `nasface.task.decode`.
-        sigma: of the training targets, in cells.
-        flip_test: average the heatmaps with those of the mirrored image.
+        sigma: sigma of the training targets, in cells.
+        flip_test: whether to average the heatmaps with those of the mirrored image.
         precision: see `Settings`.
     """
     training = net.training
@@ -300,7 +320,7 @@ def predict(
     with torch.inference_mode(), autocast(faces.images_NHWC.device, precision):
         for part in faces.plain(batch):
             heatmaps = heatmaps_of(net, part.images_B3HW, flip if flip_test else None)
-            # autocast would decode in bf16 as well, which is too coarse for places
+            # Autocast would also decode in bf16, whose 8 bits of precision are too coarse for coordinates.
             with torch.autocast(heatmaps.device.type, enabled=False):
                 found.append(decode(heatmaps, faces.input_size, decoder, sigma))
     net.train(training)
@@ -309,39 +329,39 @@ def predict(
 
 
 def heatmaps_of(net: nn.Module, images_B3HW: Tensor, flip_L: Tensor | None = None) -> Tensor:
-    """Heatmaps (B, L, h, w), averaged with those of the mirrored images where the landmarks' mirror order is given."""
+    """Return heatmaps (B, L, h, w), averaged with those of the mirrored images if their order `flip_L` is given."""
     heatmaps: Tensor = net(images_B3HW)
     return heatmaps if flip_L is None else 0.5 * (heatmaps + net(images_B3HW.flip(3)).flip(3)[:, flip_L])
 
 
 def training_batches(faces: DeviceFaces, settings: Settings) -> Iterator[Batch]:
-    """Return one pass of augmented batches that no epoch draws, the same at every call."""
+    """Return one pass of augmented batches, the same at every call, which no epoch of the training draws."""
     random = torch.Generator().manual_seed(_mix(settings.seed, 0, MEASURING))
     return faces.augmented(settings.batch, settings.augmentation, random)
 
 
 def measuring_batches(faces: DeviceFaces, settings: Settings, batches: int = 32) -> list[Batch]:
-    """Return the batches of `recalibrate`, to be kept for many networks: 200 MB for 1024 faces at 128 px."""
+    """Return the batches that `recalibrate` uses, for use with many networks: 200 MB for 1024 faces at 128 px."""
     return list(islice(training_batches(faces, settings), batches))
 
 
 def recalibrate(
     net: nn.Module, faces: DeviceFaces, settings: Settings, batches: int = 32, ready: Sequence[Batch] = ()
 ) -> None:
-    """Recalibrate BN statistics on augmented training batches; inherited ones are those of the supernet.
+    """Recalibrate the BN statistics on augmented training batches: inherited ones are those of the supernet.
 
     Args:
-        net: changed in place.
-        faces: the training faces.
-        settings: of batches and augmentation.
-        batches: how many.
-        ready: `measuring_batches` of the same faces, so that they need not be augmented again.
+        net: the network, changed in place.
+        faces: training faces.
+        settings: batch size, augmentation, seed and precision.
+        batches: number of batches.
+        ready: `measuring_batches` of the same faces, which saves augmenting them again.
     """
     norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
     momentum = [m.momentum for m in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # torch: a plain mean over the batches
+        norm.momentum = None  # torch then keeps the plain mean over all batches
     training = net.training
     net.train()
     with torch.no_grad():
@@ -356,13 +376,13 @@ def recalibrate(
 def evaluator(
     net: GraphNet, faces: DeviceFaces, settings: Settings, error: Callable[[GraphNet], float]
 ) -> Callable[[Graph], float]:
-    """Return a function that measures sub-networks as they are inherited from `net` at the time of the call.
+    """Return a function that measures sub-networks with the weights `net` has at the time of the call.
 
     Args:
-        net: the parent, which does not change.
-        faces: the training faces, on which BN statistics are recalibrated.
-        settings: of batches and augmentation.
-        error: measures a network.
+        net: the parent network, which is not changed.
+        faces: training faces, on which BN statistics are recalibrated.
+        settings: batch size, augmentation, seed and precision.
+        error: function that measures a network.
     """
     ready = cache(lambda: measuring_batches(faces, settings))
 
@@ -375,5 +395,5 @@ def evaluator(
 
 
 def _mix(*numbers: int) -> int:
-    """One seed from several, without the collisions of a sum."""
+    """Mix several numbers into one seed; a plain sum would give (1, 2) and (2, 1) the same one."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])

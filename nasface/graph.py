@@ -1,4 +1,4 @@
-"""Search spaces as graphs of data: validation, closure, digest, random connected sub-graphs. No torch here."""
+"""Search spaces as plain graphs: validation, closure, digest and random sub-graphs. Nothing here imports torch."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Edge = tuple[str, str]
 
 @dataclass(frozen=True)
 class Node:
-    """A feature map and the encoder that follows it.
+    """A feature map and the encoder that is applied to it.
 
     Attributes:
-        id: unique name, '<stage>.<resolution>' in the built-in spaces, for example '3.1'.
-        channels: channels of the map.
+        id: unique name; in the built-in spaces '<stage>.<resolution>', for example '3.1'.
+        channels: number of channels of the map.
         stride: input pixels per cell of the map.
-        stage: the column in which tables and drawings show the node.
-        block: whether it holds an encoder block; a node without one only fuses.
+        stage: stage under which tables and drawings show the node.
+        block: whether the node has an encoder block; a node without one only fuses.
     """
 
     id: str
@@ -39,14 +39,14 @@ class Graph:
     """A directed acyclic graph of feature maps.
 
     Attributes:
-        nodes: in topological order.
-        edges: in the order in which factors are stored.
-        fixed: edges without a factor: no penalty and no criterion sees them, closure may still remove them.
-        inputs: nodes fed by the stem.
-        outputs: nodes read by the head.
+        nodes: the nodes, in topological order.
+        edges: the edges, in the order in which factors are stored.
+        fixed: edges without a factor: no penalty or criterion applies to them, but closure may still remove them.
+        inputs: nodes that the stem feeds.
+        outputs: nodes that the head reads.
 
     Raises:
-        GraphError: on duplicate or unknown names, a cycle or an edge against the order of `nodes`.
+        GraphError: on duplicate or unknown names, a cycle, or an edge that runs against the order of `nodes`.
     """
 
     nodes: tuple[Node, ...]
@@ -58,13 +58,13 @@ class Graph:
     def __post_init__(self) -> None:
         order = {node.id: i for i, node in enumerate(self.nodes)}
         if len(order) != len(self.nodes):
-            raise GraphError("a graph has two nodes of the same id; give every node its own")
+            raise GraphError("the graph has two nodes with the same id; give every node its own")
         if len(set(self.edges)) != len(self.edges):
-            raise GraphError("a graph lists the same edge twice; list every edge once")
+            raise GraphError("the graph lists an edge twice; list every edge once")
         for name in (*self.inputs, *self.outputs, *(end for edge in self.edges for end in edge)):
             if name not in order:
                 raise GraphError(
-                    f"a graph refers to node '{name}', which it does not have; {did_you_mean(name, order)}"
+                    f"the graph refers to node '{name}', which it does not have; {did_you_mean(name, order)}"
                 )
         for src, dst in self.edges:
             if order[src] >= order[dst]:
@@ -72,25 +72,28 @@ class Graph:
                     f"edge {src} -> {dst} runs against the order of the nodes; list '{src}' before '{dst}'"
                 )
         if stray := self.fixed - set(self.edges):
-            raise GraphError(f"{len(stray)} fixed edges are not edges of the graph, for example {min(stray)}")
+            raise GraphError(
+                f"{len(stray)} of the fixed edges are not edges of the graph, for example {' -> '.join(min(stray))}; "
+                "list every fixed edge among the edges too"
+            )
         if not self.inputs or not self.outputs:
-            raise GraphError("a graph needs at least one input and one output node")
+            raise GraphError("the graph needs at least one input node and one output node")
         if len({*self.inputs}) + len({*self.outputs}) < len(self.inputs) + len(self.outputs):
-            raise GraphError("a graph lists an input or output node twice; list every one once")
+            raise GraphError("the graph lists an input or output node twice; list every node once")
 
     @cached_property
     def node(self) -> Mapping[str, Node]:
-        """Nodes by id."""
+        """The nodes by id."""
         return {node.id: node for node in self.nodes}
 
     @cached_property
     def prunable(self) -> tuple[Edge, ...]:
-        """The edges that carry a factor, in the order of `edges`."""
+        """The edges that have a factor, in the order of `edges`."""
         return tuple(edge for edge in self.edges if edge not in self.fixed)
 
     @cached_property
     def parents(self) -> Mapping[str, tuple[str, ...]]:
-        """Sources of the edges into each node, in the order of `edges`."""
+        """The sources of the edges into each node, in the order of `edges`."""
         into: dict[str, list[str]] = {node.id: [] for node in self.nodes}
         for src, dst in self.edges:
             into[dst].append(src)
@@ -98,22 +101,22 @@ class Graph:
 
     @cached_property
     def last_reader(self) -> Mapping[str, str]:
-        """The last node that reads each map, for maps that any node reads."""
+        """For each map that some node reads, the last node that does."""
         return {src: node.id for node in self.nodes for src in self.parents[node.id]}
 
     @cached_property
     def blocks(self) -> tuple[str, ...]:
-        """Nodes whose encoder can be pruned away: all blocks but those of the input nodes."""
+        """The nodes whose encoder can be pruned away: all nodes with a block except the input nodes."""
         return tuple(n.id for n in self.nodes if n.block and n.id not in self.inputs)
 
     @property
     def max_stride(self) -> int:
-        """The input size must be a multiple of this, in pixels."""
+        """The largest stride in pixels, of which the input size must be a multiple."""
         return max(node.stride for node in self.nodes)
 
     @cached_property
     def digest(self) -> str:
-        """Names the graph by content: the same for the same nodes, edges, ends and fixed edges, in any process."""
+        """A hash of the graph's nodes, edges, inputs, outputs and fixed edges, equal in every process."""
         content = [
             [[n.id, n.channels, n.stride, n.stage, n.block] for n in self.nodes],
             [[*edge, edge in self.fixed] for edge in self.edges],
@@ -123,14 +126,19 @@ class Graph:
         return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()[:16]
 
     def closure(self, edges: Iterable[Edge]) -> frozenset[Edge]:
-        """Of `edges`, those on a path from an input to an output. Unknown edges raise GraphError."""
+        """Return those of `edges` that lie on a path from an input to an output.
+
+        Raises:
+            GraphError: if an edge is not in the graph.
+        """
         wanted = set(edges)
         if unknown := wanted - set(self.edges):
             src, dst = min(unknown)
             raise GraphError(
-                f"edge {src} -> {dst} is not in the search space ({len(unknown)} such edges); "
-                "an edge joins two nodes of this graph, written as [source, target]"
+                f"edge {src} -> {dst} is not in the search space (unknown edges: {len(unknown)}); "
+                "an edge is written as [source, target] and joins two nodes of this graph"
             )
+        # Edges sorted by the place of their source are in topological order, so one sweep in each direction is enough.
         reached = set(self.inputs)
         for edge in self._sorted(wanted):
             if edge[0] in reached:
@@ -142,22 +150,22 @@ class Graph:
         return frozenset(e for e in wanted if e[0] in reached and e[1] in useful)
 
     def keep(self, edges: Iterable[Edge]) -> Graph:
-        """The closed sub-graph of `edges`.
+        """Return the closed sub-graph of `edges`.
 
         Nodes, edges and outputs that lie on no path from an input to an output are dropped.
 
         Raises:
-            GraphError: when an edge is unknown or no input reaches an output any more.
+            GraphError: if an edge is unknown, or if no path from an input to an output is left.
         """
         kept = self.closure(edges)
         used = {end for edge in kept for end in edge}
-        # an input that is an output itself needs no edge
+        # an input that is also an output is connected without any edge
         used |= set(self.inputs) & set(self.outputs)
         outputs = tuple(name for name in self.outputs if name in used)
         if not outputs:
             raise GraphError(
                 "the kept edges leave no path from an input to an output, so the network would be disconnected; "
-                "keep more edges (a lower threshold, a larger share)"
+                "keep more edges (with a lower threshold or a larger share)"
             )
         return Graph(
             nodes=tuple(n for n in self.nodes if n.id in used),
@@ -168,14 +176,14 @@ class Graph:
         )
 
     def keep_prunable(self, edges: Iterable[Edge]) -> Graph:
-        """`keep` for a choice among the prunable edges: the fixed ones stay wherever closure lets them."""
+        """Return the closed sub-graph of some prunable edges and of all fixed edges that closure does not remove."""
         return self.keep({*edges, *self.fixed})
 
     def random_subgraph(self, rng: np.random.Generator, share: float, attempts: int = 1000) -> Graph:
-        """A random closed sub-graph: every prunable edge is drawn with probability `share`.
+        """Return a random closed sub-graph, for which each prunable edge is drawn with probability `share`.
 
         Raises:
-            GraphError: when no draw in `attempts` connects an input to an output.
+            GraphError: if none of `attempts` draws connects an input to an output.
         """
         for _ in range(attempts):
             drawn = rng.random(len(self.prunable)) < share
@@ -183,19 +191,22 @@ class Graph:
                 return self.keep_prunable(e for e, keep in zip(self.prunable, drawn, strict=True) if keep)
             except GraphError:
                 continue
-        raise GraphError(f"no connected sub-graph found in {attempts} draws with share {share}; use a larger share")
+        raise GraphError(f"none of {attempts} draws with share {share} gives a connected sub-graph; use a larger share")
 
     def _sorted(self, edges: set[Edge]) -> list[Edge]:
-        """Edges by the topological place of their source."""
+        """Return edges sorted by the topological place of their source, then of their target."""
         place = {node.id: i for i, node in enumerate(self.nodes)}
         return sorted(edges, key=lambda edge: (place[edge[0]], place[edge[1]]))
 
 
 def parse_edges(items: Sequence[object]) -> list[Edge]:
-    """Edges from JSON: each a pair of node ids, an id a string or a [stage, resolution] pair.
+    """Read edges from JSON values.
+
+    Args:
+        items: one [source, target] pair per edge; each end is a node id or a [stage, resolution] pair.
 
     Raises:
-        GraphError: naming the first item that is neither.
+        GraphError: if an item is not an edge.
     """
 
     def name(end: object) -> str:
@@ -204,11 +215,11 @@ def parse_edges(items: Sequence[object]) -> list[Edge]:
                 return end
             case [int(), int()]:
                 return f"{end[0]}.{end[1]}"
-        raise GraphError(f"'{end}' names no node; expected an id such as \"3.1\" or a pair [stage, resolution]")
+        raise GraphError(f"'{end}' is not a node; expected an id such as \"3.1\" or a pair [stage, resolution]")
 
     edges = []
     for item in items:
         if not isinstance(item, list | tuple) or len(item) != 2:
-            raise GraphError(f"{json.dumps(item, default=str)[:80]} is no edge; expected [source, target]")
+            raise GraphError(f"{json.dumps(item, default=str)[:80]} is not an edge; expected [source, target]")
         edges.append((name(item[0]), name(item[1])))
     return edges

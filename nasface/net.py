@@ -1,4 +1,4 @@
-"""The one executor: a supernet and a slim network are the same class on another graph."""
+"""The network that runs a graph: a supernet and a slim network are the same class with different graphs."""
 
 from __future__ import annotations
 
@@ -19,16 +19,19 @@ from nasface.space import Head, SearchSpace
 
 
 class GraphNet(nn.Module):
-    """Runs a graph: Y = node(sum of alpha * T(X) over the kept inputs), then the head.
+    """A network that computes every node of a graph and then the head.
+
+    A node with the inputs X_i is Y = node(sum of alpha_i * T_i(X_i)), the weighted feature fusion of the paper
+    (section 3.1), with one factor alpha per edge.
 
     Args:
-        space: builds the parts.
-        num_landmarks: heatmaps L.
-        graph: a closed sub-graph of `space.graph`; the full graph by default.
+        space: search space, which builds the parts.
+        num_landmarks: number of heatmaps L.
+        graph: a closed sub-graph of `space.graph`; by default the full graph.
 
     Attributes:
         alpha: (number of prunable edges,) the LSFF factors, in the order of `graph.prunable`.
-        gate: (number of edges,) 1, or 0 where an edge is masked out; not saved.
+        gate: (number of edges,) 1, or 0 for an edge that is masked out; it is not saved.
     """
 
     gate: Tensor
@@ -48,7 +51,7 @@ class GraphNet(nn.Module):
         self._variants = _Variants()
 
     def factors(self) -> Tensor:
-        """(number of edges,) alpha of the prunable edges, 1 for the fixed ones, times the gate."""
+        """Return (number of edges,) the factor of each edge: alpha, or 1 for a fixed edge, times its gate."""
         if not self.graph.fixed:
             return self.alpha * self.gate
         values = iter(self.alpha.unbind())
@@ -56,20 +59,20 @@ class GraphNet(nn.Module):
         return torch.stack([one if e in self.graph.fixed else next(values) for e in self.graph.edges]) * self.gate
 
     def forward(self, images_B3HW: Tensor, graph: Graph | None = None) -> Tensor:
-        """Compute heatmaps (B, L, h, w) at the finest output stride.
+        """Compute the heatmaps (B, L, h, w), with the stride of the finest output node.
 
         Args:
             images_B3HW: normalised images.
-            graph: a closed sub-graph of the network's, to run as `slim_net` would: nothing else is computed, and
-                gradients and BN statistics reach the network's own parameters and buffers.
+            graph: a closed sub-graph of the network's graph. Only this part is computed, with the same result as
+                `slim_net` would give; gradients and BN statistics go to the network's own parameters and buffers.
 
         Raises:
-            GraphError: when H or W is not a multiple of the graph's largest stride, or `graph` is not a sub-graph.
+            GraphError: if H or W is not a multiple of the graph's largest stride, or if `graph` is not a sub-graph.
         """
         stride = self.space.graph.max_stride
         if images_B3HW.shape[-1] % stride or images_B3HW.shape[-2] % stride:
             raise GraphError(
-                f"the input is {images_B3HW.shape[-1]} x {images_B3HW.shape[-2]} pixels; "
+                f"the input has {images_B3HW.shape[-1]} x {images_B3HW.shape[-2]} pixels; "
                 f"this search space needs multiples of {stride}"
             )
         run = self.graph if graph is None else graph
@@ -84,9 +87,10 @@ class GraphNet(nn.Module):
             for src in parents:
                 edge = (src, node.id)
                 term = self.edges[key(*edge)](maps[src])
+                # addcmul: multiply and add in one kernel, without a map for the product
                 total = term * factor[edge] if total is None else torch.addcmul(total, term, factor[edge])
             maps[node.id] = self._run_node(node.id, run, total)
-            for src in parents:  # free what nobody reads any more
+            for src in parents:  # free the memory of maps that no later node reads
                 if run.last_reader[src] == node.id and src not in run.outputs:
                     del maps[src]
         return self._run_head(run, [maps[name] for name in run.outputs])
@@ -98,7 +102,7 @@ class GraphNet(nn.Module):
         return self.space.head([graph.node[name] for name in graph.outputs], self.num_landmarks)
 
     def _run_node(self, name: str, graph: Graph, total: Tensor | None) -> Tensor:
-        """Run a node; with fewer parents, the space may build it otherwise, from the same parameters."""
+        """Run a node. With fewer parents, the space may build it differently, but with the same parameters."""
         own = self.nodes[key(name)]
         parents = graph.parents[name]
         if parents == self.graph.parents[name]:
@@ -108,7 +112,7 @@ class GraphNet(nn.Module):
         return variant.run(own, total)
 
     def _run_head(self, graph: Graph, maps: list[Tensor]) -> Tensor:
-        """Run the head, sliced where output nodes are missing."""
+        """Run the head, sliced if `graph` lacks some of its output nodes."""
         if graph.outputs == self.graph.outputs:
             out: Tensor = self.head(maps)
             return out
@@ -117,13 +121,13 @@ class GraphNet(nn.Module):
 
 
 def key(*names: str) -> str:
-    """The name of an edge's or a node's module: a module name holds no dot."""
+    """Return the name of the module of a node, or of the edge between two; torch allows no dots in it."""
     return "->".join(names).replace(".", "_")
 
 
 @dataclass(frozen=True)
 class Inherited:
-    """What `inherit` copied, by state-dict name: whole tensors, sliced ones, and those left as they were."""
+    """Which tensors `inherit` copied whole, copied in part, and left untouched, by name in the state dict."""
 
     copied: tuple[str, ...]
     sliced: tuple[str, ...]
@@ -134,10 +138,10 @@ class Inherited:
 
 
 def inherit(slim: GraphNet, parent: GraphNet) -> Inherited:
-    """Copy alpha and weights of every part that `slim` shares with `parent`; slice the head by its owners.
+    """Copy alpha and weights of every part that `slim` shares with `parent`, with the head sliced by its owners.
 
     Raises:
-        GraphError: when `slim`'s graph is not a sub-graph of `parent`'s.
+        GraphError: if the graph of `slim` is not a sub-graph of that of `parent`.
     """
     _check_within(slim.graph, parent.graph)
     source, target = parent.state_dict(), slim.state_dict()
@@ -157,12 +161,12 @@ def inherit(slim: GraphNet, parent: GraphNet) -> Inherited:
 
 
 def give_back(slim: GraphNet, parent: GraphNet) -> None:
-    """Copy alpha and weights of a sub-network into its parent, the inverse of `inherit`.
+    """Copy alpha and weights of a sub-network back into its parent, the inverse of `inherit`.
 
-    The factors of edges that `slim` does not have become 0 in `parent`, so that criteria see them as gone.
+    The factors of edges that `slim` does not have are set to 0 in `parent`, so that criteria rate them lowest.
 
     Raises:
-        GraphError: when `slim`'s graph is not a sub-graph of `parent`'s.
+        GraphError: if the graph of `slim` is not a sub-graph of that of `parent`.
     """
     _check_within(slim.graph, parent.graph)
     source, target = slim.state_dict(), parent.state_dict()
@@ -175,9 +179,9 @@ def give_back(slim: GraphNet, parent: GraphNet) -> None:
 
 
 def masked(parent: GraphNet, graph: Graph) -> GraphNet:
-    """A copy of `parent` that computes what the slim network of `graph` does, at the parent's size.
+    """Return a copy of `parent` that computes the same as the slim network of `graph`, at the size of `parent`.
 
-    All other factors are zero, and so are the dropped output nodes' channels in the head.
+    The factors of all other edges are zero, and so are the channels of dropped output nodes in the head.
     """
     net = deepcopy(parent)
     kept = set(graph.edges)
@@ -193,35 +197,37 @@ def masked(parent: GraphNet, graph: Graph) -> GraphNet:
 
 
 def place(net: GraphNet, device: torch.device) -> GraphNet:
-    """Move a network to a device, channels last in memory: convolutions on CPU and tensor cores are fastest so."""
+    """Move a network to a device, in channels-last layout, in which CPUs and tensor cores run convolutions fastest."""
     placed: GraphNet = net.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return placed
 
 
 def slim_net(parent: GraphNet, graph: Graph) -> tuple[GraphNet, Inherited]:
-    """The physically smaller network of `graph` on the parent's device and what it inherited.
+    """Build the physically smaller network of `graph` on the parent's device; return it and what it inherited.
 
     Raises:
-        GraphError: when a weight of the slim network has no match in its parent: the space names or shapes its
-            parts by what else is kept.
+        GraphError: if a tensor of the slim network has no match in its parent, because the space names or shapes a
+            part differently depending on what else is kept.
     """
     net = place(GraphNet(parent.space, parent.num_landmarks, graph), parent.alpha.device)
     net.train(parent.training)
     report = inherit(net, parent)
     if report.untouched:
         raise GraphError(
-            f"{len(report.untouched)} tensors of the slim network have no match in the supernet, for example "
-            f"{report.untouched[0]}; the space must give a node the same modules whatever its parents"
+            f"tensors of the slim network have no match in the supernet ({len(report.untouched)}, for example "
+            f"{report.untouched[0]}); the space must build a node from the same modules whatever its parents are"
         )
     return net, report
 
 
 @contextmanager
 def frozen_statistics(net: nn.Module) -> Iterator[None]:
-    """Leave BN statistics alone while the block runs; in training mode, batches are normalised by their own as ever."""
+    """Freeze the running BN statistics while the block runs; in training mode, each batch still uses its own."""
     norms = [m for m in net.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     for norm in norms:
-        norm.track_running_stats = False  # torch: neither updated nor used in training mode, used in eval mode
+        norm.track_running_stats = (
+            False  # torch then neither updates nor uses them in training mode; eval mode uses them
+        )
     try:
         yield
     finally:
@@ -230,26 +236,26 @@ def frozen_statistics(net: nn.Module) -> Iterator[None]:
 
 
 def edge_values(net: GraphNet) -> dict[Edge, float]:
-    """The factors alpha by prunable edge."""
+    """Return the factor alpha of each prunable edge."""
     values: Sequence[float] = net.alpha.detach().cpu().tolist()
     return dict(zip(net.graph.prunable, values, strict=True))
 
 
 @dataclass(frozen=True)
 class _Index:
-    """The part of a tensor that belongs to some output nodes: indices along each dimension, None for all of it."""
+    """A part of a tensor: the indices along each dimension, or None for the whole dimension."""
 
     dims: tuple[Tensor | None, ...]
 
     def pick(self, tensor: Tensor) -> Tensor:
-        """Return the part of `tensor`; gradients flow back to it."""
+        """Return this part of `tensor`; gradients flow back to `tensor`."""
         for dim, index in enumerate(self.dims):
             if index is not None:
                 tensor = tensor.index_select(dim, index.to(tensor.device))
         return tensor
 
     def put(self, tensor: Tensor, part: Tensor) -> None:
-        """Write the part into `tensor`."""
+        """Write `part` to this part of `tensor`."""
         sizes = zip(self.dims, tensor.shape, strict=True)
         places = [torch.arange(size) if index is None else index for index, size in sizes]
         grid = torch.meshgrid(*places, indexing="ij")
@@ -257,35 +263,36 @@ class _Index:
 
 
 class _Variant:
-    """A part of a network as the space builds it for a sub-graph; it runs on the tensors of the network's own part.
+    """A node or head as the space builds it for a sub-graph, which runs with the tensors of the full network's part.
 
     Args:
-        built: the part; its weights are let go.
+        built: the module; its own weights are discarded.
     """
 
     def __init__(self, built: nn.Module) -> None:
-        self.module = built.to("meta")
+        self.module = built.to("meta")  # tensors on the meta device have a shape, but no memory
 
     def run(self, own: nn.Module, inputs: Any, slices: Mapping[str, _Index] | None = None) -> Tensor:
-        """Run on the parameters and buffers of `own`, of which `slices` (by name) are used in part."""
+        """Run with the parameters and buffers of `own`; of those named in `slices`, only that part is used."""
         slices = slices or {}
         tensors = {**dict(own.named_parameters()), **dict(own.named_buffers())}
         used = {name: slices[name].pick(value) if name in slices else value for name, value in tensors.items()}
         self._follow(own, used)
         out: Tensor = functional_call(self.module, used, (inputs,))
-        if own.training:  # BN statistics of a slice were updated in a copy
+        if own.training:  # the BN statistics of a slice were updated in a copy, so they are written back
             for name in slices.keys() & dict(own.named_buffers()):
-                # .data: as with torch's own BN, another forward pass before backward is no fault
+                # Through .data, so that autograd does not object to another forward pass before backward; torch's
+                # own BN permits that too.
                 slices[name].put(tensors[name].data, used[name])
         return out
 
     def _follow(self, own: nn.Module, used: Mapping[str, Tensor]) -> None:
-        """Take over modes and BN settings; GraphError when the tensors do not fit."""
+        """Copy training modes and BN settings from `own`; GraphError if the tensors do not fit."""
         wanted = self.module.state_dict(keep_vars=True)
         if misfits := [name for name, value in wanted.items() if name not in used or used[name].shape != value.shape]:
             raise GraphError(
-                f"{len(misfits)} tensors of the sub-network have no match in the network, for example {misfits[0]}; "
-                "the space must give a node the same modules whatever its parents"
+                f"tensors of the sub-network have no match in the network ({len(misfits)}, for example {misfits[0]}); "
+                "the space must build a node from the same modules whatever its parents are"
             )
         parts = dict(own.named_modules())
         for name, part in self.module.named_modules():
@@ -296,7 +303,7 @@ class _Variant:
 
 
 class _Variants:
-    """The variants that a network has run so far; they hold no weights, and are forgotten when there are many."""
+    """A cache of the variants that a network has run, which hold no weights. It is emptied when it is full."""
 
     LIMIT = 512
 
@@ -304,17 +311,18 @@ class _Variants:
         self._known: dict[Hashable, _Variant] = {}
 
     def get(self, name: Hashable, build: Callable[[], nn.Module]) -> _Variant:
-        """Return the variant of this name, built where it is new."""
+        """Return the variant with this name, and build it if it is new."""
         if name not in self._known:
             if len(self._known) == self.LIMIT:
                 self._known.clear()
-            with torch.random.fork_rng(devices=[]):  # its first weights are not used, and must not change what follows
+            # The initial weights are never used, so drawing them must not change the random numbers that follow.
+            with torch.random.fork_rng(devices=[]):
                 self._known[name] = _Variant(build())
         return self._known[name]
 
 
 def _owned_all(head: Head, outputs: set[str]) -> dict[str, _Index]:
-    """For each sliced tensor of a head, by its name there, what belongs to `outputs`."""
+    """Return the part of each sliced tensor of a head, by name, that belongs to `outputs`."""
     return {
         name: _Index(tuple(None if owner is None else _indices(owner, outputs) for owner in owners))
         for name, owners in head.owners.items()
@@ -326,7 +334,7 @@ def _indices(owner: Sequence[str], outputs: set[str]) -> Tensor:
 
 
 def _places(slim: GraphNet, parent: GraphNet) -> dict[str, _Index | None]:
-    """For each tensor of `slim`, where it lies in the tensor of the same name of `parent`; None for all of it."""
+    """Return for each tensor of `slim` which part of its namesake in `parent` it is; None for the whole tensor."""
     wanted = set(slim.graph.prunable)
     alpha = torch.tensor([i for i, edge in enumerate(parent.graph.prunable) if edge in wanted], dtype=torch.long)
     head = _owned_all(parent.head, set(slim.graph.outputs))
@@ -335,9 +343,9 @@ def _places(slim: GraphNet, parent: GraphNet) -> dict[str, _Index | None]:
 
 
 def _check_within(graph: Graph, parent: Graph) -> None:
-    """Refuse with a GraphError what is not a sub-graph of `parent`."""
+    """Raise a GraphError unless `graph` is a sub-graph of `parent`."""
     if strange := set(graph.edges) - set(parent.edges) or set(graph.nodes) - set(parent.nodes):
         raise GraphError(
-            f"{len(strange)} parts of the sub-network, for example {min(strange, key=str)}, are not in its parent "
-            "network; take both from the same search space"
+            f"parts of the sub-network are not in its parent network ({len(strange)}, for example "
+            f"{min(strange, key=str)}); take both from the same search space"
         )

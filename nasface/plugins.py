@@ -1,4 +1,4 @@
-"""Plug-ins by name: entry points, or 'module:attr' for what is not installed. Their options are checked here."""
+"""Plug-ins, found by the name of an entry point or as 'module:attr', and the check of their options."""
 
 from __future__ import annotations
 
@@ -27,10 +27,15 @@ GROUPS = {
     "pruners": "pruner",
     "teachers": "teacher",
 }
-SUPPLIED = {"pruners": 3, "criteria": 2, "datasets": 1, "teachers": 1}  # leading arguments that nasface itself passes
+SUPPLIED = {
+    "pruners": 3,
+    "criteria": 2,
+    "datasets": 1,
+    "teachers": 1,
+}  # number of leading arguments that nasface passes itself
 
 
-@cache  # looking through all that is installed takes 50 ms
+@cache  # searching the metadata of all installed packages takes about 50 ms
 def names(group: str) -> dict[str, EntryPoint]:
     """Return the installed plug-ins of a group (a key of `GROUPS`) by name."""
     return {point.name: point for point in sorted(entry_points(group=f"nasface.{group}"), key=lambda p: p.name)}
@@ -41,16 +46,16 @@ def load(group: str, name: str) -> Callable[..., Any]:
 
     Args:
         group: a key of `GROUPS`.
-        name: of an entry point, or 'module:attr'.
+        name: name of an entry point, or 'module:attr'.
 
     Raises:
-        RecipeError: when there is no such plug-in or it cannot be imported.
+        RecipeError: if there is no such plug-in, or if it cannot be imported.
     """
     kind, known = GROUPS[group], names(group)
     if name not in known and ":" not in name:
         raise RecipeError(
             f"there is no {kind} '{name}'; {did_you_mean(name, known)} "
-            "(your own plug-in is named 'module:attr' or installed as an entry point; see `nasface plugins`)"
+            "(`nasface plugins` lists those installed; give your own as 'module:attr', or install it as an entry point)"
         )
     try:
         found = known[name].load() if name in known else import_attr(name)
@@ -60,15 +65,15 @@ def load(group: str, name: str) -> Callable[..., Any]:
             f"the {kind} '{name}' cannot be imported ({why}); install its package, or correct the name or the module"
         ) from err
     if not callable(found):
-        raise RecipeError(f"the {kind} '{name}' is a {type(found).__name__}; expected something that can be called")
+        raise RecipeError(f"the {kind} '{name}' is a {type(found).__name__}; expected a function or a class")
     return cast(Callable[..., Any], found)
 
 
 def check_options(group: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all options of a plug-in: defaults filled in, types checked against its signature.
+    """Return all options of a plug-in, checked against its signature and with defaults filled in.
 
     Raises:
-        RecipeError: for an unknown option or a value of the wrong type or range.
+        RecipeError: if an option is unknown or missing, or if a value has the wrong type or is out of range.
     """
     factory = load(group, name)
     try:
@@ -76,7 +81,7 @@ def check_options(group: str, name: str, options: Mapping[str, Any]) -> dict[str
     except (TypeError, ValueError) as err:
         raise RecipeError(
             f"the {GROUPS[group]} '{name}' does not say which options it takes ({described(err)}); "
-            "name a Python function or class with keyword arguments"
+            "use a Python function or class with keyword arguments"
         ) from err
     hints = _hints(factory)
     fields: dict[str, Any] = {}
@@ -84,7 +89,7 @@ def check_options(group: str, name: str, options: Mapping[str, Any]) -> dict[str
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
             continue
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            return dict(options)  # the plug-in checks its own
+            return dict(options)  # with **kwargs, the plug-in checks its options itself
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
         fields[parameter.name] = (hints.get(parameter.name, Any), default)
     where = f"options of {GROUPS[group]} '{name}'"
@@ -95,12 +100,12 @@ def check_options(group: str, name: str, options: Mapping[str, Any]) -> dict[str
         return dict(model(**options))
     except ValidationError as err:
         raise RecipeError(explain(err, where)) from err
-    except Exception as err:  # pydantic raises a dozen types on annotations that it does not know
-        raise RecipeError(f"{where}: cannot be checked ({described(err)}); correct the plug-in's signature") from err
+    except Exception as err:  # for annotations it does not know, pydantic raises many types of errors
+        raise RecipeError(f"{where} cannot be checked ({described(err)}); correct the plug-in's signature") from err
 
 
 def takes(group: str, name: str, option: str) -> bool:
-    """Return whether a plug-in has an option of this name; RecipeError when there is no such plug-in."""
+    """Return whether a plug-in has an option with this name; RecipeError if there is no such plug-in."""
     return option in inspect.signature(load(group, name)).parameters
 
 
@@ -110,7 +115,7 @@ def space(name: str, options: Mapping[str, Any] | None = None) -> SearchSpace:
 
 
 def dataset(name: str, root: Path | None, options: Mapping[str, Any] | None = None) -> Dataset:
-    """Build a dataset on the folder `root` (None for one that needs none)."""
+    """Build a dataset from the folder `root`, or from None if it needs no folder."""
     return cast(Dataset, _build("datasets", name, Dataset, (root,), options))
 
 
@@ -120,19 +125,19 @@ def searcher(name: str, options: Mapping[str, Any] | None = None) -> Searcher:
 
 
 def criterion(name: str, options: Mapping[str, Any] | None = None) -> Criterion:
-    """Return a criterion with its options bound."""
+    """Return a criterion whose options are bound."""
     return cast(Criterion, partial(load("criteria", name), **check_options("criteria", name, options or {})))
 
 
 def pruner(name: str, options: Mapping[str, Any] | None = None) -> Pruner:
-    """Return a pruner with its options bound."""
+    """Return a pruner whose options are bound."""
     return cast(Pruner, partial(load("pruners", name), **check_options("pruners", name, options or {})))
 
 
 def _build(
     group: str, name: str, protocol: type, supplied: tuple[Any, ...], options: Mapping[str, Any] | None
 ) -> object:
-    """Call a plug-in and check that it returns an object with the members of the protocol."""
+    """Call a plug-in, and check that the object it returns has all members of the protocol."""
     factory, checked = load(group, name), check_options(group, name, options or {})
     members = [*protocol.__annotations__, *(member for member in vars(protocol) if not member.startswith("_"))]
     try:
@@ -142,8 +147,8 @@ def _build(
         raise
     except Exception as err:  # a plug-in may raise anything
         raise RecipeError(
-            f"the {GROUPS[group]} '{name}' cannot be built ({described(err)}); correct its options, its name or the "
-            "plug-in"
+            f"the {GROUPS[group]} '{name}' cannot be built ({described(err)}); correct its options, its name or "
+            "the plug-in itself"
         ) from err
     if lacking:
         raise RecipeError(
@@ -154,15 +159,15 @@ def _build(
 
 
 def _hints(factory: Callable[..., Any]) -> dict[str, Any]:
-    """Return the types of the options; none where they cannot be resolved, such as names only type checkers see."""
+    """Return the types of the options, or {} if they cannot be resolved, as names that only type checkers import."""
     try:
         return get_type_hints(factory.__init__ if inspect.isclass(factory) else factory, include_extras=True)
-    except Exception:  # an annotation is any expression
+    except Exception:  # an annotation can be any expression, and raise anything
         return {}
 
 
 def listing() -> list[dict[str, str]]:
-    """Return one row per installed plug-in: kind, name, package, target, and its first line of documentation."""
+    """Return one row per installed plug-in: its kind, name, package, target and first line of documentation."""
     rows = []
     for group, kind in GROUPS.items():
         for name, point in names(group).items():
@@ -176,7 +181,7 @@ def listing() -> list[dict[str, str]]:
 
 
 def explain(err: ValidationError, where: str) -> str:
-    """Return the first fault of a pydantic error in one sentence."""
+    """Return the first problem of a pydantic error as one sentence; `where` names what was checked."""
     first = err.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
     got = first.get("input")

@@ -1,7 +1,7 @@
-"""Pruners: pure functions (graph, factors, costs) -> closed sub-graph. Plug-ins take their options by keyword.
+"""Pruners: functions that map a graph, the importance of its edges and their costs to a closed sub-graph.
 
-An edge is kept when its importance exceeds a threshold; the pruners differ in how they find it. Fixed edges
-have no importance: they stay wherever closure lets them.
+Most pruners keep the edges whose importance exceeds a threshold, and differ in how they choose the threshold; `greedy`
+and `top` use none. Fixed edges have no importance: they stay unless closure removes them.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ Importance = Mapping[Edge, float]
 
 
 class Pruner(Protocol):
-    """A pruner plug-in: an entry point in the group `nasface.pruners`, with its options as keyword arguments."""
+    """A pruner plug-in: an entry point in the group `nasface.pruners`, which takes its options by keyword."""
 
     def __call__(self, graph: Graph, importance: Importance, costs: Costs) -> Graph:
-        """Return the closed sub-graph to keep; GraphError when the choice would disconnect the network."""
+        """Return the closed sub-graph to keep, or raise a GraphError if the choice would disconnect the network."""
         ...
 
 
 def threshold(graph: Graph, importance: Importance, costs: Costs, *, threshold: Annotated[float, Ge(0)]) -> Graph:
-    """Keep the edges whose importance is above `threshold` (the paper's criterion, section 3.1).
+    """Keep the edges whose importance is above `threshold`, as in the paper (section 3.1).
 
     Raises:
-        GraphError: when nothing would connect input and output any more, with the largest threshold that does.
+        GraphError: if no path from an input to an output would be left; it names the largest threshold that leaves one.
     """
     _check_importance(graph, importance)
     try:
@@ -40,21 +40,20 @@ def threshold(graph: Graph, importance: Importance, costs: Costs, *, threshold: 
     except GraphError as err:
         limit, _ = _cheapest(graph, importance, costs)
         raise GraphError(
-            f"threshold {threshold!r} would disconnect the network; the largest that keeps a path from input to "
-            f"output is {limit!r}"
+            f"threshold {threshold!r} would disconnect the network; the largest threshold that keeps it connected is "
+            f"{limit!r}"
         ) from err
 
 
 def share(
     graph: Graph, importance: Importance, costs: Costs, *, share: Annotated[float, Interval(gt=0, le=1)]
 ) -> Graph:
-    """The largest network, by lowering the threshold, with at most `share` of the prunable MACs.
+    """Keep at most `share` of the prunable MACs, with the lowest threshold that does so.
 
-    Prunable are all MACs but those of stem, stage 1 and head. The MACs kept fall as the threshold rises, so
-    bisection finds it.
+    The prunable MACs are all except those of the stem, stage 1 and the head.
 
     Raises:
-        GraphError: when every connected network is larger, with the smallest share there is.
+        GraphError: if every threshold leaves more; it names the smallest share that one leaves.
     """
     return _within(graph, importance, costs, share)
 
@@ -67,28 +66,29 @@ def _within(graph: Graph, importance: Importance, costs: Costs, share: float) ->
     except GraphError as err:
         _, smallest = _cheapest(graph, importance, costs)
         raise GraphError(
-            f"no threshold gives a connected network with at most {share:.1%} of the prunable MACs; the smallest it "
-            f"gives has {smallest / full:.1%} (the pruner 'greedy' may go further: --pruner greedy)"
+            f"no threshold gives a connected network with at most {share:.1%} of the prunable MACs; the smallest "
+            f"network has {smallest / full:.1%} (the pruner 'greedy' may go further: --pruner greedy)"
         ) from err
 
 
 def largest(
     graph: Graph, importance: Importance, measure: Callable[[Graph], float], limit: float
 ) -> tuple[float, Graph]:
-    """The lowest threshold whose network measures at most `limit`, found by bisection, and that network.
+    """Return the lowest threshold whose network measures at most `limit`, and that network.
 
     Args:
-        graph: of the supernet.
-        importance: of its edges.
-        measure: falls as edges go, for example its MACs.
-        limit: in the unit of `measure`.
+        graph: graph of the supernet.
+        importance: importance of its edges.
+        measure: returns a size of a network, such as its MACs, which must not grow when edges are removed.
+        limit: largest allowed size, in the unit of `measure`.
 
     Raises:
-        GraphError: when every connected network measures more.
+        GraphError: if every connected network measures more.
     """
     _check_importance(graph, importance)
     steps = _thresholds(graph, importance)
-    low, high = 0, len(steps)  # the first threshold that fits lies in [low, high)
+    # Bisection: networks only shrink as the threshold rises. One that is disconnected counts as small enough.
+    low, high = 0, len(steps)  # the lowest threshold that fits lies in [low, high)
     while low < high:
         middle = (low + high) // 2
         kept = _attempt(graph, importance, steps[middle])
@@ -103,9 +103,9 @@ def largest(
 
 
 def networks(graph: Graph, importance: Importance) -> list[tuple[float, Graph]]:
-    """Every connected network that a threshold gives, the largest first, each with its lowest threshold.
+    """Return every connected network that a threshold gives, largest first, each with its lowest threshold.
 
-    One threshold more or less often changes nothing: closure has dropped the edge already.
+    There are fewer networks than thresholds: often closure has already dropped the next edge.
     """
     _check_importance(graph, importance)
     found: list[tuple[float, Graph]] = []
@@ -119,7 +119,7 @@ def networks(graph: Graph, importance: Importance) -> list[tuple[float, Graph]]:
 
 
 def top(graph: Graph, importance: Importance, costs: Costs, *, edges: Annotated[int, Ge(1)]) -> Graph:
-    """Keep the `edges` most important prunable edges, less what closure drops. Ties go by graph order."""
+    """Keep the `edges` most important prunable edges, without those that closure drops. Graph order breaks ties."""
     _check_importance(graph, importance)
     ranked = sorted(graph.prunable, key=lambda edge: -importance[edge])
     return graph.keep_prunable(ranked[:edges])
@@ -128,16 +128,16 @@ def top(graph: Graph, importance: Importance, costs: Costs, *, edges: Annotated[
 def greedy(
     graph: Graph, importance: Importance, costs: Costs, *, share: Annotated[float, Interval(gt=0, le=1)]
 ) -> Graph:
-    """Drop edges step by step, the least loss for the prunable MACs saved first, down to `share` of them.
+    """Drop edges one by one, each time the one with the least loss per MAC saved, down to `share` of the prunable MACs.
 
-    A stage is a cut that every path crosses, so what reaches the head is a product over stages. The loss of a
-    step is how far it lowers the log of that product, a stage counting as the sum of the importances of the
-    kept edges into it: the fewer edges a stage has left, the more each is worth. A threshold sees neither this
-    nor what an edge costs, and can leave a stage with one edge. Dropping an edge takes along all that closure
-    takes; a step that would disconnect the network is never taken.
+    Every path crosses every stage, so what reaches the head is a product over the stages. The value of a stage is the
+    summed importance of its kept incoming edges, and the loss of a step is the drop of the log of the product of these
+    values: the fewer edges a stage has left, the more each of them is worth. A threshold considers neither this nor the
+    cost of an edge, and can leave a stage with a single edge. Dropping an edge also drops what closure then removes. A
+    step that would disconnect the network is never taken.
 
     Raises:
-        GraphError: when no step is left before the budget is met, with the share reached.
+        GraphError: if no step is left before the budget is met; it names the share reached.
     """
     _check_importance(graph, importance)
     full = costs.prunable(graph).macs
@@ -151,11 +151,13 @@ def greedy(
                 continue
             saved = macs - costs.prunable(rest).macs
             loss = worth - _worth(rest, importance)
-            steps.append((loss / (saved + 1), len(steps), rest))  # an identity saves nothing: + 1 keeps it finite
+            steps.append(
+                (loss / (saved + 1), len(steps), rest)
+            )  # an identity edge saves 0 MACs: + 1 keeps the ratio finite
         if not steps:
             raise GraphError(
-                f"dropping edge by edge ends at {macs / full:.1%} of the prunable MACs, where every further edge would "
-                f"disconnect the network; {share:.1%} is out of its reach"
+                f"dropping edges one by one ends at {macs / full:.1%} of the prunable MACs, because dropping another "
+                f"edge would disconnect the network; it cannot reach {share:.1%}, so ask for a larger share"
             )
         kept = min(steps, key=lambda step: step[:2])[2]
         macs, worth = costs.prunable(kept).macs, _worth(kept, importance)
@@ -163,12 +165,12 @@ def greedy(
 
 
 def _worth(graph: Graph, importance: Importance) -> float:
-    """Sum over stages of the log of the importance that enters; stages without prunable edges do not count."""
+    """Return the sum over stages of the log of their incoming importance; stages without prunable edges count as 0."""
     stages: dict[int, float] = {}
     for edge in graph.prunable:
         stage = graph.node[edge[1]].stage
         stages[stage] = stages.get(stage, 0.0) + importance[edge]
-    return sum(math.log(max(total, 1e-12)) for total in stages.values())
+    return sum(math.log(max(total, 1e-12)) for total in stages.values())  # importances may all be 0
 
 
 def random(
@@ -179,23 +181,23 @@ def random(
     share: Annotated[float, Interval(gt=0, le=1)],
     seed: Annotated[int, Ge(0)] = 0,
 ) -> Graph:
-    """The baseline that ignores the factors: random importances, then at most `share` of the prunable MACs."""
+    """Keep at most `share` of the prunable MACs by random importances: a baseline that ignores the factors."""
     drawn = np.random.default_rng(seed).random(len(graph.prunable)).tolist()
     return _within(graph, dict(zip(graph.prunable, drawn, strict=True)), costs, share)
 
 
 def above(graph: Graph, importance: Importance, limit: float) -> Graph:
-    """The closed sub-graph of the edges with importance above `limit`.
+    """Return the closed sub-graph of the edges with an importance above `limit`.
 
     Raises:
-        GraphError: when it is disconnected, or an edge has no importance.
+        GraphError: if it is disconnected, or if an edge has no importance.
     """
     _check_importance(graph, importance)
     return graph.keep_prunable(edge for edge in graph.prunable if importance[edge] > limit)
 
 
 def _attempt(graph: Graph, importance: Importance, limit: float) -> Graph | None:
-    """`above`, or None where the network would be disconnected."""
+    """Return `above`, or None if the network would be disconnected."""
     try:
         return above(graph, importance, limit)
     except GraphError:
@@ -204,20 +206,23 @@ def _attempt(graph: Graph, importance: Importance, limit: float) -> Graph | None
 
 def _check_importance(graph: Graph, importance: Importance) -> None:
     if missing := [edge for edge in graph.prunable if edge not in importance]:
-        raise GraphError(f"the factors lack {len(missing)} edges of the graph, for example {' -> '.join(missing[0])}")
+        raise GraphError(
+            f"edges of the graph have no factor ({len(missing)} of them, for example {' -> '.join(missing[0])}); "
+            "use factors that were searched in this space"
+        )
 
 
 def _thresholds(graph: Graph, importance: Importance) -> list[float]:
-    """Every threshold that gives another network, in rising order; the first keeps all that is above zero."""
+    """Return in rising order every threshold that may give another network; the first keeps all above zero."""
     return [0.0, *sorted({importance[edge] for edge in graph.prunable if importance[edge] > 0})]
 
 
 def _cheapest(graph: Graph, importance: Importance, costs: Costs) -> tuple[float, int]:
-    """The largest threshold that leaves the network connected, and its prunable MACs."""
+    """Return the largest threshold that leaves the network connected, and the prunable MACs of that network."""
     for limit in reversed(_thresholds(graph, importance)):
         if (kept := _attempt(graph, importance, limit)) is not None:
             return limit, costs.prunable(kept).macs
     raise GraphError(
-        "the edges of importance above zero connect no input to an output, so no threshold can prune this network; "
-        "search again with a smaller penalty"
+        "the edges with an importance above zero connect no input to an output, so no threshold can prune this "
+        "network; search again with a smaller penalty"
     )

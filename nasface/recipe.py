@@ -1,154 +1,42 @@
-"""Recipes: YAML files that describe an experiment completely. Unknown keys are refused."""
+"""Reading recipes: YAML files that describe an experiment completely, with `extends` and `--set a.b=value`."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from annotated_types import Ge, Interval, Le
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from nasface import plugins
-from nasface.data.augment import Augmentation
-from nasface.distill import Distillation
 from nasface.errors import RecipeError, did_you_mean
-from nasface.step import Optimizer
-from nasface.task import Decoder
+from nasface.sections import Plugin, Recipe
+
+__all__ = [
+    "Recipe", "assemble", "choose_pruner", "folder", "listing", "load", "merge", "override", "read", "resolve",
+    "shipped",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
-# PyYAML lets through what Python says of a date as 2020-99-99, a number as 0x_, a tag without a value, deep nesting.
+# Besides YAMLError, PyYAML passes on the Python errors of, for example, the date 2020-99-99, the number 0x_, a tag
+# without a value or deep nesting.
 _YAML_FAULTS = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
-
 
 _L1 = ("l1", "nasface.search.l1:L1Searcher")
 
-Epochs = Annotated[int, Interval(ge=0, le=100_000)]
-
-
-class Part(BaseModel):
-    """A section of a recipe: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Plugin(Part):
-    """A plug-in and its options."""
-
-    name: str
-    options: dict[str, Any] = {}
-
-
-class Data(Plugin):
-    """The dataset and how faces are cropped.
-
-    held_out: share of the training faces on which selection is done; they are not trained on.
-    """
-
-    name: str = "300w"
-    root: Path | None = None
-    input_size: Annotated[int, Ge(16), Le(1024)] = 256
-    margin: Annotated[float, Interval(ge=1, le=4)] = 1.6
-    box: Literal["landmarks", "provided"] = "landmarks"
-    box_scale: Annotated[float, Interval(ge=0.1, le=10)] = 1.25
-    held_out: Annotated[float, Interval(gt=0, lt=1)] = 0.1
-
-
-class Task(Part):
-    """Heatmap targets, loss and decoding. sigma: cells; weight: multiplies the heatmap loss."""
-
-    sigma: Annotated[float, Interval(gt=0, le=1000)] = 1.5
-    weight: Annotated[float, Interval(gt=0, le=1e9)] = 1.0
-    decoder: Decoder = "quarter"
-    flip_test: bool = False
-
-
-class Training(Part):
-    """What search and fine-tuning share. clip: largest norm of the gradient, 0 for none."""
-
-    batch: Annotated[int, Interval(ge=2, le=65536)] = 16
-    precision: Literal["fp32", "bf16"] = "fp32"
-    clip: Annotated[float, Ge(0)] = 0.0
-    threads: Annotated[int, Interval(ge=0, le=1024)] = 0
-
-
-class Space(Plugin):
-    """The search space."""
-
-    name: str = "hrsupernet"
-
-
-class Prune(Plugin):
-    """The pruner."""
-
-    name: str = "share"
-
-
-class Search(Plugin):
-    """The searcher, and the optimizer of the weights."""
-
-    name: str = "l1"
-    epochs: Epochs = 60
-    optimizer: Optimizer = Optimizer()
-
-
-class Criterion(Plugin):
-    """The criterion that says how much each edge of the searched supernet matters."""
-
-    name: str = "alpha"
-
-
-class Finetune(Part):
-    """Training of one network: the slim one after pruning, or a whole one by `nasface train`."""
-
-    epochs: Epochs = 60
-    optimizer: Optimizer = Optimizer()
-
-
-class Recipe(Part):
-    """A complete description of an experiment."""
-
-    description: str = ""
-    space: Space = Space()
-    data: Data = Data()
-    task: Task = Task()
-    augmentation: Augmentation = Augmentation()
-    training: Training = Training()
-    search: Search = Search()
-    criterion: Criterion = Criterion()
-    prune: Prune = Prune(options={"share": 0.5})
-    finetune: Finetune = Finetune()
-    distill: Distillation = Distillation()
-    seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
-
-    def to_yaml(self) -> str:
-        """The resolved recipe, every default written out."""
-        text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-        return text
-
-    @property
-    def digest(self) -> str:
-        """Identifies by content everything that a search and a training depend on.
-
-        The description and the location of the data do not count, nor does `distill`, which only distillation uses.
-        """
-        content = self.model_dump(mode="json", exclude={"description": True, "distill": True, "data": {"root"}})
-        return hashlib.sha256(yaml.safe_dump(content, sort_keys=False).encode()).hexdigest()[:16]
-
 
 def folder() -> Path:
-    """Return the folder of the shipped recipes: inside an installed wheel, or beside the package in a checkout."""
+    """Return the folder of the shipped recipes: inside the package of a wheel, or next to the package in a checkout."""
     package = Path(__file__).parent
     inside = package / "experiments"
     return inside if inside.is_dir() else package.parent / "experiments"
 
 
 def shipped() -> dict[str, Path]:
-    """Return the recipes that come with nasface, by name."""
+    """Return the paths of the recipes that come with nasface, by name."""
     return {path.stem: path for path in sorted(folder().glob("*.yaml"))}
 
 
@@ -156,11 +44,11 @@ def load(source: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe and resolve it.
 
     Args:
-        source: the name of a shipped recipe, or the path of a YAML file.
+        source: name of a shipped recipe, or path of a YAML file.
         overrides: see `override`.
 
     Raises:
-        RecipeError: for an unknown recipe, key, plug-in or a value out of range.
+        RecipeError: if the recipe, one of its keys or a plug-in is unknown, or if a value is not valid.
     """
     content = read(source)
     override(content, overrides)
@@ -168,13 +56,19 @@ def load(source: str, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def resolve(content: Mapping[str, Any], where: str) -> Recipe:
-    """Check a recipe's content, the options of its plug-ins included, and fill in every default.
+    """Check the content of a recipe, including the options of its plug-ins, and fill in every default.
+
+    Args:
+        content: content of the recipe.
+        where: name of the recipe, for error messages.
 
     Raises:
-        RecipeError: for an unknown key, plug-in or a value out of range.
+        RecipeError: if a key or plug-in is unknown, or if a value is not valid.
     """
     if "experiment" in content:
-        raise RecipeError(f"{where} describes several runs; start them with `nasface experiment`")
+        raise RecipeError(
+            f"{where} describes several runs, which the key 'experiment' lists; start them with `nasface experiment`"
+        )
     content = _migrated(content)
     _check_keys(content, where)
     try:
@@ -203,18 +97,18 @@ def assemble(
     overrides: Sequence[str] = (),
     sections: Mapping[str, Any] | None = None,
 ) -> Recipe:
-    """Return the recipe that a command line asks for.
+    """Return the recipe that a command line describes.
 
     Args:
-        source: see `load`; by default the shipped recipe of the dataset's name (or '300w').
-        space: another search space; options of the recipe that it does not have are dropped with a warning.
-        dataset: another dataset; the recipe's options for the old one are dropped.
+        source: see `load`; by default the shipped recipe with the name of the dataset, or else '300w'.
+        space: another search space; options of the recipe that this space does not have are dropped with a warning.
+        dataset: another dataset; options that the recipe gives to its own dataset are dropped.
         data_root: folder of the dataset.
         overrides: see `override`.
-        sections: content that replaces the recipe's, and is replaced by the overrides.
+        sections: content that takes precedence over the recipe; overrides take precedence over it.
 
     Raises:
-        RecipeError: as `load` does.
+        RecipeError: as for `load`.
     """
     source = source or (dataset if dataset in shipped() else "300w")
     content = read(source)
@@ -225,7 +119,7 @@ def assemble(
     if dataset is not None:
         other = dataset != _section(content, "data").get("name", _default_name("data"))
         content = merge(content, {"data": {"name": dataset}})
-        if other:
+        if other:  # the folder of the recipe's own dataset
             content["data"].pop("root", None)
     if data_root is not None:
         content = merge(content, {"data": {"root": str(data_root.resolve())}})
@@ -238,12 +132,12 @@ def choose_pruner(content: dict[str, Any], name: str | None, *given: tuple[str, 
     """Change the pruner of a recipe in place.
 
     Args:
-        content: of the recipe.
-        name: of the pruner, or None.
-        given: at most one (option, value, pruner to use where the recipe's does not take the option).
+        content: content of the recipe.
+        name: name of the pruner; None leaves the choice to the recipe and to `given`.
+        given: at most one (option, value, pruner to use if the recipe's own does not accept the option).
 
     Raises:
-        RecipeError: when there is no such pruner.
+        RecipeError: if there is no such pruner.
     """
     old = {**Recipe().prune.model_dump(), **(content.get("prune") or {})}
     for _, _, default in given:
@@ -259,28 +153,32 @@ def _change_space(content: dict[str, Any], name: str) -> None:
         known = plugins.check_options("searchspaces", name, {})
         options = _section(space, "options", "space.options")
         if strange := [option for option in options if option not in known]:
-            log.warning("search space '%s' has no option %s; the recipe's is not used", name, ", ".join(strange))
+            log.warning(
+                "search space '%s' does not have the option %s of the recipe, which is ignored",
+                name,
+                ", ".join(strange),
+            )
         space["options"] = {option: value for option, value in options.items() if option in known}
     space["name"] = name
 
 
 def _section(content: Mapping[str, Any], name: str, place: str = "") -> dict[str, Any]:
-    """A section of a recipe; empty where there is none or nothing in it. RecipeError for a mere value."""
+    """Return a section of a recipe, or {} if it is missing or empty; RecipeError if it is not a mapping."""
     section = content.get(name)
     if section is not None and not isinstance(section, dict):
         raise RecipeError(
-            f"the recipe says {place or name}: {section!r}; expected a mapping, such as {name}: {{key: value}}"
+            f"the recipe sets {place or name} to {section!r}; expected a mapping, such as {name}: {{key: value}}"
         )
     return section or {}
 
 
 def read(source: str) -> dict[str, Any]:
-    """A recipe's content with `extends` applied, before overrides and defaults."""
+    """Return the content of a recipe with `extends` applied, but without overrides and defaults."""
     return _read(source, ())
 
 
 def listing() -> list[dict[str, str]]:
-    """One row for each shipped recipe, in the form of `plugins.listing`."""
+    """Return one row per shipped recipe, in the form of `plugins.listing`."""
     return [
         {
             "kind": "experiment" if "experiment" in content else "recipe",
@@ -295,7 +193,7 @@ def listing() -> list[dict[str, str]]:
 
 
 def _read(source: str, seen: tuple[str, ...]) -> dict[str, Any]:
-    """Content of a recipe over that of the one it extends."""
+    """Return the content of a recipe, merged into that of the recipe it extends; `seen` are the files that led here."""
     known = shipped()
     path = known.get(source, Path(source))
     if source not in known and path.suffix not in (".yaml", ".yml"):
@@ -304,31 +202,35 @@ def _read(source: str, seen: tuple[str, ...]) -> dict[str, Any]:
         )
     place = str(path.resolve())
     if place in seen:
-        raise RecipeError(f"recipes extend one another in a circle: {' -> '.join((*seen, place))}; break it")
+        raise RecipeError(
+            f"recipes extend one another in a circle: {' -> '.join((*seen, place))}; remove one 'extends'"
+        )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError) as err:
         raise RecipeError(
-            f"cannot read the recipe {path} ({err}); give the path of a YAML file or a shipped name"
+            f"cannot read the recipe {path} ({err}); give the path of a YAML file or the name of a shipped recipe"
         ) from err
     except _YAML_FAULTS as err:
         raise RecipeError(f"recipe {path} is not valid YAML: {' '.join(str(err).split())}") from err
     if not isinstance(content, dict):
-        raise RecipeError(f"recipe {path} must be a mapping of sections such as 'space' and 'data'")
+        raise RecipeError(
+            f"recipe {path} holds a {type(content).__name__}; expected a mapping of sections such as 'space' and 'data'"
+        )
     base = content.pop("extends", None)
     if base is None:
         return _migrated(content)
     base = str(base)
-    if base not in known and Path(base).suffix:  # a path, relative to the file that names it
+    if base not in known and Path(base).suffix:  # a path is relative to the file that names it
         base = str(path.parent / base)
     return _migrated(merge(_read(base, (*seen, place)), content))
 
 
 def _migrated(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content with keys of older recipes in their place of today.
+    """Return the content of a recipe with the keys of older versions translated.
 
-    Until version 0.1, the searcher 'l1' had an option `importance`, which named one of the criteria of today. Where
-    both are given the option wins: what a recipe is based on has been migrated already, so the option came later.
+    Up to version 0.1, the searcher 'l1' had an option `importance`, which named what is now the criterion. If both are
+    given the option wins: the recipe that this one extends has already been translated, so the option is the newer one.
     """
     migrated = dict(content)
     search = migrated.get("search")
@@ -343,7 +245,7 @@ def _migrated(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merge(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` on top of `base`, section by section; a plug-in of another name starts from its own defaults."""
+    """Merge `over` into `base` section by section; if a plug-in changes, its options start from their defaults."""
     merged = dict(base)
     for name, value in over.items():
         old = merged.get(name)
@@ -362,7 +264,7 @@ def _default_name(section: str) -> str | None:
 
 
 def override(content: dict[str, Any], texts: Sequence[str]) -> None:
-    """Apply 'a.b=value' settings in place, the values in YAML. RecipeError for what has another form."""
+    """Apply settings 'a.b=value' in place, with values in YAML; RecipeError if a text does not have this form."""
     for text in texts:
         _override(content, text)
 
@@ -370,29 +272,32 @@ def override(content: dict[str, Any], texts: Sequence[str]) -> None:
 def _override(content: dict[str, Any], text: str) -> None:
     path, sign, value = text.partition("=")
     if not sign or not path.strip():
-        raise RecipeError(f"--set {text!r} is not of the form a.b=value, for example --set search.epochs=10")
+        raise RecipeError(
+            f"--set {text!r} does not have the form a.b=value; expected, for example, --set search.epochs=10"
+        )
     *sections, last = path.strip().split(".")
     inner = content
     for section in sections:
         inner = inner.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise RecipeError(f"--set {text!r}: '{section}' is a value, not a section")
+            raise RecipeError(f"--set {text!r}: '{section}' is a value, not a section; set it as a whole")
     try:
         inner[last] = yaml.safe_load(value)
     except _YAML_FAULTS as err:
         raise RecipeError(
-            f"--set {text!r}: the value is not valid YAML; give a number, a word or a list, in quotes where it is text"
+            f"--set {text!r}: the value is not valid YAML; give a number, a word or a list, with text in quotes"
         ) from err
 
 
 def _check_keys(content: Mapping[str, Any], where: str) -> None:
-    """Refuse a misspelt key with its likely meaning; pydantic's message has no such hint."""
+    """Raise a RecipeError that suggests the correct spelling of an unknown key, which pydantic would not do."""
     for path, key, known in _unknown(content, Recipe):
         place = ".".join((*path, key))
         raise RecipeError(f"{where}: unknown key '{place}'; {did_you_mean(key, known)}")
 
 
 def _unknown(content: Any, model: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str, list[str]]]:
+    """Yield the section, name and valid alternatives of each key that `model` (pydantic or dataclass) lacks."""
     fields = getattr(model, "model_fields", None) or getattr(model, "__dataclass_fields__", None)
     if fields is None or not isinstance(content, Mapping):
         return

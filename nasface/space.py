@@ -1,4 +1,4 @@
-"""The search space protocol: one graph, and four factories for its parts."""
+"""The search space protocol: a graph, and four factories for the parts of a network."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ Owners = Mapping[str, tuple[Sequence[str] | None, ...]]
 class SearchSpace(Protocol):
     """A search space plug-in.
 
-    An entry point in the group `nasface.searchspaces` (or 'module:attr') names a callable that takes the
-    options of the recipe as keyword arguments and returns an object with these members. Try yours with
-    `nasface.testing.check_space`. A space may also be a `TakesBackbone`.
+    An entry point in the group `nasface.searchspaces` (or 'module:attr') names a callable that takes the options of the
+    recipe as keyword arguments and returns an object with these members. Check yours with
+    `nasface.testing.check_space`. A space may also implement `TakesBackbone`.
 
     Attributes:
-        name: the name under which recipes and arch.json refer to it.
-        options: what it was built from, with defaults filled in; plain JSON values. Building the space
-            again from `name` and `options` gives the same graph.
+        name: name under which recipes and arch.json refer to the space.
+        options: the options it was built from, defaults included, as plain JSON values. Building the space again from
+            `name` and `options` must give the same graph.
         graph: the full graph.
-        initial_alpha: the value at which the factor of an edge starts, by edge.
     """
 
     name: str
@@ -34,56 +33,58 @@ class SearchSpace(Protocol):
     graph: Graph
 
     def initial_alpha(self, src: Node, dst: Node) -> float:
-        """Starting value of the factor of a prunable edge."""
+        """Return the initial value of the factor alpha of a prunable edge."""
         ...
 
     def stem(self) -> nn.Module:
-        """From images (B, 3, H, W) to the map that every input node's encoder reads."""
+        """Build the stem, from images (B, 3, H, W) to the map that the encoder of every input node reads."""
         ...
 
     def edge(self, src: Node, dst: Node) -> nn.Module:
-        """T: from a map (B, src.channels, H / src.stride, W / src.stride) to one in the shape of dst."""
+        """Build an edge's transform T, from a map (B, channels, H / stride, W / stride) of `src` to one of `dst`."""
         ...
 
     def node(self, node: Node, parents: Sequence[Node]) -> nn.Module:
-        """What follows the weighted sum of the inputs; for an input node, what follows the stem."""
+        """Build what follows the weighted sum of a node's inputs, or for an input node, what follows the stem."""
         ...
 
     def head(self, outputs: Sequence[Node], num_landmarks: int) -> Head:
-        """From the maps of the output nodes to heatmaps (B, num_landmarks, h, w)."""
+        """Build the head, from the maps of the output nodes to heatmaps (B, num_landmarks, h, w)."""
         ...
 
 
 @runtime_checkable
 class TakesBackbone(Protocol):
-    """An optional part of the protocol: the full network can start from a public checkpoint (`--backbone`)."""
+    """An optional part of the protocol: the full network can start from a published checkpoint (`--backbone`)."""
 
     def backbone_name(self, name: str) -> str | None:
-        """The name in GraphNet's state dict of a tensor of the checkpoint.
+        """Return the name that a tensor of the checkpoint has in the state dict of GraphNet.
 
-        None for what does not belong to the backbone, such as a classifier. Return any name that the network does not
-        have for a part that it has no place for: the checkpoint is then refused.
+        Return None for tensors that do not belong to the backbone, such as those of a classifier. For a part of the
+        backbone that the network lacks, return any name that its state dict does not have: the checkpoint is then
+        refused.
         """
         ...
 
     def backbone_options(self, shapes: Mapping[str, Sequence[int]]) -> Mapping[str, Any]:
-        """Return options with which the space would fit tensors of these public names and shapes.
+        """Return options with which the space would fit tensors of these published names and shapes.
 
-        Used to tell the user what to change when a checkpoint does not fit; empty when that is not known.
+        They tell the user what to change if a checkpoint does not fit. Return an empty mapping if they are not known.
         """
         ...
 
 
 class Head(nn.Module):
-    """Base of a space's head.
+    """Base class of the heads of search spaces.
 
-    A head whose shape depends on which output nodes survive says so in `owners`: for each parameter or
-    buffer (by its state-dict name) and each of its dimensions, either None (not sliced) or the id of the
-    output node that each index belongs to. Weights are then inherited by slicing.
+    Attributes:
+        owners: how slim networks inherit weights if the shape of the head depends on which output nodes survive. For
+            each parameter or buffer (by its name in the state dict) and each of its dimensions, either None, if the
+            dimension is not sliced, or for each index the id of the output node that it belongs to.
     """
 
     owners: Owners = MappingProxyType({})
 
     def forward(self, maps: list[Tensor]) -> Tensor:
-        """Maps of the output nodes in graph order, to heatmaps (B, L, h, w)."""
+        """Compute heatmaps (B, L, h, w) from the maps of the output nodes in graph order."""
         raise NotImplementedError

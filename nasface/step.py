@@ -1,4 +1,4 @@
-"""What a training consists of, as data: batches, steps, optimizers and phases. The loop itself is in the engine."""
+"""What a training consists of: batches, steps, optimizers and phases. The loop itself is in `nasface.engine`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import torch
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
-STRICT: dict[str, Any] = {"extra": "forbid"}  # makes recipes refuse keys that the dataclass does not have
+STRICT: dict[str, Any] = {"extra": "forbid"}  # pydantic: recipes with keys that the dataclass does not have are refused
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The faces that one step sees.
+    """The faces of one step.
 
     Attributes:
-        images_B3HW: float, normalised.
-        landmarks_BL2: x and y in input pixels, 0-based, integers at pixel centres.
-        seed: for random numbers that the step draws itself; it differs between all steps of a training.
+        images_B3HW: normalised float images.
+        landmarks_BL2: x and y in input pixels, 0-based, with integers at pixel centres.
+        seed: seed for random numbers that the step itself draws; every step of a training has a different one.
     """
 
     images_B3HW: Tensor
@@ -30,27 +30,27 @@ class Batch:
 
 
 Step = Callable[[nn.Module, Batch], dict[str, Tensor]]
-"""Returns scalar tensors by name: 'loss' is minimised, and the mean of each is logged."""
+"""Returns scalar tensors by name. 'loss' is minimised, and the mean of each over the epoch is logged."""
 
 Loss = Callable[[Tensor, Batch], Tensor]
-"""Returns the scalar loss of heatmaps (B, L, h, w) for a batch."""
+"""Returns the scalar loss of the heatmaps (B, L, h, w) of a batch."""
 
 Batches = Callable[[], Iterator[Batch]]
-"""Returns one pass over some faces, the same one at every call."""
+"""Returns one pass over some faces, the same at every call."""
 
 Row = dict[str, Any]
-"""A row of metrics.csv: one phase of one epoch."""
+"""A row of metrics.csv, which describes one phase in one epoch."""
 
 
 class OptimizerLike(Protocol):
-    """How the parameters of a phase are updated: the built-in `Optimizer`, or your own."""
+    """The way in which a phase updates its parameters: the built-in `Optimizer` or your own class."""
 
     def build(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
         """Return the torch optimizer over these parameters."""
         ...
 
     def lr_at(self, epoch: float, epochs: int) -> float:
-        """Return the learning rate at a fractional epoch, counted from the start of the phase, of `epochs`."""
+        """Return the learning rate at a fractional epoch, counted from the start of a phase of `epochs` epochs."""
         ...
 
 
@@ -59,11 +59,12 @@ class Optimizer:
     """The built-in optimizers and schedules, as recipes name them.
 
     Attributes:
-        name: 'adam' or 'adamw' (betas 0.9, 0.999) or 'sgd' (momentum 0.9).
-        lr: the highest learning rate.
-        weight_decay: the optimizer's.
-        schedule: 'constant'; 'steps', which multiplies by `drop` at each of `milestones` (epochs since the phase
-            began); or 'one_cycle', a linear warm-up over the share `warmup` of the steps and then a cosine to zero.
+        name: 'adam' or 'adamw' (betas 0.9 and 0.999), or 'sgd' (momentum 0.9).
+        lr: highest learning rate.
+        weight_decay: weight decay of the optimizer.
+        schedule: 'constant'; 'steps', which multiplies the learning rate by `drop` at each of the `milestones` (epochs
+            since the phase began); or 'one_cycle', a linear warm-up over the fraction `warmup` of the steps followed by
+            a cosine decay to zero.
     """
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
@@ -84,12 +85,13 @@ class Optimizer:
         return kind(parameters, lr=self.lr, weight_decay=self.weight_decay)
 
     def lr_at(self, epoch: float, epochs: int) -> float:
-        """Return the learning rate at a fractional epoch of `epochs`."""
+        """Return the learning rate at a fractional epoch, counted from the start of a phase of `epochs` epochs."""
         if self.schedule == "steps":
             return self.lr * self.drop ** sum(epoch >= milestone for milestone in self.milestones)
         if self.schedule == "one_cycle":
             done = epoch / epochs
             if done < self.warmup:
+                # starts at lr / 25, the default of torch's OneCycleLR
                 return self.lr * (0.04 + 0.96 * done / self.warmup)
             return self.lr * 0.5 * (1 + math.cos(math.pi * (done - self.warmup) / (1 - self.warmup)))
         return self.lr
@@ -97,16 +99,17 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Phase:
-    """A pass over the training faces within an epoch.
+    """One pass over the training faces, as a part of every epoch.
 
     Attributes:
-        name: appears in the metrics.
-        parameters: what the phase may change. All others are frozen meanwhile, but BN statistics follow the batches.
-        optimizer: how they are updated; its state and schedule last from `start` to `end`.
-        step: what is minimised.
-        share: part of the training faces in one pass.
+        name: name of the phase in the metrics.
+        parameters: the parameters that the phase may change. All others are frozen while it runs, but the BN statistics
+            of the whole network still follow the batches.
+        optimizer: optimizer of these parameters; its state and schedule last from `start` to `end`.
+        step: returns the loss to minimise.
+        share: fraction of the training faces seen in one pass.
         start: first epoch in which the phase runs, counted from 0.
-        end: first epoch in which it no longer runs; None for the end of the training.
+        end: first epoch in which it no longer runs, or None to run until the training ends.
     """
 
     name: str
@@ -118,12 +121,12 @@ class Phase:
     end: int | None = None
 
     def span(self, epochs: int) -> range:
-        """Return the epochs in which the phase runs, of a training of so many."""
+        """Return the epochs in which the phase runs, in a training of `epochs` epochs."""
         return range(self.start, epochs if self.end is None else min(self.end, epochs))
 
 
 class Fit(Protocol):
-    """Trains a network through phases, with the run's data, checkpoints, metrics and progress bars."""
+    """Trains a network in phases, with the data, checkpoints, metrics and progress bars of the run."""
 
     def __call__(
         self,
@@ -132,14 +135,14 @@ class Fit(Protocol):
         title: str | None = None,
         net: nn.Module | None = None,
     ) -> list[Row]:
-        """Run the phases in this order within every epoch, and return one row of metrics for each.
+        """Run the phases in this order within every epoch and return one row of metrics per phase and epoch.
 
         After an interruption, the same calls in the same order continue where the run stopped.
 
         Args:
-            phases: at least one.
-            epochs: how many; the recipe's number by default.
-            title: names this training in metrics and checkpoints, once in a run; numbered by default.
-            net: the network to train; the searched one by default.
+            phases: one or more phases.
+            epochs: number of epochs; by default the recipe's.
+            title: name of this training in metrics and checkpoints, unique within the run; by default a number.
+            net: the network to train; by default the one being searched.
         """
         ...

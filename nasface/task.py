@@ -1,4 +1,4 @@
-"""The heatmap task: Gaussian targets, their loss, and decoding to landmarks. All batched, on any device."""
+"""The heatmap task: Gaussian targets, the loss, and decoding to landmarks, all batched and on any device."""
 
 from __future__ import annotations
 
@@ -14,27 +14,30 @@ from nasface.errors import RecipeError, did_you_mean
 from nasface.step import Batch
 
 Decoder = Literal["quarter", "dark", "soft"]
-TEMPERATURE = 10.0  # soft-argmax: sharpens heatmaps whose peak is about 1
+TEMPERATURE = 10.0  # of the soft-argmax; sharpens heatmaps, whose peaks are about 1
 
 
 def to_cells(landmarks_BL2: Tensor, stride: float) -> Tensor:
-    """Input pixels to heatmap cells: cell i lies at input coordinate (i + 0.5) * stride - 0.5."""
+    """Convert input pixels to heatmap cells: the centre of cell i is at (i + 0.5) * stride - 0.5 pixels."""
     return (landmarks_BL2 + 0.5) / stride - 0.5
 
 
 def to_pixels(cells_BL2: Tensor, stride: float) -> Tensor:
-    """Heatmap cells to input pixels, the inverse of `to_cells`."""
+    """Convert heatmap cells to input pixels, the inverse of `to_cells`."""
     return (cells_BL2 + 0.5) * stride - 0.5
 
 
 def targets(landmarks_BL2: Tensor, size_hw: tuple[int, int], stride: float, sigma: float) -> Tensor:
-    """Gaussians of peak 1 at the landmarks' sub-cell places: (B, L, h, w).
+    """Draw a Gaussian with peak 1 at the sub-cell position of every landmark.
 
     Args:
         landmarks_BL2: x and y in input pixels.
         size_hw: heatmap size in cells.
         stride: input pixels per cell.
-        sigma: in cells.
+        sigma: standard deviation of the Gaussians, in cells.
+
+    Returns:
+        The heatmaps (B, L, h, w).
     """
     cells = to_cells(landmarks_BL2, stride)
 
@@ -42,24 +45,25 @@ def targets(landmarks_BL2: Tensor, size_hw: tuple[int, int], stride: float, sigm
         offset = torch.arange(length, device=cells.device, dtype=cells.dtype) - centre_BL[..., None]
         return torch.exp(-offset.square() / (2 * sigma**2))
 
+    # A two-dimensional Gaussian is the outer product of two one-dimensional ones, which need h + w exponentials only.
     return bell(cells[..., 1], size_hw[0])[..., :, None] * bell(cells[..., 0], size_hw[1])[..., None, :]
 
 
 def heatmap_loss(heatmaps_BLhw: Tensor, landmarks_BL2: Tensor, input_size: int, sigma: float) -> Tensor:
-    """Mean over samples, landmarks and cells of the squared error to the Gaussian targets (equation 2)."""
+    """Return the mean squared error to the Gaussian targets, over samples, landmarks and cells (equation 2)."""
     h, w = heatmaps_BLhw.shape[-2:]
     goal = targets(landmarks_BL2, (h, w), input_size / w, sigma)
-    return F.mse_loss(heatmaps_BLhw.float(), goal)
+    return F.mse_loss(heatmaps_BLhw.float(), goal)  # in float32 under autocast too
 
 
 @dataclass(frozen=True)
 class HeatmapTask:
-    """The regression of heatmaps, as a loss and as a step.
+    """Heatmap regression, as a loss and as the step of a phase.
 
     Attributes:
-        input_size: pixels, square.
-        sigma: of the Gaussian targets, in cells.
-        weight: multiplies the mean squared error.
+        input_size: side of the square input in pixels.
+        sigma: standard deviation of the Gaussian targets, in cells.
+        weight: factor of the mean squared error.
     """
 
     input_size: int
@@ -67,44 +71,47 @@ class HeatmapTask:
     weight: float = 1.0
 
     def loss(self, heatmaps_BLhw: Tensor, batch: Batch) -> Tensor:
-        """Return the weighted loss of heatmaps for a batch."""
+        """Return the weighted loss of the heatmaps of a batch."""
         return self.weight * heatmap_loss(heatmaps_BLhw, batch.landmarks_BL2, self.input_size, self.sigma)
 
     def step(self, net: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Return the loss of what the network predicts, and without its weight as 'mse'."""
+        """Return the weighted loss of the network's heatmaps, and the unweighted one as 'mse'."""
         mse = heatmap_loss(net(batch.images_B3HW), batch.landmarks_BL2, self.input_size, self.sigma)
         return {"loss": self.weight * mse, "mse": mse}
 
 
 def decode(heatmaps_BLhw: Tensor, input_size: int, decoder: Decoder = "quarter", sigma: float = 1.5) -> Tensor:
-    """Heatmaps to landmarks (B, L, 2) in input pixels.
+    """Decode heatmaps to landmarks.
 
     Args:
-        heatmaps_BLhw: any float type.
-        input_size: pixels of the input's width.
-        decoder: 'quarter' (maximum, shifted a quarter cell towards the higher neighbour, the field's usual),
-            'dark' (Zhang et al. 2020: Gaussian smoothing, then a second-order Taylor step in the log) or
-            'soft' (expectation under a softmax).
-        sigma: of the training targets, in cells; for 'dark'.
+        heatmaps_BLhw: heatmaps of any float type.
+        input_size: width of the input in pixels.
+        decoder: 'quarter' (the maximum, shifted by a quarter of a cell towards the higher neighbour, as is usual in the
+            field), 'dark' (Zhang et al. 2020: Gaussian smoothing, then a second-order Taylor step in the logarithm) or
+            'soft' (the expectation under a softmax around the maximum).
+        sigma: standard deviation of the training targets, in cells; used by 'dark'.
+
+    Returns:
+        The landmarks (B, L, 2), x and y in input pixels.
 
     Raises:
-        RecipeError: for an unknown decoder.
+        RecipeError: if the decoder is unknown.
     """
     if decoder not in DECODERS:
-        raise RecipeError(f"decoder '{decoder}' is unknown; {did_you_mean(str(decoder), get_args(Decoder))}")
+        raise RecipeError(f"unknown decoder '{decoder}'; {did_you_mean(str(decoder), get_args(Decoder))}")
     heatmaps = heatmaps_BLhw.float()
     return to_pixels(DECODERS[decoder](heatmaps, sigma), input_size / heatmaps.shape[-1])
 
 
 def _peak(heatmaps: Tensor) -> Tensor:
-    """(B, L, 2) integer x and y of each maximum."""
-    y = heatmaps.amax(dim=3).argmax(dim=2)  # in two steps: argmax alone is not vectorised on CPU
+    """Return the integer x and y (B, L, 2) of the maximum of each heatmap."""
+    y = heatmaps.amax(dim=3).argmax(dim=2)  # two steps, because torch does not vectorise argmax on the CPU
     row = heatmaps.gather(2, y[..., None, None].expand(-1, -1, 1, heatmaps.shape[3])).squeeze(2)
     return torch.stack((row.argmax(dim=2), y), dim=2)
 
 
 def _around(heatmaps: Tensor, peak_BL2: Tensor, radius: int = 1) -> Tensor:
-    """(B, L, 2r+1, 2r+1) the cells around each peak, the border repeated outside."""
+    """Return the cells (B, L, 2r+1, 2r+1) around each peak; outside the heatmap its border is repeated."""
     h, w = heatmaps.shape[-2:]
     offset = torch.arange(-radius, radius + 1, device=heatmaps.device)
     xs = (peak_BL2[..., 0, None] + offset).clamp(0, w - 1)
@@ -117,14 +124,15 @@ def _quarter(heatmaps: Tensor, sigma: float) -> Tensor:
     peak = _peak(heatmaps)
     near = _around(heatmaps, peak)
     slope = torch.stack((near[..., 1, 2] - near[..., 1, 0], near[..., 2, 1] - near[..., 0, 1]), dim=2)
-    size = torch.tensor(heatmaps.shape[:-3:-1], device=peak.device)
-    inside = (peak > 0) & (peak < size - 1)
+    size_xy = torch.tensor(heatmaps.shape[:-3:-1], device=peak.device)
+    inside = (peak > 0) & (peak < size_xy - 1)  # on the border one neighbour is missing
     return peak + 0.25 * slope.sign() * inside
 
 
 def _dark(heatmaps: Tensor, sigma: float) -> Tensor:
     peak = _peak(heatmaps)
-    # smooth in a window about the peak only: the Taylor step reads 5 x 5 cells of the smoothed map
+    # Smooth only a window around the peak, because the Taylor step reads no more than 5 x 5 smoothed cells. The
+    # kernel reaches 1.5 sigma to either side.
     reach = max(1, round(1.5 * sigma))
     window = _around(heatmaps, peak, reach + 2)
     offset = torch.arange(-reach, reach + 1, device=heatmaps.device, dtype=heatmaps.dtype)
@@ -132,6 +140,8 @@ def _dark(heatmaps: Tensor, sigma: float) -> Tensor:
     kernel = (bell[:, None] * bell) / bell.sum() ** 2
     size = window.shape[-1]
     smooth = F.conv2d(window.reshape(-1, 1, size, size), kernel[None, None]).view(*window.shape[:2], 5, 5)
+    # The logarithm of a Gaussian is a parabola, whose maximum is one Newton step away: -H^-1 g, with the gradient g and
+    # the Hessian H by central differences at the peak (Zhang et al. 2020).
     log = smooth.clamp_min(1e-10).log()
     dx = 0.5 * (log[..., 2, 3] - log[..., 2, 1])
     dy = 0.5 * (log[..., 3, 2] - log[..., 1, 2])
@@ -143,14 +153,16 @@ def _dark(heatmaps: Tensor, sigma: float) -> Tensor:
     step = -torch.stack((dyy * dx - dxy * dy, dxx * dy - dxy * dx), dim=2) / safe[..., None]
     size_xy = torch.tensor(heatmaps.shape[:-3:-1], device=peak.device)
     inside = ((peak > 1) & (peak < size_xy - 2)).all(dim=2, keepdim=True)
-    sound = inside & (determinant > 0)[..., None] & (dxx < 0)[..., None]  # a maximum, away from the border
+    sound = (
+        inside & (determinant > 0)[..., None] & (dxx < 0)[..., None]
+    )  # H is negative definite, and no derivative reads repeated cells
     return peak + torch.where(sound, step.clamp(-1, 1), torch.zeros_like(step))
 
 
 def _soft(heatmaps: Tensor, sigma: float) -> Tensor:
     h, w = heatmaps.shape[-2:]
     peak = heatmaps.amax(dim=(2, 3), keepdim=True)
-    # everything far from the peak carries a little weight and would pull towards the centre
+    # Without this mask, the small weights of the many cells far from the peak would pull towards the centre.
     near = heatmaps >= peak - 0.9 * peak.abs()
     weight = (TEMPERATURE * (heatmaps - peak)).exp_() * near
     columns, rows = weight.sum(dim=2), weight.sum(dim=3)

@@ -1,1 +1,1 @@
-"""The built-in search spaces: plug-ins like anyone else's."""
+"""The built-in search spaces, which are plug-ins like any other."""

@@ -1,4 +1,4 @@
-"""Convolution blocks shared by the high-resolution spaces."""
+"""Convolution blocks of the high-resolution spaces."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 
 def conv_bn(cin: int, cout: int, kernel: int = 3, stride: int = 1, momentum: float = 0.1) -> list[nn.Module]:
-    """A convolution without bias, padded to keep the resolution at stride 1, and its BN."""
+    """Return a convolution without bias, padded so that stride 1 keeps the resolution, and its BN."""
     conv = nn.Conv2d(cin, cout, kernel, stride, padding=kernel // 2, bias=False)
     return [conv, nn.BatchNorm2d(cout, momentum=momentum)]
 
 
 class MBConv(nn.Module):
-    """Inverted residual of expansion 1: depthwise 3x3 + BN + ReLU6, pointwise 1x1 + BN, residual add."""
+    """Inverted residual block with expansion factor 1: depthwise 3x3 + BN + ReLU6, pointwise 1x1 + BN, residual add."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -26,13 +26,13 @@ class MBConv(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape."""
+        """Map (B, C, H, W) to the same shape."""
         out: Tensor = x + self.body(x)
         return out
 
 
 class BasicBlock(nn.Module):
-    """Residual unit of two 3x3 convolutions (HRNet branches)."""
+    """Residual unit of two 3x3 convolutions, as in the branches of HRNet."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -40,17 +40,17 @@ class BasicBlock(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape."""
+        """Map (B, C, H, W) to the same shape."""
         out: Tensor = self.relu(x + self.body(x))
         return out
 
 
 class Bottleneck(nn.Module):
-    """Residual unit 1x1, 3x3, 1x1 that widens to `cout`, with a 1x1 projection where channels change."""
+    """Residual unit of 1x1, 3x3 and 1x1 convolutions that widens to `cout`; a 1x1 shortcut if the width changes."""
 
     def __init__(self, cin: int, cout: int) -> None:
         super().__init__()
-        mid = cout // 4
+        mid = cout // 4  # expansion 4, as in ResNet and stage 1 of HRNet
         self.body = nn.Sequential(
             *conv_bn(cin, mid, kernel=1),
             nn.ReLU(inplace=True),
@@ -62,11 +62,11 @@ class Bottleneck(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, cin, H, W) to (B, cout, H, W)."""
+        """Map (B, cin, H, W) to (B, cout, H, W)."""
         out: Tensor = self.relu(self.shortcut(x) + self.body(x))
         return out
 
 
 def stack(block: Callable[[int], nn.Module], channels: int, depth: int) -> nn.Sequential:
-    """`depth` blocks of equal width."""
+    """Return a sequence of `depth` blocks of equal width."""
     return nn.Sequential(*(block(channels) for _ in range(depth)))

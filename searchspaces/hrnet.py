@@ -1,7 +1,7 @@
-"""HRNet as a search space: its module fuses carry factors, its stage entries are fixed.
+"""HRNet as a search space: the edges that fuse within a module have factors, the transitions between stages are fixed.
 
-Column by column, a stage is an entry row, then one dense fuse a module. The row after the last module only
-fuses, because transitions read the fused but not yet encoded maps (Wang et al. 2020, HRNetV2).
+Each stage is a column of entry nodes, followed by one densely connected column per module. The last of these columns
+only fuses, because transitions read maps that are fused but not yet encoded (HRNetV2, Wang et al. 2020).
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from nasface.graph import Edge, Graph, Node
 from searchspaces.highres import HighResolutionSpace, branch, build, check_options, stage1_channels
 
 _PUBLIC = re.compile(r"((conv|bn)[12]|layer1|(transition|stage)\d+)\..+")
-_BODY = {"conv1": 0, "bn1": 1, "conv2": 3, "bn2": 4, "conv3": 6, "bn3": 7}  # a ReLU stands between
+_BODY = {"conv1": 0, "bn1": 1, "conv2": 3, "bn2": 4, "conv3": 6, "bn3": 7}  # indices 2 and 5 are ReLUs
 
 
 @dataclass(frozen=True)
 class HRNetSpace(HighResolutionSpace):
-    """HRNet: a space that can start from the published networks (see `nasface.space.TakesBackbone`)."""
+    """The space of HRNet, which can start from the published networks (see `nasface.space.TakesBackbone`)."""
 
     def backbone_name(self, name: str) -> str | None:
-        """The name in GraphNet of a tensor of the authors' HRNetV2, which timm and others name alike.
+        """Return the name in GraphNet of a tensor of the authors' HRNetV2; timm and others use the same names.
 
-        None for classifiers and other heads. What a larger backbone has more keeps its name.
+        Return None for tensors of classifiers and other heads. Tensors that only a larger backbone has keep their name.
         """
         if not _PUBLIC.fullmatch(name):
             return None
@@ -36,7 +36,7 @@ class HRNetSpace(HighResolutionSpace):
         return f"{self._places.get(module, module)}.{tensor}"
 
     def backbone_options(self, shapes: Mapping[str, Sequence[int]]) -> Mapping[str, Any]:
-        """Options of the HRNet whose tensors have these names and shapes, as far as they tell."""
+        """Return the options of the HRNet whose tensors have these names and shapes, as far as these show."""
 
         def count(prefix: str) -> int:
             return len({name[len(prefix) :].partition(".")[0] for name in shapes if name.startswith(prefix)})
@@ -53,14 +53,14 @@ class HRNetSpace(HighResolutionSpace):
 
     @cached_property
     def _places(self) -> Mapping[str, str]:
-        """Modules of GraphNet by their public names."""
+        """The modules of GraphNet by their public names."""
         found = {"conv1": "stem.0", "bn1": "stem.1", "conv2": "stem.3", "bn2": "stem.4"}
         found |= self._blocks("layer1", "nodes.1_0")
         column = 1
         for stage, modules in enumerate(self.options["modules"], start=2):
             for r in range(stage):
                 edge = f"edges.{column}_{min(r, stage - 2)}->{column + 1}_{r}"
-                # the path to a new resolution is nested, as if it had several steps
+                # the public names of the path to a new resolution have one level more, as if it had several steps
                 public = f"transition{stage - 1}.{r}" + (".0" if r == stage - 1 else "")
                 found |= {f"{public}.{i}": f"{edge}.{i}" for i in (0, 1)}
             for module in range(modules):
@@ -72,13 +72,13 @@ class HRNetSpace(HighResolutionSpace):
                     public = f"stage{stage}.{module}.fuse_layers.{dst}.{src}"
                     if src > dst:
                         found |= {f"{public}.{i}": f"{edge}.{i}" for i in (0, 1)}
-                    # a chain is nested there (step, layer) and flat here, three layers a step
+                    # Publicly, a chain is nested as (step, layer); here it is flat, with three layers per step.
                     found |= {f"{public}.{k}.{i}": f"{edge}.{3 * k + i}" for k in range(dst - src) for i in (0, 1)}
             column += 1
         return found
 
     def _blocks(self, public: str, ours: str) -> dict[str, str]:
-        """The modules of an encoder."""
+        """Return the modules of an encoder by their public names."""
         found: dict[str, str] = {}
         for block in range(self.depth):
             found |= {f"{public}.{block}.{part}": f"{ours}.{block}.body.{i}" for part, i in _BODY.items()}
@@ -97,27 +97,28 @@ def hrnet(
     alpha: float | None = 1.0,
     relu_after_identity: bool = True,
 ) -> HRNetSpace:
-    """HRNetV2-W18 by default: 36 nodes, 88 edges with a factor and 9 fixed ones.
+    """HRNet, by default HRNetV2-W18 with 36 nodes, 88 edges with a factor and 9 fixed edges.
 
     Args:
         encoder: block of the encoders after stage 1.
         stage1: block of stage 1.
         width: channels at stride 4, doubled with each resolution.
-        depth: blocks in an encoder.
-        modules: modules in each stage after the first; stage s has s branches.
+        depth: number of blocks in an encoder.
+        modules: number of modules in each stage after the first; stage s has s branches.
         stem_channels: width of the stem.
-        alpha: initial factor; 1 is the network as published, None stands for 1 / number of inputs.
+        alpha: initial factor of every edge; 1 is the network as published, None stands for 1 / number of inputs.
         relu_after_identity: see `HighResolutionSpace`.
     """
     check_options(encoder, stage1, width=width, depth=depth, stem_channels=stem_channels)
     if not modules or min(modules) < 1:
-        raise GraphError(f"space option modules is {list(modules)}; expected one number of at least 1 for each stage")
+        raise GraphError(f"the space option modules is {list(modules)}; expected one number per stage, each at least 1")
     first = Node("1.0", stage1_channels(stage1, stem_channels), 4, stage=1)
     nodes, edges, fixed = [first], list[Edge](), set[Edge]()
     last, column = [first], 1
     for branches, count in enumerate(modules, start=2):
         column += 1
         row = [branch(column, r, width) for r in range(branches)]
+        # a new branch starts from the coarsest map of the stage before
         entry = [(last[min(r, len(last) - 1)].id, node.id) for r, node in enumerate(row)]
         nodes += row
         edges += entry

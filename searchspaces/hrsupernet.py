@@ -1,4 +1,4 @@
-"""The HRSuperNet: every stage reads every map of the stage before (Lin et al. 2023, section 3.1, Figure 2)."""
+"""The HRSuperNet, in which every node reads all maps of the previous stage (Lin et al. 2023, section 3.1, Figure 2)."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ def hrsupernet(
     alpha: float | None = None,
     relu_after_identity: bool = True,
 ) -> HighResolutionSpace:
-    """Stage 1 at stride 4, then `stages - 1` columns of `resolutions` maps, densely joined column to column.
+    """The HRSuperNet: stage 1 at stride 4, then stages of `resolutions` maps, each densely connected to the one before.
 
-    The defaults give the paper's 132 edges and 32 prunable encoder blocks; the last stage only fuses.
+    The last stage only fuses. With the defaults, the space has the paper's 132 edges and 32 prunable encoder blocks.
 
     Args:
-        encoder: block of the encoders of stages 2 and up.
-        stage1: block of stage 1; the encoder's by default.
+        encoder: block of the encoders of all stages after the first.
+        stage1: block of stage 1; by default that of the encoders.
         width: channels at stride 4, doubled with each resolution.
-        depth: blocks in an encoder.
-        stages: number of stages, the first and the fuse-only last included; at least 2.
-        resolutions: maps a stage, at strides 4, 8, 16, ...
-        stem_channels: width of the stem and, but for a bottleneck, of stage 1.
+        depth: number of blocks in an encoder.
+        stages: number of stages, including the first and the last, which only fuses; at least 2.
+        resolutions: number of maps per stage, at strides 4, 8, 16, ...
+        stem_channels: width of the stem, and of stage 1 unless it uses bottlenecks.
         alpha: initial factor of every edge; None stands for 1 / number of inputs.
         relu_after_identity: see `HighResolutionSpace`.
     """
     stage1 = stage1 or encoder
     check_options(encoder, stage1, width=width, depth=depth, resolutions=resolutions, stem_channels=stem_channels)
     if stages < 2:
-        raise GraphError(f"space option stages is {stages}; expected at least 2, stage 1 and the one that fuses")
+        raise GraphError(f"the space option stages is {stages}; expected at least 2, stage 1 and the stage that fuses")
     first = Node("1.0", stage1_channels(stage1, stem_channels), 4, stage=1)
     columns = [[first]] + [
         [branch(stage, r, width, block=stage < stages) for r in range(resolutions)] for stage in range(2, stages + 1)

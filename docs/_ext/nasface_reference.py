@@ -202,7 +202,7 @@ class Generated(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Parse it here."""
-        for module in ("nasface/recipe.py", "nasface/plugins.py"):
+        for module in ("nasface/sections.py", "nasface/plugins.py"):
             self.env.note_dependency(module)
         container = nodes.section()
         container.document = self.state.document

@@ -9,6 +9,7 @@ import click
 
 from nasface.cli.group import main
 from nasface.cli.options import FOLDER, Place, json_option, machine_options
+from nasface.sections import Criterion
 
 # heavy imports stand inside the commands: `nasface --help` answers at once
 
@@ -54,7 +55,7 @@ def score(
     recipes.override(content, overrides)
     resolved = recipes.resolve(content, f"the recipe of {run}")
     with place.machine(as_json) as machine:
-        found = run_score(resolved, source, recipes.Criterion(name=criterion, options=given), machine, again=True)
+        found = run_score(resolved, source, Criterion(name=criterion, options=given), machine, again=True)
     if as_json:
         click.echo(found.to_json(), nl=False)
         return

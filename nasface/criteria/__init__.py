@@ -1,4 +1,4 @@
-"""Criteria: they say how much each prunable edge of a trained supernet matters, one file for each."""
+"""Criteria, which rate the importance of every prunable edge of a searched supernet; one file per criterion."""
 
 from nasface.criteria.base import Criterion
 

@@ -8,5 +8,5 @@ from nasface.net import GraphNet, edge_values
 
 
 def alpha(net: GraphNet, context: Context) -> dict[Edge, float]:
-    """The absolute value of each factor, as in the paper (section 3.1)."""
+    """Rate each edge by the absolute value of its factor, as in the paper (section 3.1)."""
     return {edge: abs(value) for edge, value in edge_values(net).items()}

@@ -1,4 +1,4 @@
-"""The factor times the gain of the BN that ends the edge."""
+"""The factor times the gain of the BN at the end of the edge."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from nasface.net import GraphNet, edge_values, key
 
 
 def alpha_gain(net: GraphNet, context: Context) -> dict[Edge, float]:
-    """The absolute value of each factor times the mean |gain| of the BN that ends the edge.
+    """Rate each edge by the absolute value of its factor times the mean |gain| of the BN at its end.
 
-    Factor and gain are redundant, so that a small factor can hide behind a large gain. An edge that ends in no BN,
-    such as an identity, counts with gain 1.
+    A small factor can be made up for by a large gain, because the two are multiplied. An edge without a BN, such as an
+    identity, has gain 1.
     """
     return {edge: abs(value) * _gain(net.edges[key(*edge)]) for edge, value in edge_values(net).items()}
 
 
 def _gain(transform: nn.Module) -> float:
-    """Return the mean |gain| of the last BN of an edge, or 1 where there is none."""
+    """Return the mean |gain| of the last BN of an edge, or 1 if there is none."""
     norms = [m for m in transform.modules() if isinstance(m, nn.BatchNorm2d)]
     return float(norms[-1].weight.detach().abs().mean()) if norms else 1.0

@@ -11,13 +11,13 @@ from nasface.net import GraphNet
 
 
 class Criterion(Protocol):
-    """A criterion plug-in: an entry point in the group `nasface.criteria`, with its options as keyword arguments."""
+    """A criterion plug-in: an entry point in the group `nasface.criteria`, which takes its options by keyword."""
 
     def __call__(self, net: GraphNet, context: Context) -> Mapping[Edge, float]:
-        """Return the importance of every prunable edge, finite and not negative; pruners drop the smallest first.
+        """Return a finite, non-negative importance for every prunable edge. Pruners drop the least important first.
 
         Args:
-            net: the searched supernet, which must be left as it is.
-            context: the task, the data and the means to measure.
+            net: the searched supernet, which must not be changed.
+            context: the task, the data, and the functions with which to measure.
         """
         ...

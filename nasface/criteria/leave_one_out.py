@@ -9,9 +9,9 @@ from nasface.net import GraphNet
 
 
 def leave_one_out(net: GraphNet, context: Context) -> dict[Edge, float]:
-    """The held-out error of the network without this one edge, BN statistics recalibrated.
+    """Rate each edge by the held-out error of the network without it, after BN statistics are recalibrated.
 
-    An edge without which no input reaches an output counts as 1 more than the worst of the others.
+    An edge without which the network would be disconnected is rated 1 above the largest of these errors.
     """
     errors: dict[Edge, float] = {}
     for edge in net.graph.prunable:

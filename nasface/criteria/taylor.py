@@ -1,4 +1,4 @@
-"""A first-order Taylor estimate of how far the loss moves when an edge goes."""
+"""A first-order Taylor estimate of how much the loss changes when an edge is removed."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from nasface.net import GraphNet, frozen_statistics
 
 
 def taylor(net: GraphNet, context: Context) -> dict[Edge, float]:
-    """The root mean square over training batches of factor times gradient (Molchanov et al. 2019).
+    """Rate each edge by the root mean square of factor times gradient over training batches (Molchanov et al. 2019).
 
-    To first order, this is how far the task's loss moves when the edge goes.
+    To first order, factor times gradient is the change of the task's loss when the edge is removed.
     """
     training = net.training
     net.train()
     squares = []
-    with frozen_statistics(net):
+    with frozen_statistics(net):  # a criterion must leave the network unchanged
         for batch in context.batches():
             (gradient,) = torch.autograd.grad(context.step(net, batch)["loss"], net.alpha)
             squares.append((gradient * net.alpha.detach()).square())

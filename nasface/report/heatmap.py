@@ -7,10 +7,12 @@ resolution, its column is split, and a node is placed to the right of its parent
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -91,7 +93,7 @@ def alpha_heatmap(full: Graph, kept: Graph, values: Mapping[Edge, float], title:
             "no edge of the graph has a factor, so there is no heat map to draw; give the factors of its search"
         )
     grid = layout(full)
-    panels: dict[tuple[int, int], list[Edge]] = {}
+    panels: dict[tuple[int, int], list[Edge]] = {}  # edges by their source and target columns
     for src, dst in full.edges:
         panels.setdefault((grid.place[src][0], grid.place[dst][0]), []).append((src, dst))
     rows = math.ceil(len(panels) / 10)
@@ -100,25 +102,11 @@ def alpha_heatmap(full: Graph, kept: Graph, values: Mapping[Edge, float], title:
     figure = Figure(figsize=(side * columns + 1.0, rows * (side + 0.3) + 0.45), layout="constrained")
     every = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)
     shades = Normalize(0, max(known.values()) or 1)
-    names = [f"1/{stride}" for stride in grid.strides]
     chosen = set(kept.edges)
     for axes, ((before, after), edges) in zip(every, sorted(panels.items()), strict=False):
-        cells = {edge: (grid.place[edge[1]][1], grid.place[edge[0]][1]) for edge in edges}  # x is the target's row
-        table = np.full((len(names), len(names)), np.nan)
-        for edge, (x, y) in cells.items():
-            if edge in known:
-                table[y, x] = known[edge]
-            else:
-                axes.add_patch(Rectangle((x, y), 1, 1, color=_NO_FACTOR, linewidth=0))
-        mesh = axes.pcolormesh(table, cmap=_SHADES, norm=shades, edgecolors="white", linewidth=0.5)
-        gone = np.array([cell for edge, cell in cells.items() if edge not in chosen]).reshape(-1, 2) + 0.5
-        axes.plot(*gone.T, "x", color=Colour.red, markersize=30 * side / len(names), markeredgewidth=0.9, gid="pruned")
+        gone = [edge for edge in edges if edge not in chosen]
+        mesh = _panel(axes, grid, {edge: known.get(edge) for edge in edges}, gone, shades, side)
         axes.set_title(f"{grid.name(before)} → {grid.name(after)}", pad=2)
-        axes.set(xlim=(0, len(names)), ylim=(len(names), 0), aspect="equal")
-        axes.set_xticks(np.arange(len(names)) + 0.5, names, rotation=90, fontsize=5.5)
-        axes.set_yticks(np.arange(len(names)) + 0.5, names, fontsize=5.5)
-        axes.tick_params(length=0, pad=1)
-        axes.spines[:].set_visible(False)
     for axes in every[len(panels) :]:
         axes.set_axis_off()
     figure.colorbar(mesh, ax=every, label="|α|", fraction=0.05, pad=0.01).outline.set_visible(False)
@@ -134,6 +122,39 @@ def alpha_heatmap(full: Graph, kept: Graph, values: Mapping[Edge, float], title:
     if keys:
         figure.legend(handles=keys, loc="outside upper right", ncols=2)
     return figure
+
+
+def _panel(
+    axes: Axes, grid: Layout, values: Mapping[Edge, float | None], gone: Sequence[Edge], shades: Normalize, side: float
+) -> QuadMesh:
+    """Draw the edges between two columns as cells, and return their mesh.
+
+    Args:
+        axes: where to draw.
+        grid: the places of the nodes.
+        values: |alpha| by edge, or None for an edge without a factor.
+        gone: edges to cross out.
+        shades: colour scale of all panels.
+        side: side of the panel in inches.
+    """
+    names = [f"1/{stride}" for stride in grid.strides]
+    cells = {edge: (grid.place[edge[1]][1], grid.place[edge[0]][1]) for edge in values}  # x is the row of the target
+    table = np.full((len(names), len(names)), np.nan)
+    for edge, (x, y) in cells.items():
+        value = values[edge]
+        if value is not None:
+            table[y, x] = value
+        else:
+            axes.add_patch(Rectangle((x, y), 1, 1, color=_NO_FACTOR, linewidth=0))
+    mesh = axes.pcolormesh(table, cmap=_SHADES, norm=shades, edgecolors="white", linewidth=0.5)
+    centres = np.array([cells[edge] for edge in gone]).reshape(-1, 2) + 0.5
+    axes.plot(*centres.T, "x", color=Colour.red, markersize=30 * side / len(names), markeredgewidth=0.9, gid="pruned")
+    axes.set(xlim=(0, len(names)), ylim=(len(names), 0), aspect="equal")
+    axes.set_xticks(np.arange(len(names)) + 0.5, names, rotation=90, fontsize=5.5)
+    axes.set_yticks(np.arange(len(names)) + 0.5, names, fontsize=5.5)
+    axes.tick_params(length=0, pad=1)
+    axes.spines[:].set_visible(False)
+    return mesh
 
 
 def check(full: Graph, kept: Graph) -> None:

@@ -227,7 +227,7 @@ def _faces(content: Content, machine: Machine, data_root: Path | None) -> Figure
     window = slice(test.pad, test.pad + test.input_size)
     return figures.faces(
         test.images_NHWC[index][:, window, window],
-        measure.predict(net, recipe, chosen),
+        measure.recipe_landmarks(net, recipe, chosen),
         chosen.input_landmarks().cpu().numpy(),
         own[DEFAULT_NORMALISER.column].to_numpy(),
         list(words.values()),

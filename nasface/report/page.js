@@ -1,5 +1,6 @@
 "use strict";
-// The Pareto plot with its drawings, and tables that sort. Everything shown comes from the JSON in the page, as text.
+// The Pareto plot with its drawings, and sortable tables. Everything shown comes from the JSON in the page, and is
+// inserted as text, never as HTML.
 (() => {
   const SVG = "http://www.w3.org/2000/svg";
   const make = (name, attributes = {}, text = "") => {
@@ -30,7 +31,7 @@
     const compare = (a, b) => (typeof a === typeof b && typeof a === "number" ? a - b : `${a}`.localeCompare(`${b}`));
     const rows = [...table.tBodies[0].rows].sort((one, other) => {
       const [a, b] = [value(one, column), value(other, column)];
-      if (a === null || b === null) return (a === null) - (b === null); // what has no figure stays at the end
+      if (a === null || b === null) return (a === null) - (b === null); // rows without a figure stay at the end
       return sign * compare(a, b);
     });
     table.tBodies[0].append(...rows);
@@ -45,7 +46,7 @@
     }
   }
 
-  // What is folded on the screen is read on paper.
+  // Sections that are folded on the screen are printed unfolded.
   let folded = [];
   window.addEventListener("beforeprint", () => {
     folded = [...document.querySelectorAll("details:not([open])")];
@@ -67,9 +68,9 @@
   const edgesOf = (network) => (edges ? `${network.edges} of ${edges} edges` : `${network.edges} edges`);
   const has = (network, ...keys) => keys.every((key) => network[key] !== null);
   const MARGIN = { top: 38, right: 18, bottom: 46, left: 52 };
-  const NEAR = 28; // pixels from which a point is pointed at
+  const NEAR = 28; // largest distance in pixels at which the pointer picks a point
   const STAR = "M0-9.5 2.3-3.1 9-2.9 3.7 1.2 5.6 7.7 0 3.9-5.6 7.7-3.7 1.2-9-2.9-2.3-3.1Z";
-  let placed = new Map(); // network -> its place in the plot, of those that have both figures
+  let placed = new Map(); // network -> its place in the plot, for networks that have both figures
 
   const frame = make("g", { "aria-hidden": "true" });
   const front = make("path", { class: "front", "aria-hidden": "true" });
@@ -142,7 +143,7 @@
     return { note: ", logarithmic", share, ticks: few.length > 3 ? few : at([1, 2, 3, 4, 5, 7]) };
   }
 
-  // From the least to the greatest value, with some air; logarithmic where a few would squeeze all others.
+  // A scale from the smallest to the largest value with a margin, logarithmic if the values differ by more than 3x.
   function scaleOf(values, count) {
     const [low, high] = [Math.min(...values), Math.max(...values)];
     if (low > 0 && high > 3 * low) return logarithmic(low / (high / low) ** 0.06, high * (high / low) ** 0.06);
@@ -150,7 +151,7 @@
     return linear(low - pad, high + pad, count);
   }
 
-  // The pruned networks that no other beats at equal or lower cost, by cost.
+  // The pruned networks, sorted by cost, that are more accurate than all others of equal or lower cost.
   function frontier(shown, x, y) {
     let best = Infinity;
     return shown
@@ -189,7 +190,7 @@
     frame.append(make("text", { class: "axis", x: 14, y: 20 }, unit(y)));
 
     const place = (network) => ({ x: left(network[x.key] * x.scale), y: top(network[y.key] * y.scale) });
-    shown.sort((a, b) => a[x.key] - b[x.key] || a.star - b.star); // the star above a network of the same place
+    shown.sort((a, b) => a[x.key] - b[x.key] || a.star - b.star); // draws the star on top of a network at the same place
     placed = new Map(shown.map((network) => [network, place(network)]));
     const best = frontier(shown, x, y);
     const steps = best.map((network, i) => {
@@ -207,7 +208,7 @@
     }
     const order = shown.map((network) => points.get(network));
     const before = [...marks.children].slice(-order.length);
-    if (order.some((mark, i) => mark !== before[i])) marks.append(...order); // Tab goes from cheap to dear
+    if (order.some((mark, i) => mark !== before[i])) marks.append(...order); // so that Tab moves from the cheapest to the most expensive
     for (const row of document.querySelectorAll("#networks tbody tr")) {
       const on = best.some((network) => network.id === row.dataset.network);
       row.classList.toggle("best", on);
@@ -216,7 +217,7 @@
     }
     const missing = networks.length - shown.length;
     document.getElementById("missing").textContent = missing
-      ? `${missing} of ${networks.length} networks lack one of these figures and are not in the plot.`
+      ? `${missing} of ${networks.length} networks have no value for one of these axes and are not plotted.`
       : "";
     point(null);
   }
@@ -242,7 +243,7 @@
   svg.addEventListener("pointermove", (event) => point(nearest(event)));
   svg.addEventListener("pointerleave", () => point(null));
   svg.addEventListener("click", (event) => {
-    const mark = event.target.closest(".mark"); // a screen reader clicks on it without a place
+    const mark = event.target.closest(".mark"); // a screen reader clicks on a mark without coordinates
     const network = nearest(event) ?? networks.find((n) => n.id === mark?.dataset.network);
     if (network) select(network);
   });
@@ -256,7 +257,7 @@
     }
     const caption = html("figcaption", "");
     caption.append(html("strong", "", network.id), ` ${describe(network).join(", ")}`);
-    drawing.replaceChildren(caption, network.kept ? picture(network) : html("p", "note", "Its arch.json is not here."));
+    drawing.replaceChildren(caption, network.kept ? picture(network) : html("p", "note", "The arch.json of this network is missing."));
     drawing.classList.add("filled");
     drawing.scrollIntoView({ block: "nearest" });
   }
@@ -275,7 +276,7 @@
       const keep = network.kept[i] === "1";
       if (keep) alive.add(from).add(to);
       const [a, b] = [at[from], at[to]];
-      const bend = graph.nodes[to].x - graph.nodes[from].x > 1 && a.y === b.y ? high / 2 : 0; // round nodes between
+      const bend = graph.nodes[to].x - graph.nodes[from].x > 1 && a.y === b.y ? high / 2 : 0; // bend the edge around the nodes in between
       const d = `M${a.x} ${a.y}Q${(a.x + b.x) / 2} ${(a.y + b.y) / 2 - bend} ${b.x} ${b.y}`;
       (keep ? kept : gone).append(make("path", { d }));
     });
@@ -303,7 +304,7 @@
     row.querySelector("button")?.addEventListener("click", () => select(network));
   }
   const change = (moving) => {
-    plot.classList.toggle("moving", moving); // points glide to other axes, but not after a window being resized
+    plot.classList.toggle("moving", moving); // animate points when an axis changes, but not when the window is resized
     draw();
   };
   for (const select of Object.values(chosen)) select.addEventListener("change", () => change(true));

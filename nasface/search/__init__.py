@@ -1,4 +1,4 @@
-"""Searchers: they train a supernet so that a criterion can tell which edges matter."""
+"""Searchers, which train a supernet so that a criterion can rate its edges."""
 
 from nasface.search.base import Searcher
 

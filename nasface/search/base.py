@@ -9,16 +9,16 @@ from nasface.net import GraphNet
 
 
 class Searcher(Protocol):
-    """A searcher plug-in: an entry point in the group `nasface.searchers`, built from its options by keyword.
+    """A searcher plug-in: an entry point in the group `nasface.searchers`, which takes its options by keyword.
 
-    It needs to know no search space: it sees a supernet with its factors, and a context to train it in.
+    It works with any search space: it is given a supernet with its factors, and a context in which to train it.
     """
 
     def search(self, net: GraphNet, context: Context) -> None:
-        """Train the supernet in place, so that a criterion can tell which edges matter.
+        """Train the supernet in place, so that a criterion can rate its edges.
 
         Args:
             net: the supernet, on its device.
-            context: the task, the data and the means to train.
+            context: the task, the data, and the functions with which to train.
         """
         ...

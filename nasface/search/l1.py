@@ -1,4 +1,4 @@
-"""Sparsity search: an epoch on the factors under an L1 penalty, an epoch on the weights (the paper's Algorithm 1)."""
+"""Sparsity search: epochs on the factors with an L1 penalty alternate with epochs on the weights (Algorithm 1)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from nasface.step import Batch, Optimizer, Phase
 
 @dataclass(frozen=True)
 class L1Searcher:
-    """Trains factors under an L1 penalty and weights in turn (the paper's Algorithm 1).
+    """Trains factors with an L1 penalty, and weights, in turn (the paper's Algorithm 1).
 
     Attributes:
-        alpha_lr: Adam's learning rate for the factors (1.8e-4 on 300W and WFLW, 3.5e-4 on COFW).
-        penalty: lambda, the weight of the sum of |alpha| in the loss of the factors (5e-5).
-        alpha_share: part of the training faces in an epoch on the factors; below 1 it saves time.
+        alpha_lr: learning rate of Adam for the factors (in the paper 1.8e-4 on 300W and WFLW, 3.5e-4 on COFW).
+        penalty: lambda, the weight of the sum of |alpha| in the loss of the factors (in the paper 5e-5).
+        alpha_share: fraction of the training faces in an epoch on the factors; a value below 1 saves time.
         alpha_schedule: learning-rate schedule of the factors.
-        warmup_epochs: epochs on the weights alone before the factors move.
+        warmup_epochs: number of epochs on the weights alone, before the factors are trained.
     """
 
     alpha_lr: Annotated[float, Gt(0)] = 1.8e-4
@@ -32,7 +32,7 @@ class L1Searcher:
     warmup_epochs: Annotated[int, Ge(0)] = 0
 
     def search(self, net: GraphNet, context: Context) -> None:
-        """Train factors and weights in turn."""
+        """Train factors and weights in turn, one epoch each."""
 
         def sparse_step(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
             losses = context.step(model, batch)

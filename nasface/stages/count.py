@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a space or a sub-network, by stage."""
+"""Count the parameters and multiply-adds of a search space or a sub-network, by stage."""
 
 from __future__ import annotations
 
@@ -22,7 +22,20 @@ def count(
     arch_path: Path | None,
     edges_path: Path | None,
 ) -> dict[str, Any]:
-    """What `nasface count` reports of a space, of its sub-network by an edge list, or of an arch.json."""
+    """Return what `nasface count` reports.
+
+    Args:
+        space: name of the search space; not needed with `arch_path`.
+        options: options of the space.
+        num_landmarks: number of heatmaps of the head.
+        input_size: side of the square input in pixels; by default that of the architecture, or else 256.
+        arch_path: an arch.json, whose space, options and number of landmarks replace those given.
+        edges_path: a list of the edges that a sub-network keeps; the whole space without it.
+
+    Raises:
+        GraphError: if a file does not fit its search space.
+        RecipeError: if the space, its options or the input size are not valid.
+    """
     if arch_path is not None:
         arch = read_arch(arch_path)
         built = plugins.space(arch.space, arch.options)
@@ -40,7 +53,7 @@ def count(
 
 
 def cost_report(costs: Costs, graph: Graph) -> dict[str, Any]:
-    """Plain integers for JSON: totals, the same without head, and by stage."""
+    """Return the costs of a sub-graph as plain numbers for JSON: in total, without the head, and by stage."""
     whole, bare = costs.total(graph), costs.without_head(graph)
     full = costs.space.graph
     return {

@@ -71,10 +71,10 @@ class Evaluation(Accuracy):
     held_out_nme: float
 
 
-def predict(net: GraphNet, recipe: Recipe, faces: DeviceFaces) -> NDArray[np.float64]:
+def recipe_landmarks(net: GraphNet, recipe: Recipe, faces: DeviceFaces) -> NDArray[np.float64]:
     """Return the landmarks (N, L, 2) of each face in pixels of the network's input, decoded as the recipe says."""
     task = recipe.task
-    return engine.predict(
+    return engine.predict_landmarks(
         net,
         faces,
         decoder=task.decoder,
@@ -93,7 +93,7 @@ def errors(predicted_NL2: NDArray[Any], true_NL2: NDArray[Any], scheme: Scheme) 
 def face_errors(net: GraphNet, recipe: Recipe, faces: DeviceFaces) -> dict[Normaliser, NDArray[np.float64]]:
     """Return the NME (N,) of each face by normaliser, with landmarks decoded as the recipe says."""
     true = faces.input_landmarks().cpu().double().numpy()
-    return errors(predict(net, recipe, faces), true, faces.scheme)
+    return errors(recipe_landmarks(net, recipe, faces), true, faces.scheme)
 
 
 def held_out_nme(net: GraphNet, recipe: Recipe, faces: Faces) -> float:
@@ -136,7 +136,7 @@ def true_landmarks(faces: PreparedFaces) -> NDArray[np.float64]:
 
 def evaluate_net(name: str, net: GraphNet, recipe: Recipe, faces: Faces, costs: Costs) -> Evaluation:
     """Measure the cost of a network, its held-out NME and the figures of every test subset."""
-    predicted = None if faces.test is None else predict(net, recipe, faces.test)
+    predicted = None if faces.test is None else recipe_landmarks(net, recipe, faces.test)
     whole, bare = costs.total(net.graph), costs.without_head(net.graph)
     return Evaluation(
         **vars(measure(name, predicted, faces.prepared["test"])),

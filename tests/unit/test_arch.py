@@ -10,6 +10,7 @@ from tiny import diamond
 
 from nasface.arch import Architecture, Factors, check_digest, edge_list
 from nasface.errors import GraphError
+from tests.refusal import refused
 
 GRAPH = diamond()
 KEPT = (("a", "b"), ("b", "d"), ("b", "e"))
@@ -62,16 +63,16 @@ def test_pairs_of_numbers_name_nodes_too():
 
 @pytest.mark.parametrize("version", [0, 2, "1", [1]])
 def test_another_schema_version_is_refused(version):
-    with pytest.raises(GraphError, match=r"mine.json has schema_version .*this nasface reads 1"):
+    with refused(GraphError, "mine.json", f"schema_version {version!r}", "reads 1"):
         Architecture.from_json(edited(architecture().to_json(), schema_version=version), "mine.json")
-    with pytest.raises(GraphError, match=r"mine.json is not a factors file of this version"):
+    with refused(GraphError, "mine.json", f"schema_version {version!r}"):
         Factors.from_json(edited(factors().to_json(), schema_version=version), "mine.json")
 
 
 def test_a_missing_schema_version_is_refused():
-    with pytest.raises(GraphError, match="schema_version None"):
+    with refused(GraphError, "arch.json", "schema_version None"):
         Architecture.from_json(edited(architecture().to_json(), schema_version=None))
-    with pytest.raises(GraphError, match="not a factors file"):
+    with refused(GraphError, "factors.json", "schema_version"):
         Factors.from_json(edited(factors().to_json(), schema_version=None))
 
 
@@ -89,7 +90,7 @@ def test_a_missing_schema_version_is_refused():
 )
 def test_a_wrong_type_or_missing_key_is_named(key, wrong):
     for value in (wrong, None):
-        with pytest.raises(GraphError, match=f"arch.json: '{key}' is missing or of the wrong type"):
+        with refused(GraphError, "arch.json", f"'{key}'"):
             Architecture.from_json(edited(architecture().to_json(), **{key: value}))
 
 
@@ -105,15 +106,15 @@ def test_a_wrong_type_or_missing_key_is_named(key, wrong):
     ],
 )
 def test_factors_of_another_form_are_refused(changes):
-    with pytest.raises(GraphError, match=r"factors.json is not a factors file of this version"):
+    with refused(GraphError, "factors.json", "`nasface search`"):
         Factors.from_json(edited(factors().to_json(), **changes))
 
 
 @pytest.mark.parametrize("read", [Architecture.from_json, Factors.from_json])
 def test_what_is_no_json_object_is_refused(read):
-    with pytest.raises(GraphError, match="here is not valid JSON"):
+    with refused(GraphError, "here", "JSON", "line 1"):
         read("{", "here")
-    with pytest.raises(GraphError, match=r"here holds a list; expected .* `nasface"):
+    with refused(GraphError, "here", "list", "`nasface"):
         read("[]", "here")
 
 
@@ -123,19 +124,19 @@ def test_the_subgraph_is_the_kept_one():
 
 def test_a_changed_graph_is_refused():
     wider = replace(GRAPH, nodes=(replace(GRAPH.nodes[0], channels=99), *GRAPH.nodes[1:]))
-    with pytest.raises(GraphError, match=f"'toy' was made for the graph {GRAPH.digest}.*{wider.digest}"):
+    with refused(GraphError, "'toy'", GRAPH.digest, wider.digest):
         architecture().subgraph(wider)
-    with pytest.raises(GraphError, match="these factors was made for"):
+    with refused(GraphError, "these factors", GRAPH.digest, wider.digest):
         check_digest("these factors", GRAPH.digest, wider)
     check_digest("these factors", GRAPH.digest, GRAPH)
 
 
 def test_dangling_and_unknown_edges_are_refused():
-    with pytest.raises(GraphError, match="keeps 1 edges that lie on no path from input to output, for example a -> c"):
+    with refused(GraphError, "path", 1, "a -> c"):
         architecture(kept=(*KEPT, ("a", "c"))).subgraph(GRAPH)
-    with pytest.raises(GraphError, match="a -> d is not in the search space"):
+    with refused(GraphError, "a -> d", "search space"):
         architecture(kept=(*KEPT, ("a", "d"))).subgraph(GRAPH)
-    with pytest.raises(GraphError, match="disconnected"):
+    with refused(GraphError, "disconnected"):
         architecture(kept=()).subgraph(GRAPH)
 
 
@@ -150,5 +151,5 @@ def test_edge_lists_in_every_form():
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"edges": []}', '{"edges": {"a": 1}}', "3", "null"])
 def test_a_file_without_edges_is_refused(content):
-    with pytest.raises(GraphError, match=r"edges.json holds no edges; expected a list, or an object with the key"):
+    with refused(GraphError, "edges.json", "list", "'edges'"):
         edge_list(content, "edges.json")

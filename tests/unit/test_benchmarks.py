@@ -16,6 +16,7 @@ from nasface import recipe as recipes
 from nasface.data.augment import Augmentation
 from nasface.data.prepare import PreparedFaces, PrepareOptions
 from nasface.data.w300 import W300
+from tests.refusal import refused
 
 pytestmark = pytest.mark.slow
 
@@ -53,7 +54,7 @@ def test_both_sides_decode_alike() -> None:
 def test_the_checks_notice_a_pixel(prepared: tuple) -> None:
     images = prepared[1].images_NHWC
     assert bench._image_difference(images, images) == 0
-    with pytest.raises(AssertionError, match="moved by a pixel"):
+    with refused(AssertionError, "pixel"):
         bench._image_difference(images, np.roll(images, 1, axis=2))
 
 

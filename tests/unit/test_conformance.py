@@ -15,6 +15,9 @@ from nasface.errors import RecipeError
 from nasface.graph import Node
 from nasface.testing import check_installed, check_space
 from searchspaces.highres import ConcatHead, HighResolutionSpace
+from tests.refusal import refused
+
+MISMATCH = ["slim network", "masked supernet", "differ"]
 
 pytestmark = pytest.mark.slow
 
@@ -42,9 +45,9 @@ def test_installed_plugins_are_found(group, name):
 
 
 def test_a_plugin_without_defaults_or_installation_fails():
-    with pytest.raises(RecipeError, match="options of pruner 'share': share: field required"):
+    with refused(RecipeError, "pruner 'share'", "share: field required"):
         check_installed("pruners", "share")
-    with pytest.raises(RecipeError, match="there is no search space 'hrsuprnet'; did you mean 'hrsupernet'"):
+    with refused(RecipeError, "search space", "'hrsuprnet'", "'hrsupernet'"):
         check_installed("searchspaces", "hrsuprnet")
 
 
@@ -142,20 +145,20 @@ def unserialisable() -> HighResolutionSpace:
 
 
 @pytest.mark.parametrize(
-    ("build", "fault"),
+    ("build", "facts"),
     [
-        (unstable, "building the space twice gives two graphs"),
-        (with_dead_end, "lie on no path"),
-        (partial(supernet, relu_after_identity=False), "differ by"),
-        (partial(remade, Wide), "no slim network"),
-        (partial(remade, Biased), "differ by"),
-        (partial(remade, Shuffled), "differ by"),
-        (partial(remade, Uncounted), "the parts cost"),
+        (unstable, ["twice", "graphs"]),
+        (with_dead_end, ["path", "input", "output"]),
+        (partial(supernet, relu_after_identity=False), MISMATCH),
+        (partial(remade, Wide), ["slim network", "head."]),
+        (partial(remade, Biased), MISMATCH),
+        (partial(remade, Shuffled), MISMATCH),
+        (partial(remade, Uncounted), ["parts", "Cost(params="]),
     ],
     ids=["unstable", "dead end", "no relu", "wide", "biased", "shuffled", "uncounted"],
 )
-def test_broken_spaces_fail(build, fault):
-    with pytest.raises(AssertionError, match=fault):
+def test_broken_spaces_fail(build, facts):
+    with refused(AssertionError, *facts):
         check_space(build, input_size=32, draws=12)
 
 
@@ -164,7 +167,7 @@ def test_a_space_without_a_part_fails():
         def __init__(self) -> None:
             self.name, self.options, self.graph = "partial", {}, supernet().graph
 
-    with pytest.raises(AssertionError, match="a member of the protocol is missing"):
+    with refused(AssertionError, "nasface.space.SearchSpace"):
         check_space(Partial)
 
 
@@ -179,5 +182,5 @@ def test_a_head_at_another_resolution_fails():
 
 
 def test_a_space_that_is_slightly_off_fails():
-    with pytest.raises(AssertionError, match="differ by"):
+    with refused(AssertionError, *MISMATCH):
         check_space(partial(remade, Slightly), input_size=32, draws=12)

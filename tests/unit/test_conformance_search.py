@@ -22,6 +22,7 @@ from nasface.search.l1 import L1Searcher
 from nasface.step import Phase
 from nasface.testing import check_criterion, check_pruner, check_searcher
 from searchspaces.highres import HighResolutionSpace
+from tests.refusal import refused
 
 pytestmark = pytest.mark.slow
 
@@ -60,16 +61,16 @@ class Broken:
 
 
 @pytest.mark.parametrize(
-    ("how", "fault"),
+    ("how", "fact"),
     [
-        ("lazy", "nothing was trained"),
-        ("rebuilt", "another graph"),
-        ("infinite", "not finite"),
-        ("random", "other weights"),
+        ("lazy", "parameter"),
+        ("rebuilt", "graph"),
+        ("infinite", "finite"),
+        ("random", "same search"),
     ],
 )
-def test_broken_searchers_fail(how, fault):
-    with pytest.raises(AssertionError, match=fault):
+def test_broken_searchers_fail(how, fact):
+    with refused(AssertionError, fact):
         check_searcher(Broken(how), searched(), input_size=32)
 
 
@@ -103,20 +104,20 @@ def broken(net: Any, context: Any, *, how: str) -> dict[Any, float]:
 
 
 @pytest.mark.parametrize(
-    ("how", "fault"),
+    ("how", "fact"),
     [
-        ("lost", "exactly the prunable edges"),
-        ("too many", "exactly the prunable edges"),
-        ("negative", "negative or not finite"),
-        ("nan", "negative or not finite"),
-        ("infinite", "negative or not finite"),
-        ("random", "another importance"),
-        ("statistics", "network has changed"),
-        ("mode", "another mode"),
+        ("lost", "prunable edges"),
+        ("too many", "prunable edges"),
+        ("negative", "finite"),
+        ("nan", "finite"),
+        ("infinite", "finite"),
+        ("random", "same network"),
+        ("statistics", "tensor of the network"),
+        ("mode", "training mode"),
     ],
 )
-def test_broken_criteria_fail(how, fault):
-    with pytest.raises(AssertionError, match=fault):
+def test_broken_criteria_fail(how, fact):
+    with refused(AssertionError, fact):
         check_criterion(partial(broken, how=how), searched(), input_size=32)
 
 
@@ -149,11 +150,11 @@ def widens(graph: Graph, importance: Any, costs: Any) -> Graph:
 
 
 @pytest.mark.parametrize(
-    ("pruner", "fault"),
-    [(leaves_dead_ends, "not closed"), (changes_its_mind, "two sub-graphs"), (widens, "not closed")],
+    ("pruner", "fact"),
+    [(leaves_dead_ends, "closed"), (changes_its_mind, "same factors"), (widens, "closed")],
 )
-def test_broken_pruners_fail(pruner, fault):
-    with pytest.raises(AssertionError, match=fault):
+def test_broken_pruners_fail(pruner, fact):
+    with refused(AssertionError, fact):
         check_pruner(pruner, supernet())
 
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from nasface import rundir
 from nasface.data.augment import Augmentation
-from nasface.engine import Progress, Settings, fit, predict
+from nasface.engine import Progress, Settings, fit, predict_landmarks
 from nasface.errors import DivergedError, RecipeError, RunError
 from nasface.net import GraphNet
 from nasface.step import Optimizer, Phase, Row
@@ -262,7 +262,7 @@ def test_bf16_runs_the_network_under_autocast():
     assert set(kinds) == {torch.bfloat16}
     assert all(math.isfinite(row["loss"]) for row in rows)
     assert {p.dtype for p in net.parameters()} == {torch.float32}
-    found = predict(net, FACES, precision="bf16")
+    found = predict_landmarks(net, FACES, precision="bf16")
     assert found.dtype == np.float64
     assert np.isfinite(found).all()
 
@@ -305,8 +305,8 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path):
 def test_landmarks_are_decoded_in_full_precision_under_autocast():
     """bf16 has 8 bits: places up to 32 would come back in steps of an eighth."""
     net = new_net()
-    single = predict(net, FACES, decoder="dark")
-    half = predict(net, FACES, decoder="dark", precision="bf16")
+    single = predict_landmarks(net, FACES, decoder="dark")
+    half = predict_landmarks(net, FACES, decoder="dark", precision="bf16")
     assert half.dtype == single.dtype
     assert (half * 8 % 1 != 0).any()
 

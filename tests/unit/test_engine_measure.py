@@ -11,7 +11,7 @@ from tiny import changed, faces, scheme, state, supernet
 from torch import nn
 
 from nasface.data.augment import Augmentation, DeviceFaces
-from nasface.engine import Settings, pick_device, predict, recalibrate, training_batches
+from nasface.engine import Settings, pick_device, predict_landmarks, recalibrate, training_batches
 from nasface.errors import RunError
 from nasface.net import GraphNet
 from nasface.task import targets
@@ -88,7 +88,7 @@ def test_predict_finds_every_face_in_order_and_leaves_the_mode(training, flip_te
         lambda module, args, out: modes.append((module.training, torch.is_inference_mode_enabled()))
     )
     for batch in (2, 5, 64):
-        found = predict(net, source, batch=batch, decoder="dark", flip_test=flip_test)
+        found = predict_landmarks(net, source, batch=batch, decoder="dark", flip_test=flip_test)
         assert found.shape == (5, 2, 2)
         assert np.abs(found - source.landmarks_NL2.numpy()).max() < 0.05
     assert set(modes) == {(False, True)}
@@ -104,9 +104,11 @@ def test_the_flip_test_averages_with_the_mirrored_image():
 
     source = dots()
     true = source.landmarks_NL2.numpy()
-    bias = predict(Biased(), source, decoder="dark")[..., 0] - true[..., 0]
+    bias = predict_landmarks(Biased(), source, decoder="dark")[..., 0] - true[..., 0]
     assert bias == pytest.approx(1, abs=0.05)
-    assert predict(Biased(), source, decoder="soft", flip_test=True)[..., 0] == pytest.approx(true[..., 0], abs=0.1)
+    assert predict_landmarks(Biased(), source, decoder="soft", flip_test=True)[..., 0] == pytest.approx(
+        true[..., 0], abs=0.1
+    )
 
 
 def test_devices():

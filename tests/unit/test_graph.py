@@ -13,31 +13,32 @@ from tiny import diamond
 
 from nasface.errors import GraphError
 from nasface.graph import Graph, Node, parse_edges
+from tests.refusal import refused
 
 A, B, C = (Node(name, 4, 4) for name in "abc")
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "facts"),
     [
-        ({"nodes": (A, B, replace(A, channels=8), C)}, "two nodes of the same id"),
-        ({"edges": (("a", "b"), ("b", "c"), ("a", "b"))}, "same edge twice"),
-        ({"edges": (("a", "bb"),)}, "'bb', which it does not have; did you mean 'b'"),
-        ({"edges": (("q", "b"),)}, "'q', which it does not have"),
-        ({"inputs": ("z",)}, "'z', which it does not have; known: a, b, c"),
-        ({"outputs": ("c", "z")}, "'z', which it does not have"),
-        ({"edges": (("b", "a"),)}, "b -> a runs against the order of the nodes; list 'b' before 'a'"),
-        ({"edges": (("a", "a"),)}, "runs against the order"),
-        ({"edges": (("a", "b"), ("b", "c"), ("c", "a"))}, "runs against the order"),
-        ({"fixed": frozenset({("a", "c")})}, "1 fixed edges are not edges of the graph"),
-        ({"inputs": ()}, "at least one input"),
-        ({"outputs": ()}, "at least one input and one output"),
+        ({"nodes": (A, B, replace(A, channels=8), C)}, ["two nodes", "id"]),
+        ({"edges": (("a", "b"), ("b", "c"), ("a", "b"))}, ["edge", "twice"]),
+        ({"edges": (("a", "bb"),)}, ["'bb'", "'b'"]),
+        ({"edges": (("q", "b"),)}, ["'q'"]),
+        ({"inputs": ("z",)}, ["'z'", "a, b, c"]),
+        ({"outputs": ("c", "z")}, ["'z'"]),
+        ({"edges": (("b", "a"),)}, ["b -> a", "order", "'b' before 'a'"]),
+        ({"edges": (("a", "a"),)}, ["a -> a", "order"]),
+        ({"edges": (("a", "b"), ("b", "c"), ("c", "a"))}, ["c -> a", "order"]),
+        ({"fixed": frozenset({("a", "c")})}, ["1", "fixed", "a -> c"]),
+        ({"inputs": ()}, ["at least one", "input"]),
+        ({"outputs": ()}, ["at least one", "output"]),
     ],
 )
-def test_a_malformed_graph_is_refused(changes, message):
+def test_a_malformed_graph_is_refused(changes, facts):
     sound = {"nodes": (A, B, C), "edges": (("a", "b"), ("b", "c")), "inputs": ("a",), "outputs": ("c",)}
     Graph(**sound)
-    with pytest.raises(GraphError, match=message):
+    with refused(GraphError, *facts):
         Graph(**(sound | changes))
 
 
@@ -62,7 +63,7 @@ def test_closure_drops_dead_ends_and_what_no_input_reaches():
 
 
 def test_closure_refuses_unknown_edges():
-    with pytest.raises(GraphError, match=r"a -> d is not in the search space \(1 such edges\)"):
+    with refused(GraphError, "a -> d", "search space", 1):
         diamond().closure([("a", "b"), ("a", "d")])
 
 
@@ -78,7 +79,7 @@ def test_keep_drops_nodes_outputs_and_fixed_edges_off_the_paths():
 
 
 def test_keep_refuses_to_disconnect():
-    with pytest.raises(GraphError, match="disconnected; keep more edges"):
+    with refused(GraphError, "disconnected"):
         diamond().keep([("a", "b"), ("c", "d")])
 
 
@@ -147,7 +148,7 @@ def test_random_subgraphs_are_closed_reproducible_and_grow_with_the_share():
 
 def test_no_random_subgraph_at_a_share_of_nothing():
     graph = diamond()
-    with pytest.raises(GraphError, match="in 5 draws with share 0; use a larger share"):
+    with refused(GraphError, "5 draws", "share 0"):
         graph.random_subgraph(np.random.default_rng(0), 0, attempts=5)
 
 
@@ -162,5 +163,5 @@ def test_edges_are_read_in_both_forms():
     ["1.0->2.0", 7, None, {"a": "b"}, ["1.0"], ["1.0", "2.0", "3.0"], ["1.0", 2], [[1], [2, 0]], [[1.5, 0], "a"]],
 )
 def test_what_is_no_edge_is_refused(item):
-    with pytest.raises(GraphError, match="expected"):
+    with refused(GraphError, "expected"):
         parse_edges([["a", "b"], item])

@@ -12,6 +12,9 @@ from nasface.cost import Costs, count_space
 from nasface.errors import GraphError
 from nasface.graph import Edge, Graph
 from nasface.prune import above, share, threshold, top
+from tests.refusal import refused
+
+NUMBER = r"[\d.]+(?:e-\d+)?"
 
 SPACES = {"hrsupernet": supernet, "hrnet": fixed_net}
 both = pytest.mark.parametrize("name", SPACES)
@@ -60,12 +63,13 @@ def test_a_disconnecting_threshold_is_refused_with_the_largest_that_works(name, 
     costs = costs_of(name)
     graph = costs.space.graph
     values = {edge: round(value, 5) for edge, value in importance(graph, seed).items()}
-    with pytest.raises(GraphError, match=r"threshold 0.9999 would disconnect the network") as caught:
+    with pytest.raises(GraphError) as caught:
         threshold(graph, values, costs, threshold=0.9999)
-    limit = float(re.search(r"is (\S+)$", str(caught.value))[1])
+    wanted, limit = map(float, re.findall(NUMBER, str(caught.value)))
+    assert wanted == 0.9999
     assert threshold(graph, values, costs, threshold=limit) == networks(graph, values)[-1]
     following = min(value for value in values.values() if value > limit)
-    with pytest.raises(GraphError, match="disconnect"):
+    with refused(GraphError, following, limit):
         threshold(graph, values, costs, threshold=following)
 
 
@@ -79,7 +83,7 @@ def test_share_is_the_largest_network_that_fits(name, seed, wanted):
     limit = wanted * costs.prunable(graph).macs
     fitting = [kept for kept in networks(graph, values) if costs.prunable(kept).macs <= limit]
     if not fitting:
-        with pytest.raises(GraphError, match="no threshold gives a connected network"):
+        with refused(GraphError, f"{wanted:.1%}"):
             share(graph, values, costs, share=wanted)
         return
     kept = share(graph, values, costs, share=wanted)
@@ -94,9 +98,8 @@ def test_a_share_too_small_is_refused_with_the_smallest_there_is(name):
     values = importance(graph)
     full = costs.prunable(graph).macs
     smallest = min(costs.prunable(kept).macs for kept in networks(graph, values))
-    with pytest.raises(GraphError, match=r"at most 0\.1% of the prunable MACs; the smallest it gives") as caught:
+    with refused(GraphError, "0.1%", f"{smallest / full:.1%}"):
         share(graph, values, costs, share=0.001)
-    assert str(caught.value).partition(" (")[0].endswith(f"gives has {smallest / full:.1%}")
     assert costs.prunable(share(graph, values, costs, share=smallest / full)).macs == smallest
 
 
@@ -110,7 +113,7 @@ def test_ties_go_together_under_share(name):
     assert part < 1
     assert share(graph, values, costs, share=(1 + part) / 2) == smaller
     assert share(graph, values, costs, share=1.0) == graph
-    with pytest.raises(GraphError, match="no threshold gives a connected network"):
+    with refused(GraphError, f"{0.9 * part:.1%}", f"{part:.1%}"):
         share(graph, values, costs, share=0.9 * part)
 
 
@@ -136,7 +139,7 @@ def test_ties_under_top_go_by_the_order_of_the_graph():
 def test_top_refuses_to_disconnect():
     costs = costs_of("hrsupernet")
     graph = costs.space.graph
-    with pytest.raises(GraphError, match="disconnected; keep more edges"):
+    with refused(GraphError, "disconnected"):
         top(graph, importance(graph), costs, edges=1)
 
 
@@ -152,7 +155,7 @@ def test_fixed_edges_need_no_importance_and_go_by_closure_alone(name):
 
 def test_a_missing_importance_is_named():
     graph = supernet().graph
-    with pytest.raises(GraphError, match=r"the factors lack 1 edges of the graph, for example 1\.0 -> 2\.1"):
+    with refused(GraphError, 1, "1.0 -> 2.1"):
         above(graph, {e: 1.0 for e in graph.prunable if e != ("1.0", "2.1")}, 0.5)
 
 
@@ -169,7 +172,7 @@ def test_pruners_name_a_missing_importance(prune):
     costs = costs_of("hrsupernet")
     graph = costs.space.graph
     values = {e: 1.0 for e in graph.prunable if e != ("1.0", "2.1")}
-    with pytest.raises(GraphError, match="the factors lack 1 edges"):
+    with refused(GraphError, 1, "1.0 -> 2.1"):
         prune(graph, values, costs)
 
 
@@ -192,5 +195,5 @@ def test_the_threshold_in_the_message_works_for_close_factors():
     values = dict.fromkeys(graph.prunable, 0.12345672) | dict.fromkeys(path, 0.12345678)
     with pytest.raises(GraphError) as caught:
         threshold(graph, values, costs, threshold=0.2)
-    limit = float(re.search(r"is (\S+)$", str(caught.value))[1])
+    _, limit = map(float, re.findall(NUMBER, str(caught.value)))
     assert threshold(graph, values, costs, threshold=limit).edges == tuple(path)

@@ -1,4 +1,4 @@
-"""Recipes: the shipped ones, refusals with hints, --set, extends, and other spaces and data sets."""
+"""Recipes: the shipped ones, refusals with hints, --set, extends, and other spaces and datasets."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from nasface import plugins
 from nasface.errors import RecipeError
 from nasface.recipe import assemble, listing, load, override, read, resolve
 from nasface.step import Optimizer
+from tests.refusal import names, refused
 
 RECIPE = """
 description: small
@@ -88,39 +89,38 @@ def test_the_digest_names_the_content(mine):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "facts"),
     [
-        ("seeed=1", r"unknown key 'seeed'; did you mean 'seed'"),
-        ("serch.epochs=1", r"unknown key 'serch'; did you mean 'search'"),
-        ("search.epoch=1", r"unknown key 'search.epoch'; did you mean 'epochs'"),
-        ("search.optimizer.learning=1", r"unknown key 'search.optimizer.learning'; known: .*lr"),
-        ("augmentation.rotate=1", r"unknown key 'augmentation.rotate'; did you mean 'rotation'"),
-        ("search.options.penalti=1", r"options of searcher 'l1': unknown key 'penalti'; did you mean 'penalty'"),
-        ("space.options.wdth=1", r"options of search space 'hrsupernet': unknown key 'wdth'; did you mean 'width'"),
-        ("prune.options.shar=1", r"options of pruner 'share': unknown key 'shar'; did you mean 'share'"),
-        ("data.options.trains=1", r"synthetic.*'trains'.*'train'"),
-        ("space.name=hrsupernets", r"no search space 'hrsupernets'; did you mean 'hrsupernet'"),
-        ("search.name=nowhere:Search", r"the searcher 'nowhere:Search' cannot be imported"),
-        ("prune.name=nasface.prune:shares", r"the pruner 'nasface.prune:shares' cannot be imported"),
-        ("search.epochs=-1", r"search.epochs: input should be greater than or equal to 0 \(got -1\)"),
-        ("training.batch=1", r"training.batch: input should be greater than or equal to 2"),
-        ("augmentation.rotation=181", r"augmentation.rotation: .*180"),
-        ("search.optimizer.lr=0", r"search.optimizer.lr: input should be greater than 0"),
-        ("search.optimizer.warmup=1", r"search.optimizer.warmup: input should be less than 1"),
-        ("search.options.alpha_share=0", r"alpha_share: input should be greater than 0"),
-        ("prune.options.share=1.5", r"share: input should be less than or equal to 1"),
-        ("space.options.encoder=vgg", r"encoder: input should be 'mbconv' or 'residual' \(got 'vgg'\)"),
-        ("task.decoder=darc", r"task.decoder: input should be 'quarter', 'dark' or 'soft'"),
-        ("data.input_size=many", r"data.input_size: .*integer"),
-        ("data.held_out=1", r"data.held_out: input should be less than 1"),
-        ("search=l1", r"mine.yaml': search: "),
-        ("prune.options=null", r"prune.options: "),
+        ("seeed=1", ["'seeed'", "'seed'"]),
+        ("serch.epochs=1", ["'serch'", "'search'"]),
+        ("search.epoch=1", ["'search.epoch'", "'epochs'"]),
+        ("search.optimizer.learning=1", ["'search.optimizer.learning'", "lr"]),
+        ("augmentation.rotate=1", ["'augmentation.rotate'", "'rotation'"]),
+        ("search.options.penalti=1", ["searcher 'l1'", "'penalti'", "'penalty'"]),
+        ("space.options.wdth=1", ["search space 'hrsupernet'", "'wdth'", "'width'"]),
+        ("prune.options.shar=1", ["pruner 'share'", "'shar'", "'share'"]),
+        ("data.options.trains=1", ["synthetic", "'trains'", "'train'"]),
+        ("space.name=hrsupernets", ["search space", "'hrsupernets'", "'hrsupernet'"]),
+        ("search.name=nowhere:Search", ["searcher 'nowhere:Search'"]),
+        ("prune.name=nasface.prune:shares", ["pruner 'nasface.prune:shares'"]),
+        ("search.epochs=-1", ["search.epochs", "equal to 0", "-1"]),
+        ("training.batch=1", ["training.batch", "equal to 2"]),
+        ("augmentation.rotation=181", ["augmentation.rotation", "180"]),
+        ("search.optimizer.lr=0", ["search.optimizer.lr", "greater than 0"]),
+        ("search.optimizer.warmup=1", ["search.optimizer.warmup", "less than 1"]),
+        ("search.options.alpha_share=0", ["alpha_share", "greater than 0"]),
+        ("prune.options.share=1.5", ["share", "equal to 1"]),
+        ("space.options.encoder=vgg", ["encoder", "'mbconv'", "'residual'", "'vgg'"]),
+        ("task.decoder=darc", ["task.decoder", "'quarter'", "'dark'", "'soft'"]),
+        ("data.input_size=many", ["data.input_size", "integer"]),
+        ("data.held_out=1", ["data.held_out", "less than 1"]),
+        ("search=l1", ["mine.yaml", "search: "]),
+        ("prune.options=null", ["prune.options: "]),
     ],
 )
-def test_wrong_settings_are_refused_in_one_sentence(mine, change, message):
-    with pytest.raises(RecipeError, match=message) as caught:
+def test_wrong_settings_are_refused_in_one_sentence(mine, change, facts):
+    with refused(RecipeError, *facts):
         load(mine, [change])
-    assert "\n" not in str(caught.value)
 
 
 def test_set_takes_yaml_values_in_order(mine):
@@ -139,14 +139,14 @@ def test_set_takes_yaml_values_in_order(mine):
 
 @pytest.mark.parametrize("text", ["search.epochs", "=3", " =3", "search.epochs: 3"])
 def test_set_of_another_form_is_refused(text):
-    with pytest.raises(RecipeError, match=r"is not of the form a.b=value, for example"):
+    with refused(RecipeError, "--set", repr(text), "a.b=value"):
         override({}, [text])
 
 
 def test_set_cannot_go_through_a_value_or_take_broken_yaml(mine):
-    with pytest.raises(RecipeError, match="'epochs' is a value, not a section"):
+    with refused(RecipeError, "--set", "search.epochs.more=3", "'epochs'"):
         load(mine, ["search.epochs.more=3"])
-    with pytest.raises(RecipeError, match="the value is not valid YAML"):
+    with refused(RecipeError, "--set", "search.epochs=[1", "YAML"):
         load(mine, ["search.epochs=[1"])
 
 
@@ -178,7 +178,7 @@ def test_a_plugin_of_another_name_starts_from_its_own_defaults(tmp_path):
     same = written(tmp_path, "c.yaml", "extends: 300w\nsearch: {name: l1, options: {penalty: 1.0}}\n")
     assert load(same).search.options["alpha_lr"] == 1.8e-4
     bare = written(tmp_path, "d.yaml", f"extends: {base}\nprune: {{name: share}}\n")
-    with pytest.raises(RecipeError, match="share: field required"):
+    with refused(RecipeError, "pruner 'share'", "share: field required"):
         load(bare)
 
 
@@ -197,33 +197,34 @@ def test_sections_beside_another_plugin_are_merged_too(tmp_path):
 def test_a_circle_is_refused(tmp_path):
     one = written(tmp_path, "one.yaml", "extends: two.yaml\n")
     written(tmp_path, "two.yaml", "extends: one.yaml\n")
-    with pytest.raises(RecipeError, match=r"circle: .*one.yaml -> .*two.yaml -> .*one.yaml; break it"):
+    first, second = (str(tmp_path.resolve() / name) for name in ("one.yaml", "two.yaml"))
+    with refused(RecipeError, "circle", f"{first} -> {second} -> {first}"):
         load(one)
-    with pytest.raises(RecipeError, match="circle"):
+    with refused(RecipeError, "circle", "self.yaml"):
         load(written(tmp_path, "self.yaml", "extends: self.yaml\n"))
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "facts"),
     [
-        ("- a\n- b\n", "must be a mapping of sections"),
-        ("a: [1\n", "is not valid YAML"),
-        ("extends: nowhere.yaml\n", "cannot read the recipe .*nowhere.yaml"),
-        ("extends: 301w\n", "there is no recipe .*301w"),
-        ("space: {name: hrnet}\nspcae: 1\n", "unknown key 'spcae'; did you mean 'space'"),
+        ("- a\n- b\n", ["a.yaml", "list", "mapping"]),
+        ("a: [1\n", ["a.yaml", "YAML"]),
+        ("extends: nowhere.yaml\n", ["nowhere.yaml"]),
+        ("extends: 301w\n", ["'301w'", "'300w'"]),
+        ("space: {name: hrnet}\nspcae: 1\n", ["a.yaml", "'spcae'", "'space'"]),
     ],
 )
-def test_files_that_are_no_recipes(tmp_path, text, message):
-    with pytest.raises(RecipeError, match=message):
+def test_files_that_are_no_recipes(tmp_path, text, facts):
+    with refused(RecipeError, *facts):
         load(written(tmp_path, "a.yaml", text))
 
 
 def test_unknown_recipes():
-    with pytest.raises(RecipeError, match=r"there is no recipe '300'; did you mean '300w'\? \(or give the path"):
+    with refused(RecipeError, "'300'", "'300w'", ".yaml"):
         load("300")
-    with pytest.raises(RecipeError, match=r"cannot read the recipe .*nowhere.yml"):
+    with refused(RecipeError, "nowhere.yml"):
         load("nowhere.yml")
-    with pytest.raises(RecipeError, match="cannot read the recipe"):
+    with refused(RecipeError, "nowhere.yaml"):
         load("nowhere.yaml")
 
 
@@ -231,7 +232,7 @@ def test_another_space_drops_what_it_does_not_know_with_a_warning(caplog, mine):
     with caplog.at_level(logging.WARNING):
         recipe = assemble(mine, "hrnet", None, None)
     (record,) = caplog.records
-    assert record.getMessage() == "search space 'hrnet' has no option stages; the recipe's is not used"
+    names(record.getMessage(), "'hrnet'", "stages")
     assert recipe.space.name == "hrnet"
     assert {k: recipe.space.options[k] for k in ("width", "depth", "stem_channels", "encoder")} == {
         "width": 12, "depth": 2, "stem_channels": 32, "encoder": "residual",
@@ -241,14 +242,14 @@ def test_another_space_drops_what_it_does_not_know_with_a_warning(caplog, mine):
     assert not caplog.records
 
 
-def test_another_data_set_drops_the_options_of_the_old_one(mine):
+def test_another_dataset_drops_the_options_of_the_old_one(mine):
     recipe = assemble(mine, None, "300w", Path("/faces"), ["seed=5"])
     assert (recipe.data.name, recipe.data.root, recipe.data.input_size) == ("300w", Path("/faces"), 64)
     assert "train" not in recipe.data.options
     assert recipe.seed == 5
 
 
-def test_the_recipe_of_a_data_set_is_the_default():
+def test_the_recipe_of_a_dataset_is_the_default():
     assert assemble(None, None, "wflw", None) == load("wflw")
     assert assemble(None, None, None, None) == load("300w")
     assert assemble(None, None, "synthetic", None).data.name == "synthetic"
@@ -263,7 +264,7 @@ def test_reading_leaves_defaults_out_and_resolving_fills_them_in():
     full = resolve(content, "here")
     assert full.data.box_scale == 1.25
     assert set(yaml.safe_load(full.to_yaml())) == set(type(full).model_fields)
-    with pytest.raises(RecipeError, match=r"^here: unknown key 'x'"):
+    with refused(RecipeError, "here", "'x'"):
         resolve({**content, "x": 1}, "here")
 
 

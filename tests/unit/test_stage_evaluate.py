@@ -13,7 +13,8 @@ from data_files import toy
 from nasface.data.crop import PrepareOptions
 from nasface.data.prepare import PreparedFaces, prepare
 from nasface.errors import DataError
-from nasface.recipe import Data, Recipe
+from nasface.recipe import Recipe
+from nasface.sections import Data
 from nasface.stages.evaluate.results import Case, Comparison
 from nasface.stages.measure import Evaluation, measure, true_landmarks
 from tests.refusal import names, refused

@@ -69,7 +69,7 @@ def test_landmark_boxes_give_the_landmarks_and_the_nme_of_evaluate(input_size: i
     how = recipe(input_size, size=size, **task)
     faces = loading.load_faces(how, CPU, Machine(workers=1), training=False)
     prepared = faces.prepared["test"]
-    in_input_NL2 = measuring.predict(NET, how, faces.test)
+    in_input_NL2 = measuring.recipe_landmarks(NET, how, faces.test)
     way_N23 = prepared.to_original_N23
     wanted_NL2 = (in_input_NL2 + prepared.pad) @ way_N23[:, :, :2].transpose(0, 2, 1) + way_N23[:, None, :, 2]
 

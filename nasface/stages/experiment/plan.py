@@ -14,7 +14,8 @@ from pydantic import Field, ValidationError
 from nasface import plugins
 from nasface import recipe as recipes
 from nasface.errors import RecipeError
-from nasface.recipe import Part, Recipe
+from nasface.recipe import Recipe
+from nasface.sections import Part
 
 log = logging.getLogger(__name__)
 

@@ -24,9 +24,10 @@ from nasface.model.build import build_net, load_net, net_costs
 from nasface.model.files import save_net
 from nasface.model.source import arch_graph, read_arch
 from nasface.net import GraphNet, slim_net
-from nasface.recipe import Prune, Recipe
+from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.scores import DEFAULT_NORMALISER, HELD_OUT, SUPERNET, Score, Stage, SweepRow
+from nasface.sections import Prune
 from nasface.stages.faces import Faces, load_faces, load_prepared
 from nasface.stages.measure import Evaluation, evaluate_net
 from nasface.stages.prune import factors_of, write_arch

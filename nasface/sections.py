@@ -1,0 +1,148 @@
+"""The sections of a recipe, and the recipe itself, as pydantic models. Unknown keys are an error."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from annotated_types import Ge, Interval, Le
+from pydantic import BaseModel, ConfigDict
+
+from nasface.data.augment import Augmentation
+from nasface.distill import Distillation
+from nasface.step import Optimizer
+from nasface.task import Decoder
+
+Epochs = Annotated[int, Interval(ge=0, le=100_000)]
+
+
+class Part(BaseModel):
+    """A section of a recipe: immutable, without unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Plugin(Part):
+    """A plug-in and its options."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class Data(Plugin):
+    """The dataset, and how its faces are cropped.
+
+    Attributes:
+        root: folder of the dataset.
+        input_size: side of the network's square input, in pixels.
+        margin: side of the stored crop as a multiple of the input, which leaves room for augmentation.
+        box: whether the face box is computed from the landmarks or provided by the dataset.
+        box_scale: factor by which the face box is enlarged.
+        held_out: fraction of the training faces that is held out of training and used to select networks.
+    """
+
+    name: str = "300w"
+    root: Path | None = None
+    input_size: Annotated[int, Ge(16), Le(1024)] = 256
+    margin: Annotated[float, Interval(ge=1, le=4)] = 1.6
+    box: Literal["landmarks", "provided"] = "landmarks"
+    box_scale: Annotated[float, Interval(ge=0.1, le=10)] = 1.25
+    held_out: Annotated[float, Interval(gt=0, lt=1)] = 0.1
+
+
+class Task(Part):
+    """The heatmap targets, their loss, and decoding.
+
+    Attributes:
+        sigma: standard deviation of the Gaussian targets, in cells.
+        weight: factor of the mean squared error.
+        decoder: see `nasface.task.decode`.
+        flip_test: whether to average the heatmaps with those of the mirrored image.
+    """
+
+    sigma: Annotated[float, Interval(gt=0, le=1000)] = 1.5
+    weight: Annotated[float, Interval(gt=0, le=1e9)] = 1.0
+    decoder: Decoder = "quarter"
+    flip_test: bool = False
+
+
+class Training(Part):
+    """Settings common to search, fine-tuning and distillation.
+
+    Attributes:
+        batch: number of faces per step.
+        precision: 'bf16' runs the network under autocast.
+        clip: largest norm of the gradient, or 0 for no clipping.
+        threads: CPU threads of torch; 0 leaves the choice to torch.
+    """
+
+    batch: Annotated[int, Interval(ge=2, le=65536)] = 16
+    precision: Literal["fp32", "bf16"] = "fp32"
+    clip: Annotated[float, Ge(0)] = 0.0
+    threads: Annotated[int, Interval(ge=0, le=1024)] = 0
+
+
+class Space(Plugin):
+    """The search space."""
+
+    name: str = "hrsupernet"
+
+
+class Prune(Plugin):
+    """The pruner."""
+
+    name: str = "share"
+
+
+class Search(Plugin):
+    """The searcher, the number of epochs, and the optimizer of the weights."""
+
+    name: str = "l1"
+    epochs: Epochs = 60
+    optimizer: Optimizer = Optimizer()
+
+
+class Criterion(Plugin):
+    """The criterion by which the importance of each edge of the searched supernet is computed."""
+
+    name: str = "alpha"
+
+
+class Finetune(Part):
+    """Training of a single network: of the slim one after pruning, or of a full one by `nasface train`."""
+
+    epochs: Epochs = 60
+    optimizer: Optimizer = Optimizer()
+
+
+class Recipe(Part):
+    """A complete description of an experiment."""
+
+    description: str = ""
+    space: Space = Space()
+    data: Data = Data()
+    task: Task = Task()
+    augmentation: Augmentation = Augmentation()
+    training: Training = Training()
+    search: Search = Search()
+    criterion: Criterion = Criterion()
+    prune: Prune = Prune(options={"share": 0.5})
+    finetune: Finetune = Finetune()
+    distill: Distillation = Distillation()
+    seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
+
+    def to_yaml(self) -> str:
+        """Return the recipe as YAML, with every default written out."""
+        text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return text
+
+    @property
+    def digest(self) -> str:
+        """A hash of everything in the recipe that a search or a training depends on.
+
+        It leaves out the description, the location of the data, and `distill`, which only distillation uses.
+        """
+        content = self.model_dump(mode="json", exclude={"description": True, "distill": True, "data": {"root"}})
+        return hashlib.sha256(yaml.safe_dump(content, sort_keys=False).encode()).hexdigest()[:16]
