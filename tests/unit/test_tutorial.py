@@ -17,7 +17,7 @@ from nasface import recipe as recipes
 from nasface.testing import check_criterion
 from tests.searched import SETTINGS
 
-TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial-searcher.md"
+TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorials" / "your-searcher.md"
 SMALL = [pair for pair in SETTINGS if not pair.startswith(("search.options", "prune"))]
 
 
