@@ -26,6 +26,7 @@ from nasface.data.augment import Augmentation, DeviceFaces
 from nasface.errors import DivergedError, RecipeError, RunError
 from nasface.graph import Graph
 from nasface.net import GraphNet, slim_net
+from nasface.scores import HELD_OUT
 from nasface.step import Batch, Phase, Row
 from nasface.task import Decoder, decode
 
@@ -159,7 +160,7 @@ def fit(
             continue
         rows += [{"stage": title, **_pass(net, plan, epoch, progress)} for plan in running]
         if validate is not None:
-            rows[-1]["held_out_nme"] = validate(net)
+            rows[-1][HELD_OUT.column] = validate(net)
         if resume is not None:
             resume.save(net, optimizers, rows)
         progress.epoch(rows)

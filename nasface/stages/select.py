@@ -70,7 +70,7 @@ class Choice:
             "folder": str(self.folder),
             "arch": str(self.arch),
             "stage": str(self.stage),
-            "held_out_nme": self.held_out_nme,
+            HELD_OUT.column: self.held_out_nme,
             "compared": self.compared,
             "networks": self.networks,
             "figures": dict(self.figures),
