@@ -86,9 +86,9 @@ class Dataset(Protocol):
 
     Two further attributes are optional; they are read with getattr and a default:
 
-        parallel: 'process' if `read` is pure Python and the object can be pickled; the default, 'thread', suits
-            readers that mostly run C code.
-        licence: one sentence about the terms under which the faces may be used; '' if unknown.
+    - `parallel`: 'process' if `read` is pure Python and the object can be pickled; the default, 'thread', suits
+      readers that mostly run C code.
+    - `licence`: one sentence about the terms under which the faces may be used; '' if unknown.
     """
 
     name: str
