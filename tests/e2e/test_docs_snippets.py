@@ -154,9 +154,9 @@ def test_tutorials_run(page: Path, here: Path):
 def start(page: Path, words: list[str]) -> None:
     """Start a command of nasface with the settings that make it fast; it must succeed."""
     texts = TINY.get(words[1], ())
-    if "--space" in words:  # a space with options of its own
-        texts = [text for text in texts if not text.startswith("space.options.")]
-        words = ["tinyspace:tinyspace" if word == "tinyspace" else word for word in words]  # it is not installed here
+    for option, section in (("--space", "space."), ("--dataset", "data.options.")):
+        if option in words:  # the plug-in has options of its own
+            texts = [text for text in texts if not text.startswith(section)]
     settings = [word for text in texts for word in ("--set", text)]
     done = CliRunner().invoke(main, [*words[1:], *settings], catch_exceptions=False)
     assert done.exit_code == 0, f"{page_id(page)}: {' '.join(words)}\n{done.output}"
