@@ -240,15 +240,34 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         RunError: when the file is missing or not a readable safetensors file.
     """
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, _meta(file)  # noqa: SIM118
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """Return the metadata of a safetensors file without its tensors; see `read_tensors`."""
+    with _opened(path) as file:
+        return _meta(file)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            meta = json.loads((file.metadata() or {}).get("nasface", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118
+            yield file
     except FileNotFoundError as err:
         raise RunError(f"{path} does not exist; expected weights in safetensors format") from err
     except (SafetensorError, OSError, ValueError) as err:
         raise RunError(
             f"{path} is not a readable safetensors file ({err}); write it again or give another file"
         ) from err
+
+
+def _meta(file: Any) -> dict[str, Any]:
+    """What `write_tensors` was given as metadata; empty for files of other programs."""
+    meta = json.loads((file.metadata() or {}).get("nasface", "{}"))
+    if not isinstance(meta, dict):
+        raise ValueError("its metadata are not a JSON object")
+    return meta

@@ -128,7 +128,7 @@ def load_backbone(net: GraphNet, path: Path) -> Inherited:
     if path.suffix in _PICKLES:
         raise RunError(
             f"{path} is a pickle, which can run any code, and nasface reads only safetensors; convert it once with "
-            "torch.load(..., weights_only=True) and safetensors.torch.save_file, as docs/how-to/recipes.md shows"
+            "torch.load(..., weights_only=True) and safetensors.torch.save_file, as docs/how-to/teachers.md shows"
         )
     if not isinstance(space, TakesBackbone):
         raise RunError(

@@ -105,14 +105,7 @@ class Card:
     @classmethod
     def of(cls, recipe: Recipe, architecture: Architecture) -> Card:
         """Return the card of a network that a recipe has trained."""
-        training = {
-            "dataset": recipe.data.name,
-            "licence": str(getattr(_dataset(recipe), "licence", "")),
-            "seed": recipe.seed,
-            "recipe_digest": recipe.digest,
-            "nasface": __version__,
-        }
-        return cls(architecture, View.of(recipe), training)
+        return cls(architecture, View.of(recipe), {**trained_by(recipe), "nasface": __version__})
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -162,6 +155,16 @@ class Card:
                 f"{architecture.num_landmarks}; give another file"
             )
         return cls(architecture, view, training)
+
+
+def trained_by(recipe: Recipe) -> dict[str, Any]:
+    """Return what a card says about the training: dataset, licence of its faces, seed and digest of the recipe."""
+    return {
+        "dataset": recipe.data.name,
+        "licence": str(getattr(_dataset(recipe), "licence", "")),
+        "seed": recipe.seed,
+        "recipe_digest": recipe.digest,
+    }
 
 
 def write_net(path: Path, net: GraphNet, card: Card) -> None:

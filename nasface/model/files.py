@@ -15,7 +15,7 @@ from nasface.arch import Architecture
 from nasface.engine import pick_device
 from nasface.errors import GraphError, RunError, did_you_mean
 from nasface.model.build import check_size, read_net
-from nasface.model.card import Card, View, write_net
+from nasface.model.card import Card, View, trained_by, write_net
 from nasface.model.network import Model
 from nasface.model.source import read_arch, read_source
 from nasface.net import GraphNet
@@ -97,8 +97,13 @@ class Saved:
                 f"{view.scheme.num_landmarks}; choose a dataset with the same landmark scheme"
             )
         net = read_net(space, landmarks, graph, self.weights, device or torch.device("cpu"))
-        training = self.card.training if self.card else {}
-        return Model(net.eval(), replace(arch, input_size=view.input_size), view, training, self.name)
+        return Model(net.eval(), replace(arch, input_size=view.input_size), view, self._training(), self.name)
+
+    def _training(self) -> Mapping[str, Any]:
+        """Return what is known about the training: from the card, or from the recipe beside the weights."""
+        if self.card:
+            return self.card.training
+        return trained_by(self.recipe()) if self.recipe_file else {}
 
     def _space(self, recipe: Recipe | None) -> tuple[str, dict[str, Any]]:
         recipe = recipe or self.recipe()
@@ -167,7 +172,7 @@ def _of_run(folder: Path) -> list[Saved]:
 
 def _of_file(path: Path, name: str = "") -> Saved:
     """Return the network of a file that has a card, or that lies in its run folder."""
-    content = rundir.read_tensors(path)[1].get("card")
+    content = rundir.read_meta(path).get("card")
     if isinstance(content, dict):
         card = Card.from_dict(content, str(path))
         arch = card.architecture
@@ -193,7 +198,7 @@ def _of_arch(path: Path, weights: Path | None) -> Saved:
 
 
 def _num_landmarks(weights: Path) -> int:
-    text = str(rundir.read_tensors(weights)[1].get("num_landmarks", ""))
+    text = str(rundir.read_meta(weights).get("num_landmarks", ""))
     if not text.isdecimal() or int(text) < 1:
         raise RunError(f"{weights} does not say how many landmarks its network has; give weights written by nasface")
     return int(text)

@@ -175,7 +175,7 @@ def test_a_pickle_is_never_loaded(tmp_path: Path, name: str) -> None:
     torch.save({"conv1.weight": Trap(sprung)}, path)
     sentence = refusal(toy(), path)
     assert not sprung.exists()
-    facts = ["safetensors"] if "safetensors" in name else ["weights_only=True", "save_file", "docs/how-to/recipes.md"]
+    facts = ["safetensors"] if "safetensors" in name else ["weights_only=True", "save_file", "docs/how-to/teachers.md"]
     names(sentence, path, *facts)
     with path.open("rb") as file:
         torch.load(file, weights_only=False)

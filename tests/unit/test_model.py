@@ -92,6 +92,9 @@ def test_a_model_knows_what_it_is_and_is_saved_whole(run: RunDir, tmp_path: Path
     assert (model.name, model.architecture.space, model.view.scheme.num_landmarks) == ("supernet", "hrsupernet", 68)
     assert model.view == View.of(recipe())
     slim = nasface.load(run.slim)
+    from_run = nasface.load(run.path)
+    assert from_run.training.items() <= slim.training.items()
+    assert from_run.training
     assert slim.training["dataset"] == "synthetic"
     assert slim.training["licence"] == str(getattr(Synthetic, "licence", ""))
     model.save(tmp_path / "whole.safetensors")
