@@ -186,4 +186,4 @@ def explain(err: ValidationError, where: str) -> str:
     place = ".".join(str(part) for part in first["loc"])
     got = first.get("input")
     shown = "" if first["type"] == "missing" else f" (got {got!r})"
-    return f"{where}: {place}: {first['msg'][:1].lower()}{first['msg'][1:]}{shown}"
+    return f"{where}: {f'{place}: ' if place else ''}{first['msg'][:1].lower()}{first['msg'][1:]}{shown}"

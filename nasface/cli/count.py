@@ -1,4 +1,4 @@
-"""count."""
+"""`nasface count`."""
 
 from __future__ import annotations
 

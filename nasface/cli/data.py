@@ -101,7 +101,7 @@ def data_prepare(wanted: Wanted, place: Place) -> None:
 @main.command(short_help="List plug-ins and recipes.")
 @json_option
 def plugins(as_json: bool) -> None:
-    """List search spaces, datasets, searchers, pruners, teachers and recipes.
+    """List search spaces, datasets, searchers, criteria, pruners, teachers and recipes.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""draw."""
+"""`nasface draw`."""
 
 from __future__ import annotations
 

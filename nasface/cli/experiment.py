@@ -1,4 +1,4 @@
-"""experiment."""
+"""`nasface experiment`."""
 
 from __future__ import annotations
 

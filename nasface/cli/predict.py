@@ -42,7 +42,7 @@ class Network:
         from nasface.model.files import one
 
         saved = one(self.model or str(self.arch), self.network, self.weights)
-        return saved, saved.recipe(self.recipe, overrides=self.overrides)
+        return saved, saved.recipe(self.recipe, overrides=self.overrides, faces=False)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""prune."""
+"""`nasface prune`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ from nasface.cli.options import (
 @click.option("--share", type=float, help="Keep at most this share of the prunable MACs.")
 @click.option("--top", type=int, help="Keep this many edges.")
 @click.option("--pruner", help="Pruner plug-in (see `nasface plugins`); by default the run's, if it takes the option.")
-@click.option("--criterion", help="Criterion plug-in, computed if the run has not got its factors; default: the run's.")
+@click.option(
+    "--criterion",
+    help="Criterion (see `nasface plugins`), computed if the run has no factors by it.  [default: the run's own]",
+)
 @click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change a value of the run's recipe.")
 @click.option("--out", type=FOLDER, required=True, help="Folder for arch.json and the inherited weights.")
 @machine_options

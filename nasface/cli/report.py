@@ -1,4 +1,4 @@
-"""report."""
+"""`nasface report`."""
 
 from __future__ import annotations
 

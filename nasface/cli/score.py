@@ -1,4 +1,4 @@
-"""score."""
+"""`nasface score`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import click
 
 from nasface.cli.group import main
 from nasface.cli.options import FOLDER, Place, json_option, machine_options
-from nasface.sections import Criterion
 
 # heavy imports stand inside the commands: `nasface --help` answers at once
 
@@ -18,7 +17,7 @@ from nasface.sections import Criterion
 @click.argument("run", type=FOLDER)
 @click.option("--criterion", required=True, help="Criterion plug-in (see `nasface plugins`), or 'module:attr'.")
 @click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="An option of the criterion.")
-@click.option("--data-root", type=FOLDER, help="Folder of the dataset, where it is not the run's.")
+@click.option("--data-root", type=FOLDER, help="Folder of the dataset, if it is not where the run found it.")
 @click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change a value of the run's recipe.")
 @machine_options
 @json_option
@@ -33,7 +32,8 @@ def score(
 ) -> None:
     """Measure how much each edge of a searched RUN matters, and write RUN/factors-CRITERION.json.
 
-    The run's own factors.json stays as it is; `nasface prune --criterion` uses the new file.
+    The run's own factors.json stays as it is. `nasface prune` and `nasface sweep-thresholds` use the new file when they
+    are given the same --criterion.
 
     \b
     Examples:
@@ -43,6 +43,7 @@ def score(
     from nasface import recipe as recipes
     from nasface.model.source import required
     from nasface.rundir import RunDir
+    from nasface.sections import Criterion
     from nasface.stages.score import factors_path
     from nasface.stages.score import score as run_score
 

@@ -1,4 +1,4 @@
-"""search."""
+"""`nasface search`."""
 
 from __future__ import annotations
 

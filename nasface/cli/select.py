@@ -1,4 +1,4 @@
-"""select."""
+"""`nasface select`."""
 
 from __future__ import annotations
 

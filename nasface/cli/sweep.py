@@ -1,4 +1,4 @@
-"""sweep-thresholds."""
+"""`nasface sweep-thresholds`."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Changes:
         if self.criterion is not None:
             content = recipes.merge(content, {"criterion": {"name": self.criterion}})
         if self.data_root is not None:
-            content["data"]["root"] = str(self.data_root.resolve())
+            content = recipes.merge(content, {"data": {"root": str(self.data_root.resolve())}})
         recipes.override(content, self.overrides)
         return recipes.resolve(content, f"the recipe of {run}")
 
@@ -157,7 +157,7 @@ def sweep_thresholds(
 
     Without a request, it measures ten networks. The same command again goes on where it stopped, and other requests add
     networks to the sweep. Several processes may work on one sweep at a time. `nasface select` chooses a network of the
-    sweep, and `nasface report` shows them all.
+    sweep, and `nasface report` shows them all; both take the folder of the sweep, or a RUN whose sweep is in RUN/sweep.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""train."""
+"""`nasface train`."""
 
 from __future__ import annotations
 

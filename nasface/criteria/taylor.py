@@ -17,9 +17,11 @@ def taylor(net: GraphNet, context: Context) -> dict[Edge, float]:
     training = net.training
     net.train()
     squares = []
-    with frozen_statistics(net):  # a criterion must leave the network unchanged
-        for batch in context.batches():
-            (gradient,) = torch.autograd.grad(context.step(net, batch)["loss"], net.alpha)
-            squares.append((gradient * net.alpha.detach()).square())
-    net.train(training)
+    try:
+        with frozen_statistics(net):  # a criterion must leave the network unchanged
+            for batch in context.batches():
+                (gradient,) = torch.autograd.grad(context.step(net, batch)["loss"], net.alpha)
+                squares.append((gradient * net.alpha.detach()).square())
+    finally:
+        net.train(training)
     return dict(zip(net.graph.prunable, torch.stack(squares).mean(dim=0).sqrt().cpu().tolist(), strict=True))

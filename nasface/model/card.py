@@ -144,10 +144,13 @@ class Card:
                 f"normalises by {MEAN} and {STD}; give another network"
             )
         training = content.get("training")
-        if not isinstance(training, dict):
+        if not isinstance(training, dict) or not isinstance(training.get("dataset", ""), str):
             raise RunError(
-                f"the card of {where} does not say what the network was trained on; its 'training' must be an object"
+                f"the card of {where} does not say what the network was trained on; its 'training' must be an "
+                "object with the name of a dataset"
             )
+        if fault := _fault(view.scheme):
+            raise RunError(f"the landmark scheme in the card of {where} {fault}; write the file again with nasface")
         architecture = Architecture.from_json(json.dumps(content.get("architecture")), where)
         if architecture.num_landmarks != view.scheme.num_landmarks:
             raise RunError(
@@ -172,6 +175,17 @@ def write_net(path: Path, net: GraphNet, card: Card) -> None:
     # the first three are for versions of nasface that do not know the card
     meta = {"space": card.architecture.space, "graph_digest": net.graph.digest, "num_landmarks": str(net.num_landmarks)}
     rundir.write_tensors(path, net.state_dict(), {**meta, "card": card.as_dict()})
+
+
+def _fault(scheme: Scheme) -> str:
+    """What is wrong with a landmark scheme that came out of a file; empty when nothing is."""
+    numbers = set(range(scheme.num_landmarks))
+    if len(scheme.flip) != scheme.num_landmarks or set(scheme.flip) != numbers:
+        return f"has a flip that is not a permutation of {scheme.num_landmarks} landmarks"
+    named = {i for group in (*scheme.inter_ocular, *scheme.inter_pupil, *scheme.contours) for i in group}
+    if named - numbers:
+        return f"names the landmark {min(named - numbers)}, but has {scheme.num_landmarks}"
+    return ""
 
 
 _VIEW = TypeAdapter(View)

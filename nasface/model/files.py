@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from nasface import plugins, rundir
 from nasface import recipe as recipes
@@ -56,6 +57,8 @@ class Saved:
         dataset: str | None = None,
         data_root: Path | None = None,
         overrides: Sequence[str] = (),
+        *,
+        faces: bool = True,
     ) -> Recipe:
         """Return the recipe by which it was trained, as far as that is known, with the changes asked for.
 
@@ -64,8 +67,17 @@ class Saved:
             dataset: name of another dataset.
             data_root: folder of the dataset.
             overrides: 'a.b=value', applied last; see `recipe.assemble`.
+            faces: whether the faces of the dataset are needed; if not, the dataset need not be installed.
+
+        Raises:
+            RunError: when the faces are needed, and the dataset of a lone file is not installed here.
         """
         source, dataset = source or self.recipe_file, dataset or self.dataset
+        if faces and self.card and dataset is None and not source:
+            raise RunError(
+                f"{self.weights} was trained on the dataset '{self.card.training.get('dataset', '')}', which is not "
+                "installed here; name a dataset with --dataset"
+            )
         return recipes.assemble(source, None, dataset, data_root, overrides, self.sections)
 
     def load(self, recipe: Recipe | None = None, device: torch.device | None = None) -> Model:
@@ -111,12 +123,21 @@ class Saved:
 
 
 def save_net(path: Path, net: GraphNet, recipe: Recipe) -> None:
-    """Write a network that a recipe has trained as one self-describing safetensors file."""
+    """Write a network that a recipe has trained as one self-describing safetensors file.
+
+    A file with the same weights stays as it is: sweeps and architectures refer to its digest.
+    """
+    if path.exists() and _same(rundir.read_tensors(path)[0], net.state_dict()):
+        return
     full = net.space.graph
     arch = Architecture(
         recipe.space.name, recipe.space.options, net.num_landmarks, recipe.data.input_size, full.digest, net.graph.edges
     )
     write_net(path, net, Card.of(recipe, arch))
+
+
+def _same(kept: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> bool:
+    return kept.keys() == tensors.keys() and all(torch.equal(kept[name], t.cpu()) for name, t in tensors.items())
 
 
 def one(source: str | Path, network: str | None = None, weights: Path | None = None) -> Saved:
@@ -139,17 +160,19 @@ def one(source: str | Path, network: str | None = None, weights: Path | None = N
 
 def at(source: str | Path, weights: Path | None = None) -> list[Saved]:
     """Return all networks at a place; see `one`. Raises RunError when there is none."""
+    shipped = {file.stem: file for file in SHIPPED.glob(f"*{WEIGHTS}")}
     path = Path(source)
-    if path.is_dir():
-        return _of_run(path)
-    if not path.exists() and (SHIPPED / f"{source}{WEIGHTS}").exists():
-        path = SHIPPED / f"{source}{WEIGHTS}"
-    if path.suffix == WEIGHTS and path.exists():
-        return [_of_file(path)]
-    if path.suffix == ".json" and path.exists():
-        return [_of_arch(path, weights)]
-    names = [file.stem for file in SHIPPED.glob(f"*{WEIGHTS}")]
-    hint = f"; {did_you_mean(str(source), names)}" if names else ""
+    try:
+        if path.is_dir():
+            return _of_run(path)
+        path = path if path.exists() else shipped.get(str(source), path)
+        if path.suffix == WEIGHTS and path.exists():
+            return [_of_file(path)]
+        if path.suffix == ".json" and path.exists():
+            return [_of_arch(path, weights)]
+    except (OSError, ValueError) as err:  # a name too long for the system, or with a NUL in it
+        raise RunError(f"{str(source)[:80]!r} cannot be read ({err}); give the path of a network") from err
+    hint = f"; {did_you_mean(str(source), shipped)}" if shipped else ""
     raise RunError(
         f"there is no network {source}{hint}; expected a run folder, a file of weights ({WEIGHTS}) or an arch.json"
     )

@@ -18,7 +18,7 @@ from nasface.net import slim_net
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.score import factors_path, score
-from nasface.stages.workspace import Machine, claim, provenance
+from nasface.stages.workspace import Machine, check_free, claim, provenance
 
 
 def prune(source: RunDir, recipe: Recipe, out: RunDir, machine: Machine) -> tuple[Costs, Graph]:
@@ -32,13 +32,15 @@ def prune(source: RunDir, recipe: Recipe, out: RunDir, machine: Machine) -> tupl
         out: where the files are written.
         machine: device and progress, used where another criterion has to be computed.
     """
+    job = {"job": "prune", "from": str(source.path.resolve())}
+    check_free(out, recipe, job)  # a criterion may take long
     factors, _ = factors_of(source, recipe, machine)
     net = build_net(recipe, factors.num_landmarks, torch.device("cpu"))
     check_digest(str(source.factors), factors.graph_digest, net.graph)
     net = load_net(net, net.graph, source.supernet)
     costs = net_costs(net, recipe)
     graph = choose(recipe, factors, costs)
-    claim(out, recipe, {"job": "prune", "from": str(source.path.resolve())})
+    claim(out, recipe, job)
     write_arch(out, graph, factors, recipe, source.supernet)
     save_net(out.slim, slim_net(net, graph)[0], recipe)
     return costs, graph

@@ -124,4 +124,6 @@ def factors_path(run: RunDir, criterion: str) -> Path:
 
 
 def _no_fit(*phases: Any, **others: Any) -> list[Row]:
-    raise RunError("a criterion that trains the network cannot be used on a finished run; take it in a search")
+    raise RunError(
+        "this criterion trains the network, so it works only during a search: set criterion.name in the recipe"
+    )

@@ -77,7 +77,7 @@ def trainer(
         work: the stage at work.
         trained: the network that is trained where a call names no other.
         faces: the faces to train on.
-        stage: title of the first training; others are '<stage>-<their title or number>'.
+        stage: prefix of all titles, and the whole title of the first training if it has none of its own.
         planned: epochs, where a call does not say how many.
         validate: measures a network after each epoch; by default its NME on held-out faces.
     """
@@ -89,7 +89,7 @@ def trainer(
     ) -> list[Row]:
         full = f"{stage}-{title or len(titles) + 1}" if title or titles else stage
         if full in titles:
-            raise RunError(f"two trainings of a run are called '{title}'; give each a title of its own, or none")
+            raise RunError(f"two trainings of a run are called '{full}'; give each a title of its own, or none")
         titles.append(full)
         rows = engine.fit(
             trained if net is None else net,

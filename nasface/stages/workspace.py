@@ -147,25 +147,32 @@ def reserved(run: RunDir, recipe: Recipe, job: Mapping[str, str]) -> Iterator[No
     Whatever is wrong with the folder is found before anything is loaded, and what is wrong with the data before
     anything is written: a new folder that was never claimed is removed again.
     """
-    new = not run.path.exists()
-    try:
-        with _alone_in(run):
+    with _alone_in(run) as new:
+        try:
             check_free(run, recipe, job)
             rundir.remove_partials(run.path)
             yield
-    finally:
-        if new and not run.job.exists():
-            with suppress(OSError):
-                (run.path / ".lock").unlink(missing_ok=True)
-                run.path.rmdir()
+        finally:
+            if new and not run.job.exists():
+                with suppress(OSError):
+                    (run.path / ".lock").unlink(missing_ok=True)
+                    run.path.rmdir()
 
 
 @contextmanager
-def _alone_in(run: RunDir) -> Iterator[None]:
-    """Keep other processes out of a run folder. The system releases the lock when this process dies."""
+def _alone_in(run: RunDir) -> Iterator[bool]:
+    """Keep other processes out of a run folder. The system releases the lock when this process dies.
+
+    Yields:
+        Whether the folder is new.
+    """
     lock = FileLock(run.path / ".lock", timeout=0)
+    new = True
     try:
-        run.path.mkdir(parents=True, exist_ok=True)
+        try:
+            run.path.mkdir(parents=True)
+        except FileExistsError:
+            new = False
         lock.acquire()
     except Timeout as err:
         raise RunBusyError(
@@ -174,7 +181,7 @@ def _alone_in(run: RunDir) -> Iterator[None]:
     except OSError as err:
         raise RunError(f"cannot write {run.path} ({err.strerror or err}); choose another folder with --out") from err
     try:
-        yield
+        yield new
     finally:
         lock.release()
 

@@ -18,7 +18,9 @@ from nasface.data.synthetic import Synthetic
 from nasface.errors import DataError, GraphError, NasfaceError, RunError
 from nasface.model.build import build_net, read_net
 from nasface.model.card import View
+from nasface.model.files import at, save_net
 from nasface.rundir import RunDir
+from tests.refusal import refused
 from tests.searched import caching_in, recipe, searched_run
 
 
@@ -158,7 +160,7 @@ def test_a_card_of_another_normalisation_or_number_of_landmarks_is_refused(run: 
     view = rundir.read_tensors(run.slim)[1]["card"]["view"]
     for changed, fact in (
         ({**view, "mean": [0.5, 0.5, 0.5]}, "0.5"),
-        ({**view, "scheme": {**view["scheme"], "num_landmarks": 5}}, "68"),
+        ({**view, "scheme": {**view["scheme"], "num_landmarks": 5}}, "5 landmarks"),
         ({**view, "input_size": 33}, "33"),
     ):
         with pytest.raises(NasfaceError) as err:
@@ -179,3 +181,41 @@ def test_importing_nasface_imports_no_torch():
     code = "import nasface, sys; print(json.dumps(sorted(m for m in ('torch', 'numpy') if m in sys.modules)))"
     done = subprocess.run([sys.executable, "-c", f"import json; {code}"], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
+
+
+def test_a_lone_file_of_an_unknown_dataset_predicts_but_is_not_judged_on_another_one(
+    run: RunDir, tmp_path: Path, photo
+):
+    training = {"dataset": "mine:faces"}
+    place = altered(run, tmp_path, training=training)
+    assert nasface.load(place).landmarks(*photo).shape == (1, 68, 2)
+    (saved,) = at(place)
+    with refused(RunError, "mine:faces", "--dataset"):
+        saved.recipe()
+    assert saved.recipe(dataset="synthetic").data.name == "synthetic"
+    assert saved.recipe(faces=False).data.input_size == 32
+
+
+@pytest.mark.parametrize("change", [{"flip": [*range(67), 99]}, {"inter_ocular": [[36], [68]]}])
+def test_a_scheme_that_cannot_be_is_refused(run: RunDir, tmp_path: Path, change):
+    view = rundir.read_tensors(run.slim)[1]["card"]["view"]
+    place = altered(run, tmp_path, view={**view, "scheme": {**view["scheme"], **change}})
+    with refused(RunError, "68", place.name):
+        nasface.load(place)
+
+
+def test_the_same_weights_are_not_written_again(run: RunDir, tmp_path: Path):
+    place = tmp_path / "old.safetensors"
+    tensors, _ = rundir.read_tensors(run.supernet)
+    rundir.write_tensors(place, tensors)  # as an older version wrote it, without a card
+    digest = rundir.file_digest(place)
+    save_net(place, nasface.load(run.path, network="supernet").module, recipe())
+    assert rundir.file_digest(place) == digest  # sweeps and architectures name it
+    save_net(place, build_net(recipe("seed=9"), 68, torch.device("cpu")), recipe())
+    assert "card" in rundir.read_meta(place)
+
+
+def test_importing_the_commands_imports_no_torch():
+    code = "import nasface.cli, sys; print([m for m in ('torch', 'pydantic', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -134,7 +134,7 @@ def test_a_distillation_goes_on_where_it_stopped(run, distilled, tmp_path, monke
     out = tmp_path / "killed"
     from nasface import engine
 
-    real, epochs = engine._epoch, []
+    real, epochs = engine._pass, []
 
     def stop_after_one(*args):
         if epochs:
@@ -142,7 +142,7 @@ def test_a_distillation_goes_on_where_it_stopped(run, distilled, tmp_path, monke
         epochs.append(1)
         return real(*args)
 
-    monkeypatch.setattr(engine, "_epoch", stop_after_one)
+    monkeypatch.setattr(engine, "_pass", stop_after_one)
     with pytest.raises(KeyboardInterrupt):
         distill(run, out)
     monkeypatch.undo()

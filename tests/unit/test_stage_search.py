@@ -15,15 +15,15 @@ from nasface import rundir
 from nasface.arch import Factors
 from nasface.cli import main
 from nasface.engine import Progress
-from nasface.errors import DataError, GraphError, RunError
-from nasface.recipe import Criterion
+from nasface.errors import DataError, GraphError, RunBusyError, RunError
 from nasface.rundir import RunDir
+from nasface.sections import Criterion
 from nasface.stages.score import factors_path, score
 from nasface.stages.search import search
 from nasface.stages.sweep.candidates import SweepRequest
 from nasface.stages.sweep.run import Measure, sweep
 from nasface.stages.train import train
-from nasface.stages.workspace import Machine
+from nasface.stages.workspace import Machine, reserved
 from tests.refusal import refused
 from tests.searched import MACHINE, caching_in, recipe, searched_run
 
@@ -177,3 +177,12 @@ def test_the_seed_is_an_option_of_search_and_train(monkeypatch, tmp_path):
         monkeypatch.setattr(f"nasface.cli.{name}.show_run", lambda final, run, as_json: None)
         command(name, "--recipe", "demo", "--set", "seed=3", "--seed", 7, "--quiet")
     assert seen == [(7, "hrsupernet-synthetic-seed7"), (7, "hrsupernet-synthetic-train-seed7")]
+
+
+def test_a_process_that_comes_second_leaves_the_folder_of_the_first(tmp_path):
+    run, how = RunDir(tmp_path / "run"), recipe()
+    with reserved(run, how, {"job": "search"}):
+        with pytest.raises(RunBusyError), reserved(run, how, {"job": "search"}):
+            pass
+        assert (run.path / ".lock").exists()
+    assert not run.path.exists()  # never claimed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from nasface.stages.faces import Faces, load_faces
 from nasface.stages.measure import Evaluation, evaluate_net, held_out_nme
 from nasface.stages.train import finish
 from nasface.stages.training import settings, trainer
-from nasface.stages.workspace import Machine, Work, working_in
+from nasface.stages.workspace import Machine, Work, reserved, working_in
 from nasface.step import Phase
 
 log = logging.getLogger(__name__)
@@ -66,24 +67,25 @@ def distill(
         "teacher": teacher_digest(name) if name else "none",
         "how": hashlib.sha256(repr(recipe.distill).encode()).hexdigest(),
     }
-    with working_in(run, recipe, machine, job) as work:
-        tutor: Teacher | None = None
-        if name:
-            log.info("teacher: %s%s", name, "" if teacher or recipe.distill.teacher_from else " (the default)")
-            tutor = load_teacher(name, arch.num_landmarks, recipe, work.device)
-        faces = load_faces(recipe, work.device, machine)
-        full = build_net(recipe, faces.train.scheme.num_landmarks, work.device)
-        costs = net_costs(full, recipe)
-        slim = load_net(full, arch_graph(arch, full), weights)
-        engine.recalibrate(slim, faces.train, settings(recipe))
-        students = _taught(work, slim, faces, tutor)
-        found, best = _saved(run, recipe, students, faces, costs)
-        rundir.write_text(run.arch, arch.to_json())
-        named_slim = Evaluation(**{**vars(found[best]), "network": "slim"})
-        if tutor is not None and isinstance(tutor.net, GraphNet) and tutor.input_size == recipe.data.input_size:
-            own = count_space(tutor.net.space, tutor.net.num_landmarks, tutor.input_size)
-            found.insert(0, evaluate_net("teacher", tutor.net, recipe, faces, own))
-        return finish(work, [*found, named_slim])
+    with reserved(run, recipe, job):
+        faces = load_faces(recipe, engine.pick_device(machine.device), machine)  # before the folder is claimed
+        with working_in(run, recipe, machine, job, shared=True) as work:
+            tutor: Teacher | None = None
+            if name:
+                log.info("teacher: %s%s", name, "" if teacher or recipe.distill.teacher_from else " (the default)")
+                tutor = load_teacher(name, arch.num_landmarks, recipe, work.device)
+            full = build_net(recipe, faces.train.scheme.num_landmarks, work.device)
+            costs = net_costs(full, recipe)
+            slim = load_net(full, arch_graph(arch, full), weights)
+            engine.recalibrate(slim, faces.train, settings(recipe))
+            students = _taught(work, slim, faces, tutor)
+            found, best = _saved(run, recipe, students, faces, costs)
+            rundir.write_text(run.arch, arch.to_json())
+            found.append(replace(found[best], network="slim"))
+            if tutor is not None and isinstance(tutor.net, GraphNet) and tutor.input_size == recipe.data.input_size:
+                own = count_space(tutor.net.space, tutor.net.num_landmarks, tutor.input_size)
+                found.insert(0, evaluate_net("teacher", tutor.net, recipe, faces, own))
+            return finish(work, found)
 
 
 def _teacher_name(recipe: Recipe, teacher: str | None, fallback: str | None) -> str:

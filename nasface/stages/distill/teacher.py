@@ -47,7 +47,7 @@ def teacher_digest(name: str) -> str:
     Raises:
         RunError: when there is no such teacher.
     """
-    if Path(name).exists():
+    if _is_saved(name):
         return rundir.file_digest(_saved(name).weights)
     if ":" in name or name in plugins.names("teachers"):
         return name
@@ -73,7 +73,7 @@ def load_teacher(name: str, num_landmarks: int, recipe: Recipe, device: torch.de
         GraphError: when it has another number of landmarks than the students.
     """
     teacher_digest(name)
-    net, input_size = _loaded(name, device) if Path(name).exists() else _named(name, num_landmarks, recipe.seed)
+    net, input_size = _loaded(name, device) if _is_saved(name) else _named(name, num_landmarks, recipe.seed)
     net.to(device).eval().requires_grad_(False)
     size = recipe.data.input_size
     if input_size is not None and input_size != size:
@@ -84,6 +84,11 @@ def load_teacher(name: str, num_landmarks: int, recipe: Recipe, device: torch.de
     teacher = Teacher(name, net, input_size)
     _check(teacher, num_landmarks, size, device)
     return teacher
+
+
+def _is_saved(name: str) -> bool:
+    """Whether a teacher is a place on disk; installed plug-ins come first."""
+    return name not in plugins.names("teachers") and Path(name).exists()
 
 
 def _saved(place: str) -> Saved:

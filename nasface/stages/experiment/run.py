@@ -13,7 +13,7 @@ import pandas as pd
 from nasface import recipe as recipes
 from nasface import rundir
 from nasface.data import masks
-from nasface.errors import DivergedError, RecipeError, RunBusyError
+from nasface.errors import DivergedError, NasfaceError, RecipeError, RunBusyError
 from nasface.model.files import one
 from nasface.model.source import read_arch
 from nasface.recipe import Recipe
@@ -90,8 +90,16 @@ def outline(experiment: Experiment, out: Path, only: Sequence[str] = ()) -> pd.D
         One row per part: run, seed, part, status (such as 'finished' or 'not begun') and folder.
     """
     parts = [part for run, seed in _chosen(experiment, only) for part in _parts(experiment, run, seed, out)]
-    rows = [(part.run, part.seed, part.title, part.status(), str(part.folder.path)) for part in parts]
+    rows = [(part.run, part.seed, part.title, _status_of(part), str(part.folder.path)) for part in parts]
     return pd.DataFrame(rows, columns=["run", "seed", "part", "status", "folder"]).drop_duplicates("folder")
+
+
+def _status_of(part: Part) -> str:
+    """The status of a part, or what is wrong with its folder: one damaged part does not hide the others."""
+    try:
+        return part.status()
+    except NasfaceError as err:
+        return f"damaged: {err}"
 
 
 def _chosen(experiment: Experiment, only: Sequence[str]) -> list[tuple[str, int]]:

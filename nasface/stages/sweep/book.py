@@ -219,7 +219,18 @@ class Study:
 
 def progress_of(folder: Path) -> Progress:
     """How far the sweep in a folder has come; no further than nothing where none has begun."""
-    return Study.open(folder, 0).progress() if RunDir(folder).study.exists() else Progress()
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    path = RunDir(folder).study
+    if not path.exists():
+        return Progress()
+    try:  # nothing is written, neither a lock nor a record
+        study = optuna.load_study(study_name="sweep", storage=JournalStorage(JournalFileBackend(str(path))))
+    except (ValueError, KeyError) as err:
+        raise RunError(f"{path} is damaged ({err}); remove the folder of the sweep and start it again") from err
+    return Study(folder, study, 0).progress()
 
 
 def _was_interrupted(trial: optuna.trial.FrozenTrial) -> bool:

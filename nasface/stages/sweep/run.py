@@ -6,6 +6,8 @@ of the folder, from which pareto.csv is written after each network.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import shutil
 from copy import deepcopy
@@ -87,7 +89,7 @@ def sweep(
     costs = net_costs(build_net(recipe, factors.num_landmarks, torch.device("cpu")), recipe)
     check_digest(str(source.factors), factors.graph_digest, costs.space.graph)
     wanted = candidates(request, factors, costs)
-    job = _job(source, file, measure) | _data(out, recipe, machine)
+    job = _job(source, factors, file, measure) | _data(out, recipe, machine)
     with working_in(out, recipe, machine, job, shared=True) as work:
         study = Study.open(out.path, recipe.seed)
         for candidate in wanted:
@@ -109,15 +111,21 @@ def sweep(
         return rows
 
 
-def _job(source: RunDir, factors: Path, measure: Measure) -> dict[str, str]:
+def _job(source: RunDir, factors: Factors, file: Path, measure: Measure) -> dict[str, str]:
     """What identifies a sweep beside its recipe and data."""
     return {
         "job": "sweep",
         "weights": rundir.file_digest(source.supernet),
-        "factors": rundir.file_digest(factors),
+        "factors": rundir.file_digest(file) if file == source.factors else _made_by(factors),
         "inherited": str(measure.inherited),
         "recalibrated": str(measure.recalibrated),
     }
+
+
+def _made_by(factors: Factors) -> str:
+    """What made factors that can be computed again at any time, so that their file may change."""
+    made = [factors.provenance.get(key) for key in ("criterion", "criterion_options", "weights_sha256")]
+    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()
 
 
 def _data(out: RunDir, recipe: Recipe, machine: Machine) -> dict[str, str]:
