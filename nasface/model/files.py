@@ -173,9 +173,8 @@ def at(source: str | Path, weights: Path | None = None) -> list[Saved]:
     except (OSError, ValueError) as err:  # a name too long for the system, or with a NUL in it
         raise RunError(f"{str(source)[:80]!r} cannot be read ({err}); give the path of a network") from err
     hint = f"; {did_you_mean(str(source), shipped)}" if shipped else ""
-    raise RunError(
-        f"there is no network {source}{hint}; expected a run folder, a file of weights ({WEIGHTS}) or an arch.json"
-    )
+    what = f"{source} is not a network" if path.exists() else f"there is no network {source}"
+    raise RunError(f"{what}{hint}; expected a run folder, a file of weights ({WEIGHTS}) or an arch.json")
 
 
 def _of_run(folder: Path) -> list[Saved]:
@@ -189,6 +188,7 @@ def _of_run(folder: Path) -> list[Saved]:
     if not found:
         raise RunError(
             f"{folder} holds neither supernet.safetensors nor slim.safetensors; give the folder of a finished run"
+            + (", or choose a network of this sweep with `nasface select`" if run.pareto.exists() else "")
         )
     return [saved if beside else _of_file(saved.weights, saved.name) for saved in found]
 

@@ -213,8 +213,12 @@ def read_image(image: AnyImage) -> Pixels:
     try:
         if isinstance(image, Image.Image):
             return _upright(image)
+        if not Path(image).is_file():
+            raise DataError(f"{image} does not exist or is not a file; give the path of an image")
         with Image.open(image) as opened:
             return _upright(opened)
+    except DataError:
+        raise
     except Exception as err:  # decoders raise a dozen types on damaged files
         what = "the image" if isinstance(image, Image.Image) else str(image)
         raise DataError(f"{what} cannot be decoded as an image ({err}); give another image") from err
