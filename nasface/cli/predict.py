@@ -147,7 +147,7 @@ def predict(
     if not (inputs or looking.boxes):
         raise click.UsageError("name images, folders or videos, or give a list of images with --boxes")
     chosen.check()
-    from nasface.model.files import pick_device
+    from nasface.engine import pick_device
     from nasface.stages.predict.pictures import gather
     from nasface.stages.predict.run import Viewer, predict_files
     from nasface.stages.workspace import use_threads

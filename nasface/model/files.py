@@ -13,7 +13,6 @@ from torch import Tensor
 from nasface import plugins, rundir
 from nasface import recipe as recipes
 from nasface.arch import Architecture
-from nasface.engine import pick_device
 from nasface.errors import GraphError, RunError, did_you_mean
 from nasface.model.build import check_size, read_net
 from nasface.model.card import Card, View, trained_by, write_net
@@ -23,7 +22,7 @@ from nasface.net import GraphNet
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 
-__all__ = ["Saved", "at", "one", "pick_device", "save_net"]
+__all__ = ["Saved", "at", "one", "save_net"]
 
 WEIGHTS = ".safetensors"
 SHIPPED = Path(__file__).parents[1] / "networks"  # networks that come with nasface, one file per name
