@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from nasface.cost import Costs
-from nasface.graph import Graph
+from nasface.graph import Edge, Graph
 from nasface.step import Batches, Fit, Loss, OptimizerLike, Step
 
 
@@ -24,6 +24,8 @@ class Context:
         held_out: returns one pass of the held-out faces, without augmentation.
         evaluate: returns the held-out error (inter-ocular NME, as a fraction) of a sub-network with the network's
             current weights, after its BN statistics are recalibrated. The network itself is not changed.
+        rate: returns the importance of every prunable edge of a sub-network, by the recipe's criterion and with the
+            network's current weights. The network itself is not changed.
         fit: trains the network, or another one; see `nasface.step.Fit`.
     """
 
@@ -35,6 +37,7 @@ class Context:
     batches: Batches
     held_out: Batches
     evaluate: Callable[[Graph], float]
+    rate: Callable[[Graph], Mapping[Edge, float]]
     fit: Fit
 
     @property

@@ -227,6 +227,7 @@ def _pass(net: nn.Module, plan: _Plan, epoch: int, progress: Progress) -> Row:
     """Run one phase for one epoch and return its metrics with the number of the epoch and the seconds it took."""
     started = time.perf_counter()
     with _trainable(net, plan.phase.parameters), _seeded(plan.seed(epoch), plan.faces.device):
+        plan.phase.begin(epoch)
         means = _steps(net, plan, epoch, progress)
     seconds = round(time.perf_counter() - started, 2)
     return {"epoch": epoch + 1, "phase": plan.phase.name, **means, "seconds": seconds}

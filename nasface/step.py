@@ -110,6 +110,9 @@ class Phase:
         share: fraction of the training faces seen in one pass.
         start: first epoch in which the phase runs, counted from 0.
         end: first epoch in which it no longer runs, or None to run until the training ends.
+        begin: called with the number of the epoch, counted from 0, before its first batch. What it changes must be a
+            part of the trained module's state, and depend on nothing else: a resumed training calls it again for the
+            epoch in which it was interrupted, with the state at the end of the epoch before.
     """
 
     name: str
@@ -119,6 +122,7 @@ class Phase:
     share: float = 1.0
     start: int = 0
     end: int | None = None
+    begin: Callable[[int], None] = lambda epoch: None
 
     def span(self, epochs: int) -> range:
         """Return the epochs in which the phase runs, in a training of `epochs` epochs."""

@@ -17,6 +17,7 @@ from nasface import plugins
 from nasface.context import Context
 from nasface.cost import Costs, count_module, count_space
 from nasface.criteria import Criterion
+from nasface.criteria.alpha import alpha
 from nasface.data.augment import Augmentation, DeviceFaces
 from nasface.data.base import Dataset, Scheme
 from nasface.engine import Settings, evaluator, fit, predict_landmarks, training_batches
@@ -153,6 +154,7 @@ def trial(
         batches=lambda: training_batches(train, settings),
         held_out=lambda: held_out.plain(settings.batch),
         evaluate=evaluator(net, train, settings, error),
+        rate=lambda graph: alpha(slim_net(net, graph)[0], context),
         fit=train_through,
     )
     return net, context
@@ -164,8 +166,12 @@ def check_searcher(searcher: Searcher, space: SearchSpace, num_landmarks: int = 
     def run() -> dict[str, torch.Tensor]:
         net, context = trial(space, num_landmarks=num_landmarks, input_size=input_size)
         before = _state(net)
-        searcher.search(net, context)
+        chosen = searcher.search(net, context)
         after = _state(net)
+        if chosen is not None:
+            assert chosen == space.graph.keep(chosen.edges), (
+                "the graph that the search returns is not a closed sub-graph"
+            )
         assert net.graph == space.graph, "the search has replaced the graph of the network"
         assert after.keys() == before.keys(), "the search has added or removed tensors of the network"
         assert any(not torch.equal(after[n], before[n]) for n, _ in net.named_parameters()), (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from nasface.context import Context
+from nasface.graph import Graph
 from nasface.net import GraphNet
 
 
@@ -14,11 +15,15 @@ class Searcher(Protocol):
     It works with any search space: it is given a supernet with its factors, and a context in which to train it.
     """
 
-    def search(self, net: GraphNet, context: Context) -> None:
-        """Train the supernet in place, so that a criterion can rate its edges.
+    def search(self, net: GraphNet, context: Context) -> Graph | None:
+        """Train the supernet in place.
 
         Args:
             net: the supernet, on its device.
             context: the task, the data, and the functions with which to train.
+
+        Returns:
+            None, if a criterion and a pruner are to choose the sub-network. A searcher that chooses it itself returns
+            its graph; the slim network then inherits the weights that `net` has at the end.
         """
         ...

@@ -17,6 +17,7 @@ from nasface.model.source import read_factors
 from nasface.net import slim_net
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
+from nasface.sections import Plugin
 from nasface.stages.score import factors_path, score
 from nasface.stages.workspace import Machine, check_free, claim, provenance
 
@@ -66,8 +67,20 @@ def choose(recipe: Recipe, factors: Factors, costs: Costs) -> Graph:
     return pruner(costs.space.graph, factors.importance, costs)
 
 
-def write_arch(run: RunDir, graph: Graph, factors: Factors, recipe: Recipe, weights: Path) -> Architecture:
-    """Write the arch.json of a sub-graph that was chosen from `factors`, with the weights to inherit from."""
+def write_arch(
+    run: RunDir, graph: Graph, factors: Factors, recipe: Recipe, weights: Path, chosen_by: Plugin | None = None
+) -> Architecture:
+    """Write the arch.json of a sub-graph of the searched network.
+
+    Args:
+        run: where it is written.
+        graph: the sub-graph.
+        factors: the factors of the search.
+        recipe: of the run.
+        weights: the weights to inherit from.
+        chosen_by: the searcher, if it chose the sub-graph itself; by default the recipe's pruner.
+    """
+    chosen_by = chosen_by or recipe.prune
     edges = set(graph.edges)
     kept = [value for edge, value in factors.importance.items() if edge in edges]
     dropped = [value for edge, value in factors.importance.items() if edge not in edges]
@@ -83,8 +96,8 @@ def write_arch(run: RunDir, graph: Graph, factors: Factors, recipe: Recipe, weig
             "run": str(weights.parent.resolve()),
             "weights": weights.name,
             "weights_sha256": rundir.file_digest(weights),
-            "pruner": recipe.prune.name,
-            "pruner_options": recipe.prune.options,
+            "pruner": chosen_by.name,
+            "pruner_options": chosen_by.options,
             "least_kept_importance": min(kept, default=None),
             "greatest_dropped_importance": max(dropped, default=None),
         },

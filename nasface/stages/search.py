@@ -55,7 +55,7 @@ def search(recipe: Recipe, run: RunDir, machine: Machine, weights: Path | None =
             fit = trainer(work, net, faces, "search", recipe.search.epochs)
             context = search_context(net, recipe, lambda: faces, fit)
 
-            searcher.search(net, context)
+            chosen = searcher.search(net, context)
             save_net(run.supernet, net, recipe)
 
             if run.factors.exists():  # a resumed run would measure again; on a GPU not to the last bit
@@ -64,8 +64,8 @@ def search(recipe: Recipe, run: RunDir, machine: Machine, weights: Path | None =
                 factors = measure(net, context, recipe, recipe.criterion)
                 rundir.write_text(run.factors, factors.to_json())
 
-            graph = _choose(recipe, factors, costs, run)
-            write_arch(run, graph, factors, recipe, run.supernet)
+            graph = chosen or _choose(recipe, factors, costs, run)
+            write_arch(run, graph, factors, recipe, run.supernet, recipe.search if chosen else None)
 
             slim, inherited = slim_net(net, graph)
             engine.recalibrate(slim, faces.train, settings(recipe))

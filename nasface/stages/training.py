@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
 from torch import nn
 
-from nasface import engine
+from nasface import engine, plugins
 from nasface.context import Context
 from nasface.engine import Settings
 from nasface.errors import RunError
-from nasface.graph import Graph
+from nasface.graph import Edge, Graph
 from nasface.model.build import net_costs
-from nasface.net import GraphNet
+from nasface.net import GraphNet, slim_net
 from nasface.recipe import Recipe
 from nasface.stages.faces import Faces
 from nasface.stages.measure import held_out_nme
@@ -46,11 +46,17 @@ def search_context(net: GraphNet, recipe: Recipe, faces: Callable[[], Faces], fi
     """
     how, goal = settings(recipe), task(recipe)
 
-    @cache
-    def evaluator() -> Callable[[Graph], float]:
-        return engine.evaluator(net, faces().train, how, partial(held_out_nme, recipe=recipe, faces=faces()))
+    def evaluator(parent: GraphNet) -> Callable[[Graph], float]:
+        return engine.evaluator(parent, faces().train, how, partial(held_out_nme, recipe=recipe, faces=faces()))
 
-    return Context(
+    own = cache(lambda: evaluator(net))
+
+    def rate(graph: Graph) -> Mapping[Edge, float]:
+        slim, _ = slim_net(net, graph)
+        within = replace(context, evaluate=evaluator(slim))
+        return plugins.criterion(recipe.criterion.name, recipe.criterion.options)(slim, within)
+
+    context = Context(
         costs=net_costs(net, recipe),
         loss=goal.loss,
         step=goal.step,
@@ -58,9 +64,11 @@ def search_context(net: GraphNet, recipe: Recipe, faces: Callable[[], Faces], fi
         epochs=recipe.search.epochs,
         batches=lambda: engine.training_batches(faces().train, how),
         held_out=lambda: faces().held_out.plain(how.batch),
-        evaluate=lambda graph: evaluator()(graph),
+        evaluate=lambda graph: own()(graph),
+        rate=rate,
         fit=fit,
     )
+    return context
 
 
 def trainer(

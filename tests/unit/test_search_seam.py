@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from tiny import supernet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nasface import plugins
 from nasface.context import Context
 from nasface.errors import RunError
+from nasface.graph import Graph
+from nasface.model.source import read_arch
 from nasface.net import GraphNet, edge_values, frozen_statistics, give_back, slim_net
 from nasface.prune import share
 from nasface.rundir import RunDir
 from nasface.stages.search import search
-from nasface.step import Batch, Phase
+from nasface.step import Batch, Phase, Row
 from nasface.testing import check_searcher
 from tests.refusal import refused
 from tests.searched import MACHINE, caching_in, recipe
@@ -85,3 +89,67 @@ def test_a_search_of_several_trainings_in_a_run_folder(tmp_path):
         assert run.supernet.read_bytes() == before
         with refused(RunError, "again"):
             search(recipe(*wanted, "search.options.same=true"), RunDir(tmp_path / "same"), MACHINE)
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """Drops one edge before each epoch, the one that the recipe's criterion rates lowest, and returns what is left."""
+
+    def search(self, net: GraphNet, context: Context) -> Graph:
+        whole = net.graph
+
+        class Part(nn.Module):
+            kept: Tensor
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.net = net
+                self.register_buffer("kept", torch.ones(len(whole.prunable), dtype=torch.bool))
+
+            def graph(self) -> Graph:
+                return whole.keep_prunable(
+                    e for e, kept in zip(whole.prunable, self.kept.tolist(), strict=True) if kept
+                )
+
+            def forward(self, images: Tensor) -> Tensor:
+                heatmaps: Tensor = self.net(images, graph=self.graph())
+                return heatmaps
+
+        model = Part()
+
+        def begin(epoch: int) -> None:
+            rated = context.rate(model.graph())
+            assert set(rated) == set(model.graph().prunable)
+            model.kept[whole.prunable.index(min(rated, key=lambda edge: rated[edge]))] = False
+
+        context.fit(
+            [Phase("weights", tuple(net.parameters()), context.optimizer, context.step, begin=begin)], net=model
+        )
+        return model.graph()
+
+
+def test_a_searcher_may_choose_the_sub_network_itself(tmp_path):
+    check_searcher(Choosing(), supernet(), input_size=32)
+    whole, run = RunDir(tmp_path / "whole"), RunDir(tmp_path / "run")
+    wanted = recipe(
+        "search.name=test_search_seam:Choosing", "search.options={}", "search.epochs=3", "finetune.epochs=0"
+    )
+    with caching_in(tmp_path):
+        search(wanted, whole, MACHINE)
+        arch = read_arch(whole.arch)
+        space = plugins.space(arch.space, arch.options)
+        assert len(space.graph.edges) - len(arch.kept) >= 3
+        assert arch.provenance["pruner"] == "test_search_seam:Choosing"
+        stopping = MACHINE.progress
+        seen = []
+
+        def stop_after_two(rows: list[Row]) -> None:
+            seen.append(rows)
+            if len(seen) == 2:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            search(wanted, run, replace(MACHINE, progress=replace(stopping, epoch=stop_after_two)))
+        search(wanted, run, MACHINE)
+        assert run.arch.read_text().partition('"provenance"')[0] == whole.arch.read_text().partition('"provenance"')[0]
+        assert run.slim.read_bytes() == whole.slim.read_bytes()
