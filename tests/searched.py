@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.search import search
 from nasface.stages.workspace import Machine
+from nasface.step import Row
 
 MACHINE = Machine(device="cpu", workers=1)
 SETTINGS = (
@@ -32,6 +34,18 @@ def caching_in(folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NASFACE_CACHE", str(folder / "cache"))
         yield
+
+
+def stopping_after(epochs: int) -> Machine:
+    """A machine on which Ctrl-C is pressed after so many epochs."""
+    seen = []
+
+    def epoch(rows: list[Row]) -> None:
+        seen.append(rows)
+        if len(seen) == epochs:
+            raise KeyboardInterrupt
+
+    return replace(MACHINE, progress=replace(MACHINE.progress, epoch=epoch))
 
 
 def searched_run(folder: Path) -> RunDir:

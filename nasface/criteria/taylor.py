@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from itertools import islice
+from typing import Annotated
+
 import torch
+from annotated_types import Ge
 
 from nasface.context import Context
 from nasface.graph import Edge
 from nasface.net import GraphNet, frozen_statistics
 
 
-def taylor(net: GraphNet, context: Context) -> dict[Edge, float]:
+def taylor(net: GraphNet, context: Context, *, batches: Annotated[int, Ge(0)] = 0) -> dict[Edge, float]:
     """Rate each edge by the root mean square of factor times gradient over training batches (Molchanov et al. 2019).
 
     To first order, factor times gradient is the change of the task's loss when the edge is removed.
+
+    Args:
+        net: the searched supernet.
+        context: the task and the data.
+        batches: number of training batches; 0 takes one pass over all training faces.
     """
     training = net.training
     net.train()
     squares = []
     try:
         with frozen_statistics(net):  # a criterion must leave the network unchanged
-            for batch in context.batches():
+            for batch in islice(context.batches(), batches or None):
                 (gradient,) = torch.autograd.grad(context.step(net, batch)["loss"], net.alpha)
                 squares.append((gradient * net.alpha.detach()).square())
     finally:

@@ -15,6 +15,7 @@ from nasface.errors import RecipeError
 from nasface.graph import Node
 from nasface.testing import check_installed, check_space
 from searchspaces.highres import ConcatHead, HighResolutionSpace
+from searchspaces.hrflex import hrflex
 from tests.refusal import refused
 
 MISMATCH = ["slim network", "masked supernet", "differ"]
@@ -24,14 +25,21 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize(
     "build",
-    [supernet, fixed_net, partial(supernet, encoder="residual"), partial(space_of, diamond())],
-    ids=["hrsupernet", "hrnet", "residual", "own graph"],
+    [
+        supernet,
+        fixed_net,
+        partial(supernet, encoder="residual"),
+        partial(space_of, diamond()),
+        partial(hrflex, width=4, stages=3, resolutions=3, depth=1),
+        partial(hrflex, width=4, stages=3, resolutions=2, stage1_depth=0, encoder="residual"),
+    ],
+    ids=["hrsupernet", "hrnet", "residual", "own graph", "hrflex", "residual hrflex"],
 )
 def test_good_spaces_pass(build):
     check_space(build, draws=3, input_size=32)
 
 
-@pytest.mark.parametrize("name", ["hrsupernet", "hrnet"])
+@pytest.mark.parametrize("name", ["hrsupernet", "hrnet", "hrflex"])
 def test_installed_spaces_are_found(name):
     check_installed("searchspaces", name)
 

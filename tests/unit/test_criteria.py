@@ -11,14 +11,16 @@ from tiny import changed, faces, fixed_net, space_of, state, supernet
 from torch import nn
 
 from nasface.context import Context
+from nasface.criteria.ablation import ablation
 from nasface.criteria.alpha import alpha
 from nasface.criteria.alpha_gain import alpha_gain
 from nasface.criteria.leave_one_out import leave_one_out
 from nasface.criteria.taylor import taylor
 from nasface.data.augment import Augmentation
 from nasface.engine import Settings, training_batches
+from nasface.errors import GraphError
 from nasface.graph import Graph, Node
-from nasface.net import GraphNet, edge_values, key
+from nasface.net import GraphNet, edge_values, key, slim_net
 from nasface.step import Batch
 from nasface.testing import trial
 from searchspaces.highres import HighResolutionSpace
@@ -119,3 +121,30 @@ def test_fixed_edges_have_no_importance(criterion):
     found = criterion(net, context)
     assert list(found) == list(net.graph.prunable)
     assert not set(found) & net.graph.fixed
+
+
+def test_ablation_is_how_much_the_loss_grows_without_the_edge():
+    net, context = tried()
+    batches = list(context.batches())
+    net.train()
+    with torch.no_grad():
+        whole = torch.stack([context.loss(net(b.images_B3HW), b) for b in batches]).mean()
+    found = ablation(net, context, batches=len(batches))
+    vital = 1 + max(value for value in found.values() if value < 1)
+    for edge in net.graph.prunable:
+        try:
+            rest = net.graph.keep_prunable(other for other in net.graph.prunable if other != edge)
+        except GraphError:
+            assert found[edge] == pytest.approx(vital)
+            continue
+        slim = slim_net(net, rest)[0].train()
+        with torch.no_grad():
+            loss = torch.stack([context.loss(slim(b.images_B3HW), b) for b in batches]).mean()
+        assert found[edge] == pytest.approx(max(0.0, float(loss - whole)), abs=1e-6)
+
+
+def test_taylor_may_look_at_some_batches_only():
+    net, context = tried()
+    assert len(list(context.batches())) == 2
+    assert taylor(net, context, batches=2) == taylor(net, context)
+    assert taylor(net, context, batches=1) != taylor(net, context)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -22,10 +22,10 @@ from nasface.net import GraphNet, edge_values, frozen_statistics, give_back, sli
 from nasface.prune import share
 from nasface.rundir import RunDir
 from nasface.stages.search import search
-from nasface.step import Batch, Phase, Row
+from nasface.step import Batch, Phase
 from nasface.testing import check_searcher
 from tests.refusal import refused
-from tests.searched import MACHINE, caching_in, recipe
+from tests.searched import MACHINE, caching_in, recipe, stopping_after
 
 
 @dataclass(frozen=True)
@@ -140,16 +140,8 @@ def test_a_searcher_may_choose_the_sub_network_itself(tmp_path):
         space = plugins.space(arch.space, arch.options)
         assert len(space.graph.edges) - len(arch.kept) >= 3
         assert arch.provenance["pruner"] == "test_search_seam:Choosing"
-        stopping = MACHINE.progress
-        seen = []
-
-        def stop_after_two(rows: list[Row]) -> None:
-            seen.append(rows)
-            if len(seen) == 2:
-                raise KeyboardInterrupt
-
         with pytest.raises(KeyboardInterrupt):
-            search(wanted, run, replace(MACHINE, progress=replace(stopping, epoch=stop_after_two)))
+            search(wanted, run, stopping_after(2))
         search(wanted, run, MACHINE)
         assert run.arch.read_text().partition('"provenance"')[0] == whole.arch.read_text().partition('"provenance"')[0]
         assert run.slim.read_bytes() == whole.slim.read_bytes()

@@ -1,0 +1,133 @@
+"""Prune while hot: the budget at every epoch, nested networks, and a stopped run that ends like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+
+import pytest
+import torch
+from tiny import diamond, space_of, supernet
+
+from nasface.cost import count_space
+from nasface.errors import GraphError
+from nasface.graph import Edge, Graph
+from nasface.model.source import read_arch, read_factors
+from nasface.net import slim_net
+from nasface.rundir import RunDir
+from nasface.search.hot import HotSearcher, Shrinking, within
+from nasface.stages.search import search
+from nasface.testing import check_searcher, trial
+from tests.refusal import refused
+from tests.searched import MACHINE, caching_in, recipe, stopping_after
+
+
+def test_the_budget_falls_geometrically_between_start_and_end():
+    searcher = HotSearcher(macs=100, start=0.2, end=0.5)
+    limits = [searcher.limit(epoch, 10, 1600) for epoch in range(10)]
+    assert limits[:2] == [1600, 1600]
+    assert limits[2:6] == pytest.approx([800, 400, 200, 100])
+    assert limits[6:] == pytest.approx([100] * 4)
+
+
+def test_a_budget_that_is_met_at_once():
+    searcher = HotSearcher(macs=100, start=0, end=0)
+    assert [searcher.limit(epoch, 3, 400) for epoch in range(3)] == pytest.approx([100] * 3)
+    late = HotSearcher(macs=100, start=1, end=1)
+    assert late.limit(2, 3, 400) == pytest.approx(100)  # there is no epoch after the last one
+
+
+def connected(graph: Graph) -> Iterator[Graph]:
+    for count in range(1, len(graph.prunable) + 1):
+        for edges in combinations(graph.prunable, count):
+            try:
+                yield graph.keep_prunable(edges)
+            except GraphError:
+                continue
+
+
+def test_within_takes_the_least_importance_per_mac_with_all_that_goes_along():
+    space = space_of(diamond())
+    graph, costs = space.graph, count_space(space, 5, 32)
+    random = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        values = torch.rand(len(graph.prunable), generator=random).tolist()
+        importance: dict[Edge, float] = dict(zip(graph.prunable, values, strict=True))
+        # dropping edge by edge may end at any network that loses its last path with the next one
+        smallest = max(
+            costs.total(kept).macs for kept in connected(graph) if not any(without(kept, e) for e in kept.prunable)
+        )
+        before = graph
+        for limit in (0.9, 0.7, 0.5):
+            macs = max(limit * costs.total(graph).macs, smallest)
+            kept = within(graph, importance, costs, macs)
+            assert costs.total(kept).macs <= macs
+            assert set(kept.edges) <= set(before.edges)  # smaller budgets give parts of larger networks
+            before = kept
+        first = within(graph, importance, costs, costs.total(graph).macs - 1)
+        assert value(graph, first, importance, costs) == pytest.approx(
+            min(
+                value(graph, rest, importance, costs)
+                for edge in graph.prunable
+                for rest in connected(graph)
+                if rest == without(graph, edge)
+            )
+        )
+
+
+def without(graph: Graph, edge: Edge) -> Graph | None:
+    try:
+        return graph.keep_prunable(other for other in graph.prunable if other != edge)
+    except GraphError:
+        return None
+
+
+def value(graph, rest, importance, costs):
+    gone = set(graph.prunable) - set(rest.prunable)
+    return sum(importance[edge] for edge in gone) / (costs.total(graph).macs - costs.total(rest).macs + 1)
+
+
+def test_a_budget_below_every_network_is_refused_before_training():
+    net, context = trial(supernet(), input_size=32)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with refused(GraphError, "search.options.macs", "10"):
+        HotSearcher(macs=10).search(net, context)
+    with refused(GraphError, "start", "0.5", "0.2"):
+        HotSearcher(macs=1e9, start=0.5, end=0.2).search(net, context)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_it_returns_a_network_within_the_budget_and_trains_no_more_than_that():
+    space = supernet()
+    check_searcher(HotSearcher(macs=0.7 * count_space(space, 5, 32).total(space.graph).macs), space, input_size=32)
+    net, context = trial(space, input_size=32, epochs=4)
+    budget = 0.6 * context.costs.total(net.graph).macs
+    kept = HotSearcher(macs=budget, start=0.25, end=0.5).search(net, context)
+    assert context.costs.total(kept).macs <= budget
+    model = Shrinking(net)
+    model.shrink(kept)
+    slim, _ = slim_net(net, kept)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(images), slim.eval()(images))
+
+
+@pytest.mark.slow
+def test_a_stopped_search_ends_with_the_same_network(tmp_path):
+    wanted = recipe(
+        "search.name=hot",
+        "search.options={macs: 3.0e5}",
+        "search.epochs=4",
+        "finetune.epochs=0",
+        "criterion.name=taylor",
+    )
+    whole, stopped = RunDir(tmp_path / "whole"), RunDir(tmp_path / "stopped")
+    with caching_in(tmp_path):
+        search(wanted, whole, MACHINE)
+        with pytest.raises(KeyboardInterrupt):
+            search(wanted, stopped, stopping_after(2))
+        assert not stopped.slim.exists()
+        search(wanted, stopped, MACHINE)
+    assert len(read_arch(whole.arch).kept) < len(read_factors(whole.factors).importance)
+    assert read_arch(stopped.arch).kept == read_arch(whole.arch).kept
+    assert stopped.slim.read_bytes() == whole.slim.read_bytes()
