@@ -57,8 +57,9 @@ class HotSearcher:
             if context.costs.total(model.graph).macs > limit:
                 model.shrink(within(model.graph, context.rate(model.graph), context.costs, limit))
 
-        weights = tuple(parameter for parameter in net.parameters())
+        weights = tuple(net.parameters())
         context.fit([Phase("weights", weights, context.optimizer, context.step, begin=begin)], net=model)
+        model.settle()
         return model.graph
 
     def limit(self, epoch: int, epochs: int, full: int) -> float:
@@ -96,6 +97,12 @@ class Shrinking(nn.Module):
         """Run as `graph` from now on."""
         edges = set(graph.edges)
         self.kept.copy_(torch.tensor([edge in edges for edge in self.net.graph.edges]))
+
+    def settle(self) -> None:
+        """Set the factors of all other edges to 0, with which the whole network computes what the sub-graph does."""
+        kept = set(self.graph.prunable)
+        with torch.no_grad():
+            self.net.alpha[[edge not in kept for edge in self.net.graph.prunable]] = 0.0
 
     def forward(self, images_B3HW: Tensor) -> Tensor:
         """Compute the heatmaps (B, L, h, w) of the sub-graph."""

@@ -13,7 +13,7 @@ from nasface.cost import count_space
 from nasface.errors import GraphError
 from nasface.graph import Edge, Graph
 from nasface.model.source import read_arch, read_factors
-from nasface.net import slim_net
+from nasface.net import edge_values, slim_net
 from nasface.rundir import RunDir
 from nasface.search.hot import HotSearcher, Shrinking, within
 from nasface.stages.search import search
@@ -110,6 +110,7 @@ def test_it_returns_a_network_within_the_budget_and_trains_no_more_than_that():
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(model.eval()(images), slim.eval()(images))
+    assert {edge for edge, value in edge_values(net).items() if value} == set(kept.prunable)
 
 
 @pytest.mark.slow
