@@ -244,7 +244,7 @@ def _steps(net: nn.Module, plan: _Plan, epoch: int, progress: Progress) -> dict[
         for group in optimizer.param_groups:
             group["lr"] = phase.optimizer.lr_at(at, len(plan.span))
         with autocast(batch.images_B3HW.device, settings.precision):
-            losses = phase.step(net, batch)
+            losses = phase.step(net, replace(batch, progress=at / len(plan.span)))
         optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()  # type: ignore[no-untyped-call]
         if settings.clip:

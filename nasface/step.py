@@ -22,11 +22,13 @@ class Batch:
         images_B3HW: normalised float images.
         landmarks_BL2: x and y in input pixels, 0-based, with integers at pixel centres.
         seed: seed for random numbers that the step itself draws; every step of a training has a different one.
+        progress: fraction of the phase's steps that were done before this one, from 0 to below 1.
     """
 
     images_B3HW: Tensor
     landmarks_BL2: Tensor
     seed: int = 0
+    progress: float = 0.0
 
 
 Step = Callable[[nn.Module, Batch], dict[str, Tensor]]

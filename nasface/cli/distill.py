@@ -38,14 +38,10 @@ class Changes:
 
     def apply(self, recipe: Recipe) -> Recipe:
         """Return the recipe with these changes."""
-        how = recipe.distill
-        changed = replace(
-            how,
-            teacher=how.teacher and not self.no_teacher,
-            peer=how.peer and not self.no_peer,
-            masked=how.masked and not self.no_masks,
-            epochs=how.epochs if self.epochs is None else self.epochs,
-        )
+        off = {"teacher": self.no_teacher, "peer": self.no_peer, "masked": self.no_masks}
+        changed = recipe.distill.without(*(source for source, chosen in off.items() if chosen))
+        if self.epochs is not None:
+            changed = replace(changed, epochs=self.epochs)
         return recipe.model_copy(update={"distill": changed})
 
 

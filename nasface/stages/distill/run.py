@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from nasface import engine, rundir
 from nasface.arch import Architecture
 from nasface.cost import Costs, count_space
-from nasface.distill import Students, distill_step
-from nasface.errors import RunError
+from nasface.distill import Distillation, Students, distill_step
+from nasface.errors import RecipeError, RunError
 from nasface.model.build import build_net, load_net, net_costs
 from nasface.model.files import save_net
 from nasface.model.source import arch_graph
@@ -58,6 +58,7 @@ def distill(
 
     Raises:
         RunError: when the recipe wants a teacher and none is named.
+        RecipeError: when the recipe wants a feature term, and the teacher has no output maps that fit.
     """
     name = _teacher_name(recipe, teacher, fallback)
     job = {
@@ -65,7 +66,7 @@ def distill(
         "edges": hashlib.sha256(repr(arch.kept).encode()).hexdigest(),
         "weights": rundir.file_digest(weights),
         "teacher": teacher_digest(name) if name else "none",
-        "how": hashlib.sha256(repr(recipe.distill).encode()).hexdigest(),
+        "how": _digest(recipe.distill),
     }
     with reserved(run, recipe, job):
         faces = load_faces(recipe, engine.pick_device(machine.device), machine)  # before the folder is claimed
@@ -88,6 +89,21 @@ def distill(
             return finish(work, found)
 
 
+def _digest(how: Distillation) -> str:
+    """Return a hash of the settings.
+
+    Settings that version 0.1 did not have count only where they are used, so that its distillations can be resumed.
+    """
+    old, known = Distillation(), True
+    shown = []
+    for one in fields(how):
+        value = getattr(how, one.name)
+        if known or value != getattr(old, one.name):
+            shown.append(f"{one.name}={value!r}")
+        known = known and one.name != "peer_noise"  # the last setting of version 0.1
+    return hashlib.sha256(f"Distillation({', '.join(shown)})".encode()).hexdigest()
+
+
 def _teacher_name(recipe: Recipe, teacher: str | None, fallback: str | None) -> str:
     """Return the name of the teacher; empty if the recipe wants none."""
     how = recipe.distill
@@ -106,8 +122,14 @@ def _taught(work: Work, slim: GraphNet, faces: Faces, tutor: Teacher | None) -> 
     """Train the students that start from a slim network."""
     recipe = work.recipe
     how, task = recipe.distill, recipe.task
-    students = Students(slim, how, recipe.seed)
-    step = distill_step(how, task.sigma, task.weight, tutor)
+    school = tutor.net if tutor is not None and isinstance(tutor.net, GraphNet) else None
+    if how.feature_weight and school is None:
+        raise RecipeError(
+            f"distill.feature_weight is {how.feature_weight:g}, but the teacher {tutor.name if tutor else ''} is not a "
+            "nasface network, whose output maps are known; choose another teacher, or set it to 0"
+        )
+    students = Students(slim, how, recipe.seed, school)
+    step = distill_step(how, task.sigma, task.weight, tutor, school)
     phase = Phase("students", tuple(students.parameters()), how.optimizer, step)
 
     def validate(net: Students) -> float:

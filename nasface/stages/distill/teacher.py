@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nasface import plugins, rundir
+from nasface.distill import resized
 from nasface.errors import GraphError, NasfaceError, RunError
 from nasface.model.files import Saved, at
 from nasface.recipe import Recipe
@@ -36,9 +36,9 @@ class Teacher:
         """Return heatmaps (B, L, h, w) of the images, resized to (h, w)."""
         with torch.no_grad():
             if self.input_size is not None and images_B3HW.shape[-1] != self.input_size:
-                images_B3HW = _resized(images_B3HW, (self.input_size, self.input_size))
+                images_B3HW = resized(images_B3HW, (self.input_size, self.input_size))
             heatmaps: Tensor = self.net(images_B3HW)
-            return heatmaps if heatmaps.shape[-2:] == size_hw else _resized(heatmaps, size_hw)
+            return heatmaps if heatmaps.shape[-2:] == size_hw else resized(heatmaps, size_hw)
 
 
 def teacher_digest(name: str) -> str:
@@ -138,8 +138,3 @@ def _check(teacher: Teacher, num_landmarks: int, size: int, device: torch.device
             f"the teacher {teacher.name} predicts {found.shape[1] if found.ndim == 4 else 'no'} landmarks, but the "
             f"students have {num_landmarks}; give a teacher with the same landmark scheme with --teacher"
         )
-
-
-def _resized(maps_BCHW: Tensor, size_hw: tuple[int, int]) -> Tensor:
-    smaller = size_hw[0] < maps_BCHW.shape[-2]
-    return F.interpolate(maps_BCHW, size_hw, mode="bilinear", align_corners=False, antialias=smaller)
