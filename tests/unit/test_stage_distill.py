@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from nasface.errors import GraphError, NasfaceError, RunError
+from nasface.distill import Distillation
+from nasface.errors import GraphError, NasfaceError, RecipeError, RunError
 from nasface.model.files import at
 from nasface.model.source import read_arch
 from nasface.rundir import RunDir
@@ -150,6 +151,43 @@ def test_a_distillation_goes_on_where_it_stopped(run, distilled, tmp_path, monke
     assert "resumed after epoch 1" in RunDir(out).log.read_text()
     assert same(RunDir(out).student(1), distilled.student(1))
     assert same(RunDir(out).student(2), distilled.student(2))
+
+
+def test_a_feature_term_resumes_bit_for_bit_and_leaves_no_trace_in_the_network(run, distilled, tmp_path, monkeypatch):
+    options = ("distill.feature_weight=0.01", "distill.decay=true", "distill.teacher_share=0.5", "distill.peer=false")
+    from nasface import engine
+
+    whole, out = distill(run, tmp_path / "whole", *options), tmp_path / "killed"
+    real, epochs = engine._pass, []
+
+    def stop_after_one(*args):
+        if epochs:
+            raise KeyboardInterrupt
+        epochs.append(1)
+        return real(*args)
+
+    monkeypatch.setattr(engine, "_pass", stop_after_one)
+    with pytest.raises(KeyboardInterrupt):
+        distill(run, out, *options)
+    monkeypatch.undo()
+    distill(run, out, *options)
+    assert "resumed after epoch 1" in RunDir(out).log.read_text()
+    assert same(RunDir(out).slim, whole.slim)
+    assert load_file(whole.slim).keys() == load_file(distilled.slim).keys()
+    assert {"feature", "teacher_weight"} < set(whole.metrics_csv.read_text().splitlines()[0].split(","))
+
+
+def test_only_a_network_of_nasface_has_maps_to_offer(run, tmp_path):
+    with refused(RecipeError, "distill.feature_weight", "0.5", "tests.unit.test_stage_distill:Wise"):
+        distill(run, tmp_path / "out", "distill.feature_weight=0.5", teacher="tests.unit.test_stage_distill:Wise")
+
+
+def test_unused_options_leave_the_identity_of_a_distillation_as_it_was_in_version_0_1():
+    """Otherwise a distillation that was begun with it could not be resumed."""
+    old = "8d5df13ffba6ef58976e6d7681e4b333568d2faf0b69b9c5bd9961f0285a5c7c"
+    assert distilling._digest(Distillation()) == old
+    assert distilling._digest(Distillation(decay=True)) != old
+    assert distilling._digest(Distillation(epochs=3)) != old
 
 
 def test_other_settings_do_not_go_into_the_same_folder(run, distilled):

@@ -12,6 +12,7 @@ import yaml
 from filelock import FileLock
 
 from nasface import recipe as recipes
+from nasface import rundir
 from nasface.engine import Progress
 from nasface.errors import RecipeError
 from nasface.report.experiment import ablation, experiment_figures, write_ablation
@@ -235,3 +236,38 @@ def test_a_figure_6_is_drawn_when_all_four_are_there(tmp_path):
     (tmp_path / f"{names[3]}-0" / "by-threshold").mkdir(parents=True)
     table.to_csv(tmp_path / f"{names[3]}-0" / "by-threshold" / "pareto.csv", index=False)
     assert len(experiment_figures(plan, tmp_path, [0])) == 4  # test and held-out NME, svg and png
+
+
+def test_a_variant_learns_from_the_teacher_that_it_names(folder, tmp_path):
+    teachers = {
+        "one": {"finetune": {"epochs": 1}},
+        "two": {"finetune": {"epochs": 1}, "space": {"options": {"width": 6}}},
+    }
+    alone = {"peer": False, "masked": False}
+    variants = {"default": alone, "first": {**alone, "teacher_from": "one"}, "second": {**alone, "teacher_from": "two"}}
+    path = written(
+        tmp_path, runs={"small": {}}, sweeps={}, seeds=[0], teacher=None, teachers=teachers, distill=variants
+    )
+    plan, out = read_experiment(str(path), None), tmp_path / "out"
+    order = ["search", "teacher-one", "teacher-two", "default", "first", "second"]
+    assert outline(plan, out).part.tolist() == order
+    table = run_experiment(plan, out, MACHINE)
+    teaching = table[table.network == "teacher"].set_index("part").held_out_nme
+    supernet = table[(table.network == "supernet") & (table.part == "search")].held_out_nme.item()
+    assert teaching["default"] == pytest.approx(supernet, rel=1e-6)
+    for variant, school in (("first", "one"), ("second", "two")):
+        trained = rundir.read_json(out / f"teacher-{school}-0" / "metrics.json", "figures")["networks"]["supernet"]
+        assert teaching[variant] == pytest.approx(trained["held_out_nme"], rel=1e-6)
+    assert set(outline(plan, out).status) == {"finished"}
+
+
+def test_a_teacher_that_is_not_there_is_refused_before_anything_is_done(tmp_path):
+    path = written(tmp_path, teachers={"one": {}}, distill={"taught": {"teacher_from": "won"}})
+    with refused(RecipeError, "taught", "won", "one"):
+        read_experiment(str(path), None)
+
+
+@pytest.mark.parametrize("name", [name for name in recipes.shipped() if "experiment" in recipes.read(name)])
+def test_the_plans_of_shipped_experiments_are_valid(name, tmp_path):
+    parts = outline(read_experiment(name, None), tmp_path)
+    assert parts.status.str.startswith("not begun").all()

@@ -13,9 +13,10 @@ from pydantic import Field, ValidationError
 
 from nasface import plugins
 from nasface import recipe as recipes
-from nasface.errors import RecipeError
+from nasface.errors import RecipeError, RunError
 from nasface.recipe import Recipe
 from nasface.sections import Part
+from nasface.stages.distill.teacher import teacher_digest
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,9 @@ class Plan(Part):
     runs: name -> what it changes in the recipe; each run is searched once per seed.
     sweeps: by name; each is made of every run.
     compare: groups of runs that are set side by side at equal MACs; all together where none is given.
-    teacher: a run trained once a seed, which teaches; without it the searched supernets do.
+    teacher: a run that is trained once per seed and teaches; without it, the searched supernets teach.
+    teachers: name -> what it changes in the recipe; further such runs. A variant learns from the one that its
+        `teacher_from` names.
     distill: name -> what a variant changes in the section `distill`; each is made of every run's slim network.
     """
 
@@ -49,6 +52,7 @@ class Plan(Part):
     sweeps: dict[str, SweepPlan] = Field(default_factory=dict)
     compare: tuple[tuple[str, ...], ...] = ()
     teacher: dict[str, Any] | None = None
+    teachers: dict[str, dict[str, Any]] = Field(default_factory=dict)
     distill: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
@@ -101,10 +105,11 @@ def _check(experiment: Experiment) -> None:
     """Resolve every recipe now, so that a mistake in the last run does not show after hours."""
     plan = experiment.plan
     for changes in plan.runs.values():
-        for how in (None, *plan.distill.values()):
-            experiment.recipe(changes, 0, how)
-    if plan.teacher is not None:
-        experiment.recipe(plan.teacher, 0)
+        experiment.recipe(changes, 0)
+        for title, how in plan.distill.items():
+            _check_teacher(experiment, title, experiment.recipe(changes, 0, how))
+    for lessons in (plan.teacher or {}, *plan.teachers.values()):
+        experiment.recipe(lessons, 0)
     for title, planned in plan.sweeps.items():
         if not planned.shares and not planned.count:
             raise RecipeError(
@@ -112,3 +117,17 @@ def _check(experiment: Experiment) -> None:
             )
         if planned.pruner != "threshold":
             plugins.pruner(planned.pruner, {**planned.options, "share": 0.5})
+
+
+def _check_teacher(experiment: Experiment, title: str, recipe: Recipe) -> None:
+    name = recipe.distill.teacher_from
+    if not recipe.distill.teacher or name is None or name in experiment.plan.teachers:
+        return
+    try:
+        teacher_digest(name)
+    except RunError as err:
+        known = ", ".join(experiment.plan.teachers) or "none"
+        raise RecipeError(
+            f"variant '{title}' of experiment '{experiment.name}' has the teacher '{name}', which is neither one of "
+            f"the experiment's teachers ({known}) nor a run folder, a file of weights or a network as 'module:attr'"
+        ) from err

@@ -133,19 +133,32 @@ def _parts(experiment: Experiment, name: str, seed: int, out: Path) -> Iterator[
             title, folder, partial(_sweep_status, folder, request),
             partial(_swept, recipe=recipe, home=home, out=folder, request=request, measure=measure),
         )  # fmt: skip
-    teacher = RunDir(out / f"teacher-{seed}") if plan.teacher is not None and plan.distill else None
-    if teacher is not None:
-        lessons = experiment.recipe(plan.teacher or {}, seed)
+    schools = _schools(experiment, seed, out)
+    for school, lessons in schools.values():
         yield part(
-            "teacher", teacher, partial(_status, teacher, lessons),
-            partial(_unless_finished, folder=teacher, recipe=lessons, work=train),
+            school.path.name.removesuffix(f"-{seed}"), school, partial(_status, school, lessons),
+            partial(_unless_finished, folder=school, recipe=lessons, work=train),
         )  # fmt: skip
     for title, how in plan.distill.items():
         variant, changed = RunDir(home.path / title), experiment.recipe(plan.runs[name], seed, how)
+        teacher, _ = schools.get(changed.distill.teacher_from, (None, None))
         yield part(
             title, variant, partial(_variant_status, variant, changed),
             partial(_distilled, recipe=changed, home=home, out=variant, teacher=teacher),
         )  # fmt: skip
+
+
+def _schools(experiment: Experiment, seed: int, out: Path) -> dict[str | None, tuple[RunDir, Recipe]]:
+    """Return the folders and recipes of the trained teachers by name; None is the one that teaches by default."""
+    plan = experiment.plan
+    if not plan.distill:
+        return {}
+    found: dict[str | None, tuple[RunDir, Recipe]] = {}
+    if plan.teacher is not None:
+        found[None] = RunDir(out / f"teacher-{seed}"), experiment.recipe(plan.teacher, seed)
+    for name, changes in plan.teachers.items():
+        found[name] = RunDir(out / f"teacher-{name}-{seed}"), experiment.recipe(changes, seed)
+    return found
 
 
 def _status(run: RunDir, recipe: Recipe) -> str:
