@@ -96,6 +96,14 @@ def test_at_temperature_1_the_softmax_of_a_heatmap_hardly_sees_its_peak():
     assert near.item() == pytest.approx(mass_near_peak(64, 0.1), rel=1e-4)
 
 
+def test_at_temperature_1_the_divergence_is_one_more_mean_squared_error():
+    goal = targets(torch.tensor([[[100.0, 150.0]]]), (64, 64), 4, 1.5)
+    found = targets(torch.tensor([[[104.0, 144.0]]]), (64, 64), 4, 1.5)
+    mse = F.mse_loss(found, goal).item()
+    assert 0.5 * mse < kd_loss(goal, found).item() < mse
+    assert kd_loss(goal, found, temperature=0.1).item() > 1000 * mse
+
+
 def test_standardised_heatmaps_have_mean_0_and_deviation_1():
     found = standardised(torch.tensor([[[[1.0, 3.0], [5.0, 7.0]]]]))
     assert found.flatten().tolist() == pytest.approx([-3 / 5**0.5, -1 / 5**0.5, 1 / 5**0.5, 3 / 5**0.5], rel=1e-6)
