@@ -42,8 +42,7 @@ class Plan(Part):
     sweeps: by name; each is made of every run.
     compare: groups of runs that are set side by side at equal MACs; all together where none is given.
     teacher: a run that is trained once per seed and teaches; without it, the searched supernets teach.
-    teachers: name -> what it changes in the recipe; further such runs. A variant learns from the one that its
-        `teacher_from` names.
+    teachers: name -> what it changes in the recipe; more such runs, which variants name in `teacher_from`.
     distill: name -> what a variant changes in the section `distill`; each is made of every run's slim network.
     """
 
@@ -120,6 +119,7 @@ def _check(experiment: Experiment) -> None:
 
 
 def _check_teacher(experiment: Experiment, title: str, recipe: Recipe) -> None:
+    """Raise a RecipeError if a variant names a teacher that the experiment does not train and that does not exist."""
     name = recipe.distill.teacher_from
     if not recipe.distill.teacher or name is None or name in experiment.plan.teachers:
         return
