@@ -46,8 +46,9 @@ def limit_of(
         pruner: its name, for a message.
         graph: the graph to be pruned.
         costs: of the search space.
-        macs, params: of the whole network.
-        share: of the prunable MACs of `graph`.
+        macs: most multiply-adds of the whole network.
+        params: most parameters of the whole network.
+        share: most of the prunable MACs of `graph`.
 
     Raises:
         RecipeError: unless exactly one of the three options is given.

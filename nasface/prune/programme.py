@@ -55,8 +55,8 @@ def exact(
             best it may be.
 
     Raises:
-        GraphError: if no connected network is within the budget, with the sizes of the nearest ones, or if none was found
-            in time.
+        GraphError: if no connected network is within the budget (it names the sizes of the nearest ones), or if none
+            was found in time.
         RecipeError: unless exactly one budget is given.
     """
     check_importance(graph, importance)
@@ -83,7 +83,7 @@ def best(graph: Graph, importance: Importance, limit: Limit, least: float, secon
     """
     programme = _programme(graph, limit)
     greatest = max((importance[edge] for edge in graph.prunable), default=0.0) or 1.0
-    value = {("edge", *edge): -importance[edge] / greatest for edge in graph.prunable}
+    value: dict[Variable, float] = {("edge", *edge): -importance[edge] / greatest for edge in graph.prunable}
     for _ in range(_CUTS):
         kept = programme.solve(value, least, limit.value, seconds)
         if kept is None or least <= limit.measure(kept) <= limit.value:

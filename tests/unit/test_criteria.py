@@ -13,6 +13,7 @@ from torch import nn
 from nasface.context import Context
 from nasface.criteria.alpha import alpha
 from nasface.criteria.alpha_gain import alpha_gain
+from nasface.criteria.elimination import elimination
 from nasface.criteria.leave_one_out import leave_one_out
 from nasface.criteria.taylor import taylor
 from nasface.data.augment import Augmentation
@@ -113,9 +114,17 @@ def test_the_error_of_a_sub_network_is_measured_without_changing_the_network():
     assert errors[0] == errors[2] != errors[1]
 
 
-@pytest.mark.parametrize("criterion", [alpha, alpha_gain, taylor, leave_one_out])
+@pytest.mark.parametrize("criterion", [alpha, alpha_gain, taylor, leave_one_out, elimination])
 def test_fixed_edges_have_no_importance(criterion):
     net, context = tried(fixed_net(modules=(1,)))
     found = criterion(net, context)
     assert list(found) == list(net.graph.prunable)
     assert not set(found) & net.graph.fixed
+
+
+def test_the_excess_of_leave_one_out_begins_at_zero():
+    net, context = tried()
+    plain = leave_one_out(net, context)
+    found = leave_one_out(net, context, excess=True)
+    assert found == {edge: value - min(plain.values()) for edge, value in plain.items()}
+    assert min(found.values()) == 0
