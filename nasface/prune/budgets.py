@@ -88,8 +88,8 @@ def _met(graph: Graph, importance: Importance, limit: Limit, tolerance: float, p
         near = [limit.words(size) for size in neighbours(graph, limit, _SECONDS)]
         raise GraphError(
             f"no connected network is within {tolerance:.4g} of the budget of {limit.words(limit.value)}; nearest to "
-            f"it {'is one' if len(near) == 1 else 'are networks'} with {' and '.join(near)}: ask for that, or raise the "
-            "option tolerance"
+            f"it {'is one' if len(near) == 1 else 'are networks'} with {' and '.join(near)}: ask for that, or raise "
+            "the option tolerance"
         )
     return max(found, key=lambda kept: worth(kept, importance))
 
