@@ -33,6 +33,7 @@ class Networks:
     pruner: str
     options: tuple[str, ...]
     draws: int
+    refine: int
 
     def request(self) -> SweepRequest:
         """The request that they make."""
@@ -51,6 +52,7 @@ class Networks:
             options=options,
             draws=self.draws,
             archs=self.archs,
+            refine=self.refine,
         )
 
 
@@ -61,13 +63,14 @@ class Steps:
     inherited: bool
     recalibrated: bool
     epochs: int
+    best: int
     latency_batch: int
 
     def measure(self) -> Measure:
         """The measurements that they ask for."""
         from nasface.stages.sweep.run import Measure
 
-        return Measure(self.inherited, self.recalibrated, self.epochs, self.latency_batch)
+        return Measure(self.inherited, self.recalibrated, self.epochs, self.latency_batch, best=self.best)
 
 
 @dataclass(frozen=True)
@@ -108,12 +111,17 @@ network_options = gathered(
     ),
     click.option("--arch", "archs", type=FILE, multiple=True, help="An arch.json of your own, of the same space."),
     click.option(
-        "--pruner", default="threshold", show_default=True, help="Pruner used to meet budgets; it must accept `share`."
+        "--pruner", default="threshold", show_default=True,
+        help="Pruner used to meet budgets; it must accept `macs`, `params` or `share`.",
     ),
     click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="A further option of the pruner."),
     click.option(
         "--draws", type=click.IntRange(1), default=1, show_default=True,
         help="Networks per budget, drawn with the seeds 0, 1, ... of the pruner.",
+    ),
+    click.option(
+        "--refine", type=click.IntRange(0), default=0,
+        help="Networks to breed from those of the sweep, by their error before fine-tuning (NSGA-II).",
     ),
 )  # fmt: skip
 step_options = gathered(
@@ -126,6 +134,10 @@ step_options = gathered(
         "--recalibrated/--no-recalibrated", default=True, help="... and after BN recalibration.  [default: yes]"
     ),
     click.option("--epochs", type=click.IntRange(0), default=0, help="... and after this many epochs of fine-tuning."),
+    click.option(
+        "--tune-best", "best", type=click.IntRange(0), default=0, metavar="N",
+        help="Fine-tune only the N best within each budget (without budgets: N along the front).  [default: all]",
+    ),
     click.option(
         "--latency-batch", type=click.IntRange(0), default=1, show_default=True,
         help="Images per timed forward pass; 0 times none.",
@@ -165,6 +177,7 @@ def sweep_thresholds(
       nasface sweep-thresholds runs/mini --target-macs 60M --target-macs 80M --epochs 20
       nasface sweep-thresholds runs/mini --share 0.5 --pruner random --draws 3 --epochs 20
       nasface sweep-thresholds runs/mini --count 20 --criterion taylor
+      nasface sweep-thresholds runs/mini --pruner budget --target-macs 60M --refine 40 --epochs 20 --tune-best 2
       nasface sweep-thresholds runs/mini --count 0 --arch mine/arch.json
     """
     from nasface import scores, terminal

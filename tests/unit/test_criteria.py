@@ -14,6 +14,7 @@ from nasface.context import Context
 from nasface.criteria.ablation import ablation
 from nasface.criteria.alpha import alpha
 from nasface.criteria.alpha_gain import alpha_gain
+from nasface.criteria.elimination import elimination
 from nasface.criteria.leave_one_out import leave_one_out
 from nasface.criteria.taylor import taylor
 from nasface.data.augment import Augmentation
@@ -115,7 +116,7 @@ def test_the_error_of_a_sub_network_is_measured_without_changing_the_network():
     assert errors[0] == errors[2] != errors[1]
 
 
-@pytest.mark.parametrize("criterion", [alpha, alpha_gain, taylor, leave_one_out])
+@pytest.mark.parametrize("criterion", [alpha, alpha_gain, taylor, leave_one_out, elimination])
 def test_fixed_edges_have_no_importance(criterion):
     net, context = tried(fixed_net(modules=(1,)))
     found = criterion(net, context)
@@ -148,3 +149,11 @@ def test_taylor_may_look_at_some_batches_only():
     assert len(list(context.batches())) == 2
     assert taylor(net, context, batches=2) == taylor(net, context)
     assert taylor(net, context, batches=1) != taylor(net, context)
+
+
+def test_the_excess_of_leave_one_out_begins_at_zero():
+    net, context = tried()
+    plain = leave_one_out(net, context)
+    found = leave_one_out(net, context, excess=True)
+    assert found == {edge: value - min(plain.values()) for edge, value in plain.items()}
+    assert min(found.values()) == 0

@@ -9,8 +9,10 @@ from nasface.cost import Costs, count_space
 from nasface.errors import GraphError, RecipeError
 from nasface.graph import Graph
 from nasface.prune import above, networks
+from nasface.scores import HELD_OUT, Stage, SweepRow
 from nasface.stages.sweep.candidates import SweepRequest, candidates
-from tests.refusal import refused
+from nasface.stages.sweep.choice import best_networks
+from tests.refusal import names, refused
 from tests.tiny import importance, supernet
 
 
@@ -88,6 +90,56 @@ def test_a_pruner_with_a_share_meets_a_budget_of_macs(factors, costs):
     assert fixed < costs.total(found).macs <= budget
     (all_of_it,) = graphs(SweepRequest(macs=(full,), pruner="greedy"), factors, costs)
     assert all_of_it == costs.space.graph
+
+
+@pytest.mark.parametrize("kind", ["macs", "params", "shares"])
+def test_the_pruner_budget_meets_several_budgets_with_nested_networks(factors, costs, kind):
+    def size(graph: Graph) -> float:
+        if kind == "shares":
+            return costs.prunable(graph).macs / costs.prunable(costs.space.graph).macs
+        return getattr(costs.total(graph), kind)
+
+    full = size(costs.space.graph)
+    limits = (0.7 * full, 0.9 * full) if kind == "shares" else (round(0.7 * full), round(0.9 * full))
+    request = SweepRequest(pruner="budget", options={"tolerance": 0.1}, **{kind: limits})
+    small, large = graphs(request, factors, costs)
+    assert set(small.edges) < set(large.edges)
+    for found, limit in zip((small, large), limits, strict=True):
+        assert 0.9 * limit <= size(found) <= limit
+    asked, _ = candidates(request, factors, costs)
+    assert asked.options["via"] == [limits[1]]
+
+
+def test_a_pruner_that_refuses_a_budget_says_why(factors, costs):
+    whole = costs.total(costs.space.graph).macs
+    (found,) = candidates(SweepRequest(macs=(2 * whole,), pruner="budget"), factors, costs)
+    assert found.graph is None
+    names(found.error, "budget", f"{2 * whole:,}", f"{whole:,}")
+
+
+def test_the_exact_pruner_meets_budgets(factors, costs):
+    limit = round(0.7 * costs.total(costs.space.graph).macs)
+    (found,) = graphs(SweepRequest(macs=(limit,), pruner="exact"), factors, costs)
+    assert costs.total(found).macs <= limit
+
+
+def row(name: str, macs: int, nme: float, stage: Stage = Stage.RECALIBRATED) -> SweepRow:
+    return SweepRow(name, macs=macs, params=macs // 10, macs_prunable=macs // 2, nme={HELD_OUT.at(stage): nme})
+
+
+def test_the_best_within_each_budget_are_fine_tuned(costs):
+    rows = [row("a", 100, 0.05), row("b", 90, 0.07), row("c", 60, 0.06), row("d", 50, 0.08), row("e", 55, 0.09)]
+    rows += [row("other", 40, 0.01, Stage.FINETUNED), row("supernet", 10, 0.01)]
+
+    def best(number: int, **asked: tuple[float, ...]) -> list[str]:
+        return best_networks(rows, SweepRequest(**asked), costs, HELD_OUT.at(Stage.RECALIBRATED), number)
+
+    assert best(1, macs=(95, 55)) == ["c", "d"]
+    assert best(2, macs=(100, 60)) == ["a", "c", "d"]
+    assert best(1, params=(5,)) == ["d"]
+    assert best(9, shares=(1e-9,)) == []
+    assert best(2) == ["a", "d"]
+    assert best(9) == ["a", "c", "d"]
 
 
 def test_draws_differ_and_say_their_seed(factors, costs):

@@ -8,7 +8,7 @@ up again. A finished trial is never computed again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,6 +50,7 @@ class Study:
 
     folder: Path
     study: optuna.Study
+    storage: optuna.storages.BaseStorage
     seed: int
 
     @classmethod
@@ -65,36 +66,43 @@ class Study:
         with lock:
             _drop_torn_line(path)
         try:
+            storage = JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
             study = optuna.create_study(
-                storage=JournalStorage(JournalFileBackend(str(path), lock_obj=lock)),
+                storage=storage,
                 study_name="sweep",
                 directions=["minimize", "minimize"],
                 load_if_exists=True,
             )
         except (ValueError, KeyError) as err:
             raise RunError(f"{path} is damaged ({err}); remove the folder of the sweep and start it again") from err
-        return cls(folder, study, seed)
+        return cls(folder, study, storage, seed)
 
     def run(self, network: str) -> RunDir:
         """The folder of a network."""
         return RunDir(self.folder / "networks" / network)
 
-    def ask_for(self, candidate: Candidate, write: Callable[[RunDir], None]) -> None:
+    def ask_for(self, candidate: Candidate, write: Callable[[RunDir], None], untuned: bool = False) -> None:
         """Record a request. A new network is written to its folder and waits for a process to work on it.
 
         A candidate that is disconnected is finished at once.
+
+        Args:
+            candidate: the network.
+            write: writes it to its folder.
+            untuned: whether it is only to be measured, for now, without being fine-tuned.
         """
         import optuna
 
         wish = {"asked": candidate.asked, "pruner": candidate.pruner, **candidate.options}
-        attributes = {"network": candidate.name, "options": dict(candidate.options), "error": candidate.error}
-        with self._lock():
+        attributes: dict[str, Any] = {"network": candidate.name, "options": dict(candidate.options)}
+        attributes |= {"error": candidate.error, **({"untuned": True} if untuned else {})}
+        with self.lock():
             wishes = self._wishes()
             asked = wishes.setdefault(candidate.name, [])
             if wish not in asked:
                 asked.append(wish)
                 self.study.set_user_attr("wishes", wishes)
-            if any(t.user_attrs["network"] == candidate.name and not _was_interrupted(t) for t in self._trials()):
+            if self._is_asked(candidate.name, untuned):
                 return
             if candidate.graph is None:
                 failed = optuna.trial.TrialState.FAIL
@@ -103,12 +111,37 @@ class Study:
                 write(self.run(candidate.name))
                 self.study.enqueue_trial({}, user_attrs=attributes)
 
+    def tune(self, networks: Iterable[str]) -> None:
+        """Let networks that were only measured wait for a process that fine-tunes them too."""
+        with self.lock():
+            for network in networks:
+                if not self._is_asked(network, untuned=False):
+                    (known, *_) = (trial for trial in self._trials() if trial.user_attrs["network"] == network)
+                    attributes = {
+                        name: value for name, value in known.user_attrs.items() if name not in ("untuned", "row")
+                    }
+                    self.study.enqueue_trial({}, user_attrs=attributes)
+
+    def _is_asked(self, network: str, untuned: bool) -> bool:
+        """Whether a network is measured or will be, and fine-tuned too unless that is not needed."""
+        trials = (t for t in self._trials() if t.user_attrs["network"] == network and not _was_interrupted(t))
+        return any(untuned or "untuned" not in trial.user_attrs for trial in trials)
+
+    def networks(self) -> dict[str, SweepRow | None]:
+        """The networks that were asked for by name, each with its row if it is measured."""
+        found: dict[str, SweepRow | None] = {}
+        for trial in self._trials():
+            row = trial.user_attrs.get("row") if trial.state.name == "COMPLETE" else None
+            name = trial.user_attrs["network"]
+            found[name] = SweepRow.from_columns(row) if row else found.get(name)
+        return found
+
     @contextmanager
     def taken(self) -> Iterator[optuna.Trial | None]:
         """Hold the next network that nobody works on while the block runs; None when there is none left."""
         owner: FileLock | None = None
         trial: optuna.Trial | None = None
-        with self._lock():
+        with self.lock():
             self._requeue_interrupted()
             if self._trials("WAITING"):
                 trial = self.study.ask()
@@ -129,7 +162,7 @@ class Study:
     def finish(self, trial: optuna.Trial, row: SweepRow) -> None:
         """Record the figures of a network; `error` says where its training diverged."""
         score = float("inf") if row.held_out_nme is None else row.held_out_nme
-        with self._lock():
+        with self.lock():
             trial.set_user_attr("row", _without_gaps(row))
             self.study.tell(trial, [score, float("inf") if row.macs is None else row.macs])
 
@@ -141,7 +174,7 @@ class Study:
 
     def set_supernet(self, row: SweepRow) -> None:
         """Record the supernet's own figures."""
-        with self._lock():
+        with self.lock():
             self.study.set_user_attr("supernet", _without_gaps(row))
 
     def position(self) -> str:
@@ -155,19 +188,19 @@ class Study:
 
     def progress(self) -> Progress:
         """How far the sweep has come, in numbers."""
-        finished = [trial for trial in self._trials("COMPLETE", "FAIL") if not _was_interrupted(trial)]
-        open_ = {trial.user_attrs["network"] for trial in self._trials()}
-        open_ -= {trial.user_attrs["network"] for trial in finished}
+        finished = {t.user_attrs["network"] for t in self._trials("COMPLETE", "FAIL") if not _was_interrupted(t)}
+        finished -= {trial.user_attrs["network"] for trial in self._trials("WAITING", "RUNNING")}
+        open_ = {trial.user_attrs["network"] for trial in self._trials()} - finished
         return Progress(len(finished), len(open_), sum(map(len, self._wishes().values())))
 
     def write_table(self) -> list[SweepRow]:
         """Write pareto.csv, one row for the supernet and one per network, and return its rows."""
-        with self._lock():
+        with self.lock():
             wishes = self._wishes()
             rows = [supernet] if (supernet := self.supernet) else []
-            rows += [
-                self._row(trial, wishes) for trial in self._trials("COMPLETE", "FAIL") if not _was_interrupted(trial)
-            ]
+            finished = (trial for trial in self._trials("COMPLETE", "FAIL") if not _was_interrupted(trial))
+            last = {trial.user_attrs["network"]: trial for trial in finished}  # the later one was fine-tuned too
+            rows += [self._row(trial, wishes) for trial in last.values()]
             rows.sort(key=lambda row: (row.network != SUPERNET, row.state is not State.DONE, -(row.macs or 0)))
             rows = _with_front([replace(row, seed=self.seed) for row in rows])
             if rows:
@@ -209,7 +242,7 @@ class Study:
         wishes: dict[str, list[dict[str, Any]]] = self.study.user_attrs.get("wishes", {})
         return wishes
 
-    def _lock(self) -> FileLock:
+    def lock(self) -> FileLock:
         """Return the lock that is held whenever the study is read and changed."""
         return FileLock(self.folder / ".lock")
 
@@ -227,10 +260,11 @@ def progress_of(folder: Path) -> Progress:
     if not path.exists():
         return Progress()
     try:  # nothing is written, neither a lock nor a record
-        study = optuna.load_study(study_name="sweep", storage=JournalStorage(JournalFileBackend(str(path))))
+        storage = JournalStorage(JournalFileBackend(str(path)))
+        study = optuna.load_study(study_name="sweep", storage=storage)
     except (ValueError, KeyError) as err:
         raise RunError(f"{path} is damaged ({err}); remove the folder of the sweep and start it again") from err
-    return Study(folder, study, 0).progress()
+    return Study(folder, study, storage, 0).progress()
 
 
 def _was_interrupted(trial: optuna.trial.FrozenTrial) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from nasface.prune import above, largest, networks
 DEFAULT_COUNT = 10
 OWN = "own"
 """Stands for the pruner where the edges come from an arch.json of the user's own."""
+EVOLUTION = "evolution"
+"""Stands for the pruner where the edges come from `--refine`."""
 _STEPS = 20  # of the bisection over a share: finer than any single edge
 
 
@@ -36,10 +39,12 @@ class SweepRequest:
         macs, params: budgets for the whole network, head included; each is met by the largest network within it.
         shares: budgets as a share of the supernet's prunable MACs.
         pruner: what meets the budgets: 'threshold' (as in the paper, one threshold on all edges), or a plug-in that
-            accepts the option `share`.
+            accepts the budget as its option `macs`, `params` or `share`. One that accepts `share` alone meets budgets
+            of MACs and parameters by bisection. One that accepts `via` is given the larger budgets of the request.
         options: further options of that plug-in.
         draws: networks per budget, drawn with the seeds 0, 1, ... of a pruner that accepts the option `seed`.
         archs: arch.json files of the same search space.
+        refine: how many networks the sweep is to breed from those that it has, by evolution.
     """
 
     thresholds: tuple[float, ...] = ()
@@ -51,6 +56,7 @@ class SweepRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
     draws: int = 1
     archs: tuple[Path, ...] = ()
+    refine: int = 0
 
     @property
     def number(self) -> int:
@@ -68,7 +74,7 @@ class SweepRequest:
     def wishes(self) -> int:
         """How many networks it may come to: several requests can have the same answer."""
         budgets = len(self.macs) + len(self.params) + len(self.shares)
-        return len(self.thresholds) + self.number + budgets * self.draws + len(self.archs)
+        return len(self.thresholds) + self.number + budgets * self.draws + len(self.archs) + self.refine
 
 
 @dataclass(frozen=True)
@@ -110,8 +116,10 @@ def candidates(request: SweepRequest, factors: Factors, costs: Costs) -> list[Ca
         number = min(request.number, len(pruned))
         places = np.unique(np.linspace(0, len(pruned) - 1, number).round().astype(int))
         found += [_at(pruned[place][0], graph, importance) for place in places]
-    choose = _lowest_threshold if request.pruner == "threshold" else _by_plugin
     for budget in _budgets(request, costs):
+        choose = _lowest_threshold if request.pruner == "threshold" else _by_bisection
+        if request.pruner != "threshold" and plugins.takes("pruners", request.pruner, budget.option):
+            choose = _by_option
         found += [choose(request, budget, draw, factors, costs) for draw in range(request.draws)]
     return found + [_own(path, costs) for path in request.archs]
 
@@ -137,10 +145,12 @@ def _check(request: SweepRequest) -> None:
             raise RecipeError(
                 f"thresholds and a count need the pruner 'threshold', not '{pruner}'; give budgets instead"
             )
-        if request.has_budgets and not plugins.takes("pruners", pruner, "share"):
-            raise RecipeError(
-                f"the pruner '{pruner}' does not accept `share`, so it cannot meet a budget; try 'greedy'"
-            )
+        for option, asked in (("macs", request.macs), ("params", request.params), ("share", request.shares)):
+            if asked and not any(plugins.takes("pruners", pruner, known) for known in (option, "share")):
+                raise RecipeError(
+                    f"the pruner '{pruner}' accepts neither `{option}` nor `share`, so it cannot meet this budget; try "
+                    "'budget' or 'greedy'"
+                )
     if request.draws > 1 and (pruner == "threshold" or not plugins.takes("pruners", pruner, "seed")):
         raise RecipeError(
             f"the pruner '{pruner}' draws nothing at random, so more draws give the same; leave --draws out"
@@ -156,28 +166,43 @@ class _Budget:
         words: the limit for a message, for example 'at most 600,000,000 MACs'.
         measure: the size of a network.
         limit: its upper limit.
-        share: of the prunable MACs that meets the limit, where it is known.
+        option: of a pruner that takes such a budget.
+        value: of that option.
+        larger: the values of the larger budgets of this kind that are asked for.
     """
 
     asked: str
     words: str
     measure: Callable[[Graph], int]
     limit: float
-    share: float | None = None
+    option: str
+    value: float
+    larger: tuple[float, ...]
 
 
 def _budgets(request: SweepRequest, costs: Costs) -> Iterator[_Budget]:
-    for limit in request.macs:
-        yield _Budget(f"macs <= {limit:,}", f"at most {limit:,} MACs", lambda graph: costs.total(graph).macs, limit)
-    for limit in request.params:
-        yield _Budget(
-            f"params <= {limit:,}", f"at most {limit:,} parameters", lambda graph: costs.total(graph).params, limit
-        )
+    def larger(values: Iterable[float], value: float) -> tuple[float, ...]:
+        return tuple(sorted({other for other in values if other > value}, reverse=True))
+
+    for kind, unit, limits in (("macs", "MACs", request.macs), ("params", "parameters", request.params)):
+        for limit in limits:
+            asked, words = f"{kind} <= {limit:,}", f"at most {limit:,} {unit}"
+            yield _Budget(asked, words, partial(_size, kind, costs), limit, kind, limit, larger(limits, limit))
     full = costs.prunable(costs.space.graph).macs
     for share in request.shares:
         asked = f"prunable macs <= {share:.4g}"
         words = f"at most {share:.4g} of the prunable MACs ({share * full:,.0f})"
-        yield _Budget(asked, words, lambda graph: costs.prunable(graph).macs, share * full, share)
+        measure = partial(_size, "share", costs)
+        yield _Budget(asked, words, measure, share * full, "share", share, larger(request.shares, share))
+
+
+def _size(kind: str, costs: Costs, graph: Graph) -> int:
+    match kind:
+        case "macs":
+            return costs.total(graph).macs
+        case "params":
+            return costs.total(graph).params
+    return costs.prunable(graph).macs
 
 
 def _at(threshold: float, graph: Graph, importance: Mapping[Any, float]) -> Candidate:
@@ -214,13 +239,28 @@ def _lowest_threshold(request: SweepRequest, budget: _Budget, draw: int, factors
         return Candidate(budget.asked, "threshold", {}, None, error)
 
 
-def _by_plugin(request: SweepRequest, budget: _Budget, draw: int, factors: Factors, costs: Costs) -> Candidate:
+def _by_option(request: SweepRequest, budget: _Budget, draw: int, factors: Factors, costs: Costs) -> Candidate:
+    """Give the budget to a pruner that has an option for it."""
+    options: dict[str, Any] = {**_options(request, draw), budget.option: budget.value}
+    if budget.larger and plugins.takes("pruners", request.pruner, "via"):
+        options = {"via": list(budget.larger)} | options  # so that the networks of several budgets are nested
+    error = f"the pruner '{request.pruner}' finds no connected network with {budget.words}"
+    try:
+        kept = plugins.pruner(request.pruner, options)(costs.space.graph, factors.importance, costs)
+    except GraphError as err:
+        return Candidate(budget.asked, request.pruner, options, None, f"{error} ({err})")
+    if (size := budget.measure(kept)) > budget.limit:
+        return Candidate(budget.asked, request.pruner, options, None, f"{error}; the one it found has {size:,}")
+    return Candidate(budget.asked, request.pruner, options, kept)
+
+
+def _by_bisection(request: SweepRequest, budget: _Budget, draw: int, factors: Factors, costs: Costs) -> Candidate:
     """Find the largest network within the budget that a pruner gives, by bisection over its option `share`."""
-    options = dict(request.options) | ({"seed": draw} if request.draws > 1 else {})
+    options = _options(request, draw)
     best: tuple[float, Graph] | None = None
     least = ""
-    low, high, share = 0.0, 1.0, budget.share or 1.0
-    for _ in range(1 if budget.share else _STEPS):
+    low, high, share = 0.0, 1.0, 1.0
+    for _ in range(_STEPS):
         prune = plugins.pruner(request.pruner, {**options, "share": share})
         try:
             kept = prune(costs.space.graph, factors.importance, costs)
@@ -239,6 +279,10 @@ def _by_plugin(request: SweepRequest, budget: _Budget, draw: int, factors: Facto
         error = f"the pruner '{request.pruner}' finds no connected network with {budget.words}{least}"
         return Candidate(budget.asked, request.pruner, options, None, error)
     return Candidate(budget.asked, request.pruner, {**options, "share": best[0]}, best[1])
+
+
+def _options(request: SweepRequest, draw: int) -> dict[str, Any]:
+    return dict(request.options) | ({"seed": draw} if request.draws > 1 else {})
 
 
 def _digest(text: str) -> str:

@@ -10,9 +10,11 @@ import hashlib
 import json
 import logging
 import shutil
+import time
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ import torch
 from nasface import engine, rundir
 from nasface.arch import Factors, check_digest
 from nasface.cost import Costs, latencies_ms
-from nasface.errors import DivergedError, RunError
+from nasface.errors import DivergedError, RecipeError, RunError
 from nasface.model.build import build_net, load_net, net_costs
 from nasface.model.files import save_net
 from nasface.model.source import arch_graph, read_arch
@@ -34,13 +36,17 @@ from nasface.stages.faces import Faces, load_faces, load_prepared
 from nasface.stages.measure import Evaluation, evaluate_net
 from nasface.stages.prune import factors_of, write_arch
 from nasface.stages.sweep.book import Study
-from nasface.stages.sweep.candidates import OWN, Candidate, SweepRequest, candidates
+from nasface.stages.sweep.candidates import EVOLUTION, OWN, Candidate, SweepRequest, candidates
+from nasface.stages.sweep.choice import best_networks
+from nasface.stages.sweep.evolution import Evolution
 from nasface.stages.train import finetune, finish
 from nasface.stages.training import settings
 from nasface.stages.workspace import Machine, Work, working_in
 from nasface.step import Batch
 
 log = logging.getLogger(__name__)
+
+_WAIT = 2.0  # seconds between looks at what other processes are doing
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class Measure:
         inherited: evaluate it with the supernet's weights as they are.
         recalibrated: evaluate it after its BN statistics were recalibrated.
         epochs: of fine-tuning, after which it is evaluated again; 0 for no fine-tuning.
+        best: fine-tune only so many networks, see `best_networks`; 0 for all.
         latency_batch: images in each timed forward pass; 0 for no timing.
         latency_repeats: timed passes of the network and of the supernet, of which the median counts.
     """
@@ -60,6 +67,12 @@ class Measure:
     epochs: int = 0
     latency_batch: int = 1
     latency_repeats: int = 10
+    best: int = 0
+
+    @property
+    def untuned(self) -> Score:
+        """The NME by which networks are compared before they are fine-tuned."""
+        return HELD_OUT.at(Stage.RECALIBRATED if self.recalibrated else Stage.INHERITED)
 
 
 def sweep(
@@ -83,6 +96,7 @@ def sweep(
         RecipeError: when no network is asked for, or the pruner cannot do what is asked.
         RunError: when the folder holds another sweep, or one on other data.
     """
+    _check(request, measure)
     own = recipe
     recipe = recipe.model_copy(update={"finetune": recipe.finetune.model_copy(update={"epochs": measure.epochs})})
     factors, file = factors_of(source, recipe, machine)
@@ -95,20 +109,54 @@ def sweep(
         for candidate in wanted:
             if candidate.error:
                 log.warning("left out: %s", candidate.error)
-            study.ask_for(candidate, partial(_write, candidate, factors, own, source))
-        bench: _Bench | None = None
-        while True:
-            rows = study.write_table()
-            with study.taken() as trial:
-                if trial is None:
-                    break
-                bench = bench or _Bench.load(work, source, costs, measure)
-                if not study.supernet:
-                    study.set_supernet(bench.supernet_row())
-                study.finish(trial, bench.measure(study.run(trial.user_attrs["network"]), study.position()))
+            study.ask_for(candidate, partial(_write, candidate, factors, own, source), bool(measure.best))
+        bench = cache(partial(_Bench.load, work, source, costs, measure))
+        rows = _work_off(study, bench)
+        evolution = Evolution(study, costs.space.graph, factors.importance, measure.untuned)
+        while request.refine and (bred := evolution.next(request.refine)) is not None:
+            study.ask_for(bred, partial(_write, bred, factors, own, source), bool(measure.best))
+            rows = _work_off(study, bench)
+        if measure.best:
+            rows = _when_all_are_done(study, bench)
+            study.tune(best_networks(rows, request, costs, measure.untuned, measure.best))
+            rows = _work_off(study, bench)
         if busy := study.busy():
             log.warning("other processes are working on %d networks; pareto.csv grows as they finish", busy)
         return rows
+
+
+def _check(request: SweepRequest, measure: Measure) -> None:
+    """Refuse what contradicts itself, with a RecipeError."""
+    if measure.best and not measure.epochs:
+        raise RecipeError("only the best networks are to be fine-tuned, but for 0 epochs; give a number of epochs")
+    if (measure.best or request.refine) and not (measure.inherited or measure.recalibrated):
+        raise RecipeError(
+            "networks cannot be compared before they are fine-tuned if they are evaluated neither as inherited nor "
+            "after BN recalibration; leave out --no-inherited or --no-recalibrated"
+        )
+
+
+def _work_off(study: Study, bench: Callable[[], _Bench]) -> list[SweepRow]:
+    """Measure the networks that wait, one after the other, until none is left; return the rows of pareto.csv."""
+    while True:
+        rows = study.write_table()
+        with study.taken() as trial:
+            if trial is None:
+                return rows
+            if not study.supernet:
+                study.set_supernet(bench().supernet_row())
+            at_work = bench().untuned() if "untuned" in trial.user_attrs else bench()
+            study.finish(trial, at_work.measure(study.run(trial.user_attrs["network"]), study.position()))
+
+
+def _when_all_are_done(study: Study, bench: Callable[[], _Bench]) -> list[SweepRow]:
+    """Wait for the networks that other processes are working on, or take them over from processes that died."""
+    while True:
+        rows = _work_off(study, bench)
+        if not (busy := study.busy()):
+            return rows
+        log.info("waiting for other processes to measure %d networks", busy)
+        time.sleep(_WAIT)
 
 
 def _job(source: RunDir, factors: Factors, file: Path, measure: Measure) -> dict[str, str]:
@@ -149,10 +197,10 @@ def _data(out: RunDir, recipe: Recipe, machine: Machine) -> dict[str, str]:
 def _write(candidate: Candidate, factors: Factors, recipe: Recipe, source: RunDir, run: RunDir) -> None:
     """Write arch.json and recipe.yaml of a candidate into a folder that other commands read like any run's."""
     assert candidate.graph is not None
-    if candidate.pruner == OWN:
+    if candidate.pruner in (OWN, EVOLUTION):
         rundir.write_text(run.recipe, recipe.to_yaml())
         arch = write_arch(run, candidate.graph, factors, recipe, source.supernet)
-        made = {**arch.provenance, "pruner": OWN, "pruner_options": {"asked": candidate.asked}}
+        made = {**arch.provenance, "pruner": candidate.pruner, "pruner_options": {"asked": candidate.asked}}
         rundir.write_text(run.arch, replace(arch, provenance=made).to_json())
         return
     chosen = recipe.model_copy(update={"prune": Prune(name=candidate.pruner, options=dict(candidate.options))})
@@ -191,6 +239,10 @@ class _Bench:
             engine.recalibrate(recalibrated, self.faces.train, settings(self.work.recipe), ready=self.ready)
             nme |= _scores(self._evaluate(recalibrated), Stage.RECALIBRATED)
         return replace(self._sizes(SUPERNET, found), nme=nme)
+
+    def untuned(self) -> _Bench:
+        """The same without fine-tuning."""
+        return replace(self, measuring=replace(self.measuring, epochs=0))
 
     def measure(self, run: RunDir, position: str) -> SweepRow:
         """Measure the network in a folder; `error` of its row says where its training diverged."""

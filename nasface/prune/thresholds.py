@@ -1,31 +1,17 @@
-"""Pruners: functions that map a graph, the importance of its edges and their costs to a closed sub-graph.
-
-Most pruners keep the edges whose importance exceeds a threshold, and differ in how they choose the threshold; `greedy`
-and `top` use none. Fixed edges have no importance: they stay unless closure removes them.
-"""
+"""Pruners that keep the edges whose importance exceeds a threshold, and differ in how they choose the threshold."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from typing import Annotated, Protocol
+from collections.abc import Callable
+from typing import Annotated
 
 import numpy as np
 from annotated_types import Ge, Interval
 
 from nasface.cost import Costs
 from nasface.errors import GraphError
-from nasface.graph import Edge, Graph
-
-Importance = Mapping[Edge, float]
-
-
-class Pruner(Protocol):
-    """A pruner plug-in: an entry point in the group `nasface.pruners`, which takes its options by keyword."""
-
-    def __call__(self, graph: Graph, importance: Importance, costs: Costs) -> Graph:
-        """Return the closed sub-graph to keep, or raise a GraphError if the choice would disconnect the network."""
-        ...
+from nasface.graph import Graph
+from nasface.prune.base import Importance, check_importance
 
 
 def threshold(graph: Graph, importance: Importance, costs: Costs, *, threshold: Annotated[float, Ge(0)]) -> Graph:
@@ -34,7 +20,7 @@ def threshold(graph: Graph, importance: Importance, costs: Costs, *, threshold: 
     Raises:
         GraphError: if no path from an input to an output would be left; it names the largest threshold that leaves one.
     """
-    _check_importance(graph, importance)
+    check_importance(graph, importance)
     try:
         return above(graph, importance, threshold)
     except GraphError as err:
@@ -59,7 +45,7 @@ def share(
 
 
 def _within(graph: Graph, importance: Importance, costs: Costs, share: float) -> Graph:
-    _check_importance(graph, importance)
+    check_importance(graph, importance)
     full = costs.prunable(graph).macs
     try:
         return largest(graph, importance, lambda kept: costs.prunable(kept).macs, share * full)[1]
@@ -85,7 +71,7 @@ def largest(
     Raises:
         GraphError: if every connected network measures more.
     """
-    _check_importance(graph, importance)
+    check_importance(graph, importance)
     steps = _thresholds(graph, importance)
     # Bisection: networks only shrink as the threshold rises. One that is disconnected counts as small enough.
     low, high = 0, len(steps)  # the lowest threshold that fits lies in [low, high)
@@ -107,7 +93,7 @@ def networks(graph: Graph, importance: Importance) -> list[tuple[float, Graph]]:
 
     There are fewer networks than thresholds: often closure has already dropped the next edge.
     """
-    _check_importance(graph, importance)
+    check_importance(graph, importance)
     found: list[tuple[float, Graph]] = []
     for step in _thresholds(graph, importance):
         kept = _attempt(graph, importance, step)
@@ -116,61 +102,6 @@ def networks(graph: Graph, importance: Importance) -> list[tuple[float, Graph]]:
         if not found or kept.edges != found[-1][1].edges:
             found.append((step, kept))
     return found
-
-
-def top(graph: Graph, importance: Importance, costs: Costs, *, edges: Annotated[int, Ge(1)]) -> Graph:
-    """Keep the `edges` most important prunable edges, without those that closure drops. Graph order breaks ties."""
-    _check_importance(graph, importance)
-    ranked = sorted(graph.prunable, key=lambda edge: -importance[edge])
-    return graph.keep_prunable(ranked[:edges])
-
-
-def greedy(
-    graph: Graph, importance: Importance, costs: Costs, *, share: Annotated[float, Interval(gt=0, le=1)]
-) -> Graph:
-    """Drop edges one by one, each time the one with the least loss per MAC saved, down to `share` of the prunable MACs.
-
-    Every path crosses every stage, so what reaches the head is a product over the stages. The value of a stage is the
-    summed importance of its kept incoming edges, and the loss of a step is the drop of the log of the product of these
-    values: the fewer edges a stage has left, the more each of them is worth. A threshold considers neither this nor the
-    cost of an edge, and can leave a stage with a single edge. Dropping an edge also drops what closure then removes. A
-    step that would disconnect the network is never taken.
-
-    Raises:
-        GraphError: if no step is left before the budget is met; it names the share reached.
-    """
-    _check_importance(graph, importance)
-    full = costs.prunable(graph).macs
-    kept, macs, worth = graph, full, _worth(graph, importance)
-    while macs > share * full:
-        steps: list[tuple[float, int, Graph]] = []
-        for edge in kept.prunable:
-            try:
-                rest = kept.keep_prunable(other for other in kept.prunable if other != edge)
-            except GraphError:
-                continue
-            saved = macs - costs.prunable(rest).macs
-            loss = worth - _worth(rest, importance)
-            steps.append(
-                (loss / (saved + 1), len(steps), rest)
-            )  # an identity edge saves 0 MACs: + 1 keeps the ratio finite
-        if not steps:
-            raise GraphError(
-                f"dropping edges one by one ends at {macs / full:.1%} of the prunable MACs, because dropping another "
-                f"edge would disconnect the network; it cannot reach {share:.1%}, so ask for a larger share"
-            )
-        kept = min(steps, key=lambda step: step[:2])[2]
-        macs, worth = costs.prunable(kept).macs, _worth(kept, importance)
-    return kept
-
-
-def _worth(graph: Graph, importance: Importance) -> float:
-    """Return the sum over stages of the log of their incoming importance; stages without prunable edges count as 0."""
-    stages: dict[int, float] = {}
-    for edge in graph.prunable:
-        stage = graph.node[edge[1]].stage
-        stages[stage] = stages.get(stage, 0.0) + importance[edge]
-    return sum(math.log(max(total, 1e-12)) for total in stages.values())  # importances may all be 0
 
 
 def random(
@@ -192,7 +123,7 @@ def above(graph: Graph, importance: Importance, limit: float) -> Graph:
     Raises:
         GraphError: if it is disconnected, or if an edge has no importance.
     """
-    _check_importance(graph, importance)
+    check_importance(graph, importance)
     return graph.keep_prunable(edge for edge in graph.prunable if importance[edge] > limit)
 
 
@@ -202,14 +133,6 @@ def _attempt(graph: Graph, importance: Importance, limit: float) -> Graph | None
         return above(graph, importance, limit)
     except GraphError:
         return None
-
-
-def _check_importance(graph: Graph, importance: Importance) -> None:
-    if missing := [edge for edge in graph.prunable if edge not in importance]:
-        raise GraphError(
-            f"edges of the graph have no factor ({len(missing)} of them, for example {' -> '.join(missing[0])}); "
-            "use factors that were searched in this space"
-        )
 
 
 def _thresholds(graph: Graph, importance: Importance) -> list[float]:
