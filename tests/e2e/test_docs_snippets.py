@@ -20,9 +20,10 @@ from PIL import Image
 from nasface import plugins
 from nasface import recipe as recipes
 from nasface.cli import main
+from nasface.rundir import RunDir
 from nasface.stages.experiment.plan import read_experiment
 from tests.docs import PAGES, ROOT, Snippet, commands, parse, snippets
-from tests.searched import SETTINGS, searched_run
+from tests.searched import SETTINGS
 
 pytestmark = pytest.mark.slow
 
@@ -41,15 +42,13 @@ def page_id(page: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template(run: RunDir, folder: Path) -> Path:
     """What pages find in the working folder: photos, a public backbone, and one run under the names that they use.
 
     A tutorial's `nasface search --out runs/demo` finds it finished and does not search again.
     """
-    folder = tmp_path_factory.mktemp("docs")
-    searched_run(folder)
     for name in ("mini", "demo"):
-        shutil.copytree(folder / "run", folder / "runs" / name)
+        shutil.copytree(run.path, folder / "runs" / name)
     torch.save({"state_dict": {"weight": torch.zeros(2)}}, folder / "hrnetv2_w18.pth")
     faces = plugins.dataset("synthetic", None, {"train": 0, "test": 1, "size": 256})
     for name in ("photo.jpg", "a.jpg", "b.jpg"):

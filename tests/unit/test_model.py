@@ -21,14 +21,7 @@ from nasface.model.card import View
 from nasface.model.files import at, save_net
 from nasface.rundir import RunDir
 from tests.refusal import refused
-from tests.searched import caching_in, recipe, searched_run
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    folder = tmp_path_factory.mktemp("model")
-    with caching_in(folder):
-        return searched_run(folder)
+from tests.searched import recipe
 
 
 @pytest.fixture(scope="module")

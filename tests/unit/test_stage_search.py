@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import yaml
@@ -25,23 +24,9 @@ from nasface.stages.sweep.run import Measure, sweep
 from nasface.stages.train import train
 from nasface.stages.workspace import Machine, reserved
 from tests.refusal import refused
-from tests.searched import MACHINE, caching_in, recipe, searched_run
+from tests.searched import MACHINE, recipe
 
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("search")
-
-
-@pytest.fixture(scope="module")
-def run(folder: Path) -> RunDir:
-    return searched_run(folder)
-
-
-@pytest.fixture(autouse=True)
-def cached(folder: Path, own_cache: Path):
-    with caching_in(folder):
-        yield
+pytestmark = pytest.mark.usefixtures("cached")
 
 
 def made_old(run: RunDir) -> None:
