@@ -40,7 +40,7 @@ def prune(source: RunDir, recipe: Recipe, out: RunDir, machine: Machine) -> tupl
     graph = choose(recipe, factors, costs)
     claim(out, recipe, job)
     write_arch(out, graph, factors, recipe, source.supernet)
-    save_net(out.slim, slim_net(net, graph)[0], recipe)
+    save_net(out.slim, slim_net(net, graph)[0], recipe, source.supernet)
     return costs, graph
 
 
