@@ -40,11 +40,12 @@ demo: setup  ## search, prune, fine-tune, sweep and report on synthetic faces: e
 	$(BIN)/nasface report $(DEMO)
 	@echo "open $(DEMO)/report.html in a browser"
 
+# worksteal keeps the tests of a file together, so that what they share is made once
 test: setup  ## the tests
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-fast: setup  ## the tests without the slow ones, for the inner loop
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 check: setup  ## style, types and layers
 	$(BIN)/ruff format --check .

@@ -46,6 +46,14 @@ class RunDir:
         """Importance factors of the prunable edges (JSON)."""
         return self.path / "factors.json"
 
+    def factors_by(self, criterion: str) -> Path:
+        """Importance factors by another criterion than the run's own (JSON)."""
+        return self.path / f"factors-{_in_a_name(criterion)}.json"
+
+    def sweep_by(self, criterion: str | None) -> Path:
+        """The folder of a sweep for which none is named; networks rated by different criteria are kept apart."""
+        return self.path / ("sweep" if criterion is None else f"sweep-{_in_a_name(criterion)}")
+
     @property
     def arch(self) -> Path:
         """The chosen sub-network (JSON)."""
@@ -103,6 +111,11 @@ class RunDir:
     def checkpoint(self, stage: str) -> Path:
         """The checkpoint from which a stage resumes (safetensors)."""
         return self.path / "checkpoints" / f"{stage}.safetensors"
+
+
+def _in_a_name(text: str) -> str:
+    """What stands for any text, such as 'module:attr', in the name of a file."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", text)
 
 
 PARTIAL = ".partial"

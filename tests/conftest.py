@@ -8,6 +8,9 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.report_run import swept_and_searched  # noqa: F401 (fixtures of several test files)
+from tests.searched import cached, folder, run, searched  # noqa: F401
+
 torch.set_num_threads(1)
 settings.register_profile("nasface", derandomize=True, database=None, deadline=None, max_examples=60)
 settings.load_profile("nasface")
@@ -16,9 +19,9 @@ settings.load_profile("nasface")
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Prepared data of a test never meets that of another, nor the user's."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("NASFACE_CACHE", str(folder))
-    return folder
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("NASFACE_CACHE", str(cache))
+    return cache
 
 
 @pytest.fixture(autouse=True)

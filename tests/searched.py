@@ -1,13 +1,17 @@
-"""A searched run on a few synthetic faces, which tests of later stages work on."""
+"""A searched run on a few synthetic faces, which tests of later stages work on: made once, copied for every module."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from nasface import recipe as recipes
 from nasface.recipe import Recipe
@@ -48,9 +52,54 @@ def stopping_after(epochs: int) -> Machine:
     return replace(MACHINE, progress=replace(MACHINE.progress, epoch=epoch))
 
 
-def searched_run(folder: Path) -> RunDir:
-    """Search on a small scale below `folder`."""
-    run = RunDir(folder / "run")
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return a folder that one process of the test session fills; the processes of pytest-xdist wait for it."""
+    base = factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, done = base / name, base / f"{name}.done"
+    with FileLock(base / f"{name}.lock"):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
+def copied(made: Path, folder: Path, name: str = "run") -> RunDir:
+    """Copy the run and the cache of `made` to `folder`; the copied architectures come from the copied run."""
+    shutil.copytree(made / "cache", folder / "cache")
+    run = shutil.copytree(made / "run", folder / name)
+    for arch in run.rglob("arch.json"):
+        arch.write_text(arch.read_text().replace(json.dumps(str(made / "run")), json.dumps(str(run))))
+    return RunDir(run)
+
+
+def _search(folder: Path) -> None:
     with caching_in(folder):
-        search(recipe(), run, MACHINE)
-    return run
+        search(recipe(), RunDir(folder / "run"), MACHINE)
+
+
+@pytest.fixture(scope="session")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a searched run and of the cache with its faces; to be `copied`, not changed."""
+    return once(tmp_path_factory, "searched", _search)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for all tests of a module."""
+    return tmp_path_factory.mktemp("module")
+
+
+@pytest.fixture(scope="module")
+def run(searched: Path, folder: Path) -> RunDir:
+    """The searched run of a module."""
+    return copied(searched, folder)
+
+
+@pytest.fixture
+def cached(run: RunDir, folder: Path, own_cache: Path) -> Iterator[None]:
+    """All tests of a module share the faces of its searched run."""
+    with caching_in(folder):
+        yield

@@ -53,8 +53,7 @@ def prune(
       nasface prune runs/mini --threshold 0.0017 --out runs/paper
       nasface prune runs/mini --criterion taylor --share 0.5 --out runs/taylor
     """
-    from nasface import recipe as recipes
-    from nasface.model.source import required
+    from nasface.model.source import run_recipe
     from nasface.rundir import RunDir
     from nasface.stages.count import cost_report
     from nasface.stages.prune import prune as run_prune
@@ -71,12 +70,8 @@ def prune(
     if len(given) > 1:
         raise click.UsageError("--threshold, --share and --top exclude one another; give one")
     source = RunDir(run)
-    content = recipes.read(str(required(source.recipe, "a run folder")))
-    recipes.choose_pruner(content, pruner, *given[:1])
-    if criterion is not None:
-        content = recipes.merge(content, {"criterion": {"name": criterion}})
-    recipes.override(content, overrides)
-    resolved = recipes.resolve(content, f"the recipe of {run}")
+    budget = given[0] if given else None
+    resolved = run_recipe(source, criterion=criterion, pruner=pruner, budget=budget, overrides=overrides)
     with place.machine(as_json) as machine:
         costs, graph = run_prune(source, resolved, RunDir(out), machine)
     show_costs(cost_report(costs, graph), f"{out / 'arch.json'}", as_json)

@@ -32,8 +32,8 @@ def score(
 ) -> None:
     """Measure how much each edge of a searched RUN matters, and write RUN/factors-CRITERION.json.
 
-    The run's own factors.json stays as it is. `nasface prune` and `nasface sweep-thresholds` use the new file when they
-    are given the same --criterion.
+    The run's own factors.json stays as it is; for the run's own criterion, it is what is shown. `nasface prune` and
+    `nasface sweep-thresholds` use the new file when they are given the same --criterion.
 
     \b
     Examples:
@@ -41,22 +41,17 @@ def score(
       nasface score runs/mini --criterion mymodule:by_macs --option power=0.5
     """
     from nasface import recipe as recipes
-    from nasface.model.source import required
+    from nasface.model.source import run_recipe
     from nasface.rundir import RunDir
     from nasface.sections import Criterion
-    from nasface.stages.score import factors_path
     from nasface.stages.score import score as run_score
 
     source = RunDir(run)
-    content = recipes.read(str(required(source.recipe, "a run folder")))
-    if data_root is not None:
-        content = recipes.merge(content, {"data": {"root": str(data_root.resolve())}})
     given: dict[str, Any] = {}
     recipes.override(given, options)
-    recipes.override(content, overrides)
-    resolved = recipes.resolve(content, f"the recipe of {run}")
+    resolved = run_recipe(source, data_root=data_root, overrides=overrides)
     with place.machine(as_json) as machine:
-        found = run_score(resolved, source, Criterion(name=criterion, options=given), machine, again=True)
+        found, path = run_score(resolved, source, Criterion(name=criterion, options=given), machine, again=True)
     if as_json:
         click.echo(found.to_json(), nl=False)
         return
@@ -64,4 +59,4 @@ def score(
     for title, some in (("least", ranked[:3]), ("most", ranked[-3:][::-1])):
         shown = ", ".join(f"{src} -> {dst} ({value:.4g})" for (src, dst), value in some)
         click.echo(f"{title} important: {shown}")
-    click.echo(f"factors: {factors_path(source, criterion)}")
+    click.echo(f"factors: {path}")

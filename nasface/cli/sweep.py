@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from nasface.cli.sizes import SIZE
 
 if TYPE_CHECKING:
     from nasface.recipe import Recipe
+    from nasface.rundir import RunDir
     from nasface.stages.sweep.candidates import SweepRequest
     from nasface.stages.sweep.run import Measure
 
@@ -81,22 +81,11 @@ class Changes:
     data_root: Path | None
     overrides: tuple[str, ...]
 
-    def resolve(self, run: Path) -> Recipe:
+    def resolve(self, run: RunDir) -> Recipe:
         """The recipe of a run with the changes."""
-        from nasface import recipe as recipes
-        from nasface.model.source import required
+        from nasface.model.source import run_recipe
 
-        content = recipes.read(str(required(run / "recipe.yaml", "a run folder")))
-        if self.criterion is not None:
-            content = recipes.merge(content, {"criterion": {"name": self.criterion}})
-        if self.data_root is not None:
-            content = recipes.merge(content, {"data": {"root": str(self.data_root.resolve())}})
-        recipes.override(content, self.overrides)
-        return recipes.resolve(content, f"the recipe of {run}")
-
-    def folder(self, run: Path) -> Path:
-        """The folder of a sweep for which none is named: networks rated by different criteria are kept apart."""
-        return run / ("sweep" if self.criterion is None else re.sub(r"[^\w.-]", "-", f"sweep-{self.criterion}"))
+        return run_recipe(run, criterion=self.criterion, data_root=self.data_root, overrides=self.overrides)
 
 
 network_options = gathered(
@@ -184,9 +173,10 @@ def sweep_thresholds(
     from nasface.rundir import RunDir
     from nasface.stages.sweep.run import sweep
 
-    source, folder = RunDir(run), RunDir(out or changes.folder(run))
+    source = RunDir(run)
+    folder = RunDir(out or source.sweep_by(changes.criterion))
     with place.machine(as_json) as machine:
-        rows = sweep(changes.resolve(run), source, folder, networks.request(), steps.measure(), machine)
+        rows = sweep(changes.resolve(source), source, folder, networks.request(), steps.measure(), machine)
     if as_json:
         click.echo(json.dumps(scores.table_of(rows), indent=1))
         return

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from nasface import __version__, plugins, rundir
 from nasface.arch import Architecture
 from nasface.data.augment import MEAN, STD
-from nasface.data.base import Scheme
+from nasface.data.base import Dataset, Scheme
 from nasface.data.crop import PrepareOptions
 from nasface.errors import RunError
 from nasface.net import GraphNet
@@ -54,9 +54,9 @@ class View:
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     @classmethod
-    def of(cls, recipe: Recipe) -> View:
-        """Return the view of the networks that a recipe trains."""
-        return cls(_dataset(recipe).scheme, recipe.data.input_size).by(recipe)
+    def of(cls, recipe: Recipe, dataset: Dataset | None = None) -> View:
+        """Return the view of the networks that a recipe trains; its dataset is built unless it is given."""
+        return cls((dataset or dataset_of(recipe)).scheme, recipe.data.input_size).by(recipe)
 
     def by(self, recipe: Recipe) -> View:
         """Return this view with everything but the landmark scheme taken from a recipe."""
@@ -94,8 +94,8 @@ class Card:
     Attributes:
         architecture: its search space and its kept edges.
         view: how it sees a face.
-        training: what it was trained on: dataset, licence of the faces, seed and digest of the recipe, as plain JSON
-            values.
+        training: what it was trained on: dataset and its options, licence of the faces, seed and digest of the recipe,
+            as plain JSON values.
     """
 
     architecture: Architecture
@@ -105,7 +105,13 @@ class Card:
     @classmethod
     def of(cls, recipe: Recipe, architecture: Architecture) -> Card:
         """Return the card of a network that a recipe has trained."""
-        return cls(architecture, View.of(recipe), {**trained_by(recipe), "nasface": __version__})
+        dataset = dataset_of(recipe)
+        return cls(architecture, View.of(recipe, dataset), {**trained_by(recipe, dataset), "nasface": __version__})
+
+    def pruned(self, recipe: Recipe, architecture: Architecture) -> Card:
+        """Return the card of a sub-network that a recipe has pruned from this network, without building the dataset."""
+        training = {"seed": recipe.seed, "recipe_digest": recipe.digest, "nasface": __version__}
+        return Card(architecture, self.view.by(recipe), {**self.training, **training})
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -144,10 +150,14 @@ class Card:
                 f"normalises by {MEAN} and {STD}; give another network"
             )
         training = content.get("training")
-        if not isinstance(training, dict) or not isinstance(training.get("dataset", ""), str):
+        if not (
+            isinstance(training, dict)
+            and isinstance(training.get("dataset", ""), str)
+            and isinstance(training.get("dataset_options", {}), dict)
+        ):
             raise RunError(
                 f"the card of {where} does not say what the network was trained on; its 'training' must be an "
-                "object with the name of a dataset"
+                "object with the name of a dataset, and 'dataset_options' must be an object"
             )
         if fault := _fault(view.scheme):
             raise RunError(f"the landmark scheme in the card of {where} {fault}; write the file again with nasface")
@@ -160,11 +170,12 @@ class Card:
         return cls(architecture, view, training)
 
 
-def trained_by(recipe: Recipe) -> dict[str, Any]:
+def trained_by(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     """Return what a card says about the training: dataset, licence of its faces, seed and digest of the recipe."""
     return {
         "dataset": recipe.data.name,
-        "licence": str(getattr(_dataset(recipe), "licence", "")),
+        "dataset_options": recipe.data.model_dump(mode="json")["options"],
+        "licence": str(getattr(dataset, "licence", "")),
         "seed": recipe.seed,
         "recipe_digest": recipe.digest,
     }
@@ -191,5 +202,6 @@ def _fault(scheme: Scheme) -> str:
 _VIEW = TypeAdapter(View)
 
 
-def _dataset(recipe: Recipe) -> Any:
+def dataset_of(recipe: Recipe) -> Dataset:
+    """Build the dataset of a recipe."""
     return plugins.dataset(recipe.data.name, recipe.data.root, recipe.data.options)

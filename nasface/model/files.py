@@ -15,7 +15,7 @@ from nasface import recipe as recipes
 from nasface.arch import Architecture
 from nasface.errors import GraphError, RunError, did_you_mean
 from nasface.model.build import check_size, read_net
-from nasface.model.card import Card, View, trained_by, write_net
+from nasface.model.card import Card, View, dataset_of, trained_by, write_net
 from nasface.model.network import Model
 from nasface.model.source import read_arch, read_source
 from nasface.net import GraphNet
@@ -71,13 +71,18 @@ class Saved:
         Raises:
             RunError: when the faces are needed, and the dataset of a lone file is not installed here.
         """
-        source, dataset = source or self.recipe_file, dataset or self.dataset
+        source, asked = source or self.recipe_file, dataset
+        dataset = dataset or self.dataset
         if faces and self.card and dataset is None and not source:
             raise RunError(
                 f"{self.weights} was trained on the dataset '{self.card.training.get('dataset', '')}', which is not "
                 "installed here; name a dataset with --dataset"
             )
-        return recipes.assemble(source, None, dataset, data_root, overrides, self.sections)
+        sections = dict(self.sections)
+        if faces and self.card and dataset and not source and asked in (None, self.dataset):
+            options = self.card.training.get("dataset_options", {})  # cards of nasface 0.1 have none
+            sections["data"] = {**sections.get("data", {}), "options": options}
+        return recipes.assemble(source, None, dataset, data_root, overrides, sections)
 
     def load(self, recipe: Recipe | None = None, device: torch.device | None = None) -> Model:
         """Load the network.
@@ -90,8 +95,7 @@ class Saved:
             RunError: when the weights do not fit the network.
             GraphError: when the architecture or the input size does not fit the search space.
         """
-        view = self.card.view if self.card else View.of(recipe or self.recipe())
-        view = view.by(recipe) if recipe else view
+        view, training = self._seen(recipe)
         arch = self.arch
         if arch is None:
             name, options = self._space(recipe)
@@ -108,23 +112,40 @@ class Saved:
                 f"{view.scheme.num_landmarks}; choose a dataset with the same landmark scheme"
             )
         net = read_net(space, landmarks, graph, self.weights, device or torch.device("cpu"))
-        return Model(net.eval(), replace(arch, input_size=view.input_size), view, self._training(), self.name)
+        return Model(net.eval(), replace(arch, input_size=view.input_size), view, training, self.name)
 
-    def _training(self) -> Mapping[str, Any]:
-        """Return what is known about the training: from the card, or from the recipe beside the weights."""
+    def _seen(self, recipe: Recipe | None) -> tuple[View, Mapping[str, Any]]:
+        """Return how the network sees a face, and what is known about its training.
+
+        Both come from the card, or else from the recipe beside the weights; `recipe` changes the former.
+        """
         if self.card:
-            return self.card.training
-        return trained_by(self.recipe()) if self.recipe_file else {}
+            return self.card.view.by(recipe) if recipe else self.card.view, self.card.training
+        own = self.recipe() if self.recipe_file or recipe is None else None
+        asked = recipe or own
+        assert asked is not None
+        dataset = dataset_of(asked)
+        view = View.of(asked, dataset)
+        if own is None or not self.recipe_file:
+            return view, {}
+        same = own.data.name == asked.data.name  # elsewhere or with other options, its faces have the same licence
+        return view, trained_by(own, dataset if same else dataset_of(own))
 
     def _space(self, recipe: Recipe | None) -> tuple[str, dict[str, Any]]:
         recipe = recipe or self.recipe()
         return recipe.space.name, recipe.space.options
 
 
-def save_net(path: Path, net: GraphNet, recipe: Recipe) -> None:
+def save_net(path: Path, net: GraphNet, recipe: Recipe, source: Path | None = None) -> None:
     """Write a network that a recipe has trained as one self-describing safetensors file.
 
     A file with the same weights stays as it is: sweeps and architectures refer to its digest.
+
+    Args:
+        path: the file.
+        net: the network.
+        recipe: how it was trained.
+        source: the weights that it has inherited without training, if so; their card says what they were trained on.
     """
     if path.exists() and _same(rundir.read_tensors(path)[0], net.state_dict()):
         return
@@ -132,7 +153,8 @@ def save_net(path: Path, net: GraphNet, recipe: Recipe) -> None:
     arch = Architecture(
         recipe.space.name, recipe.space.options, net.num_landmarks, recipe.data.input_size, full.digest, net.graph.edges
     )
-    write_net(path, net, Card.of(recipe, arch))
+    card = _card(source) if source else None
+    write_net(path, net, card.pruned(recipe, arch) if card else Card.of(recipe, arch))
 
 
 def _same(kept: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> bool:
@@ -192,11 +214,15 @@ def _of_run(folder: Path) -> list[Saved]:
     return [saved if beside else _of_file(saved.weights, saved.name) for saved in found]
 
 
+def _card(path: Path) -> Card | None:
+    """Return the card in a file of weights; None where there is none."""
+    content = rundir.read_meta(path).get("card")
+    return Card.from_dict(content, str(path)) if isinstance(content, dict) else None
+
+
 def _of_file(path: Path, name: str = "") -> Saved:
     """Return the network of a file that has a card, or that lies in its run folder."""
-    content = rundir.read_meta(path).get("card")
-    if isinstance(content, dict):
-        card = Card.from_dict(content, str(path))
+    if card := _card(path):
         arch = card.architecture
         space = {"space": {"name": arch.space, "options": dict(arch.options)}}
         dataset = card.training.get("dataset")  # a dataset that is not installed must be named by the user

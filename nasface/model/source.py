@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nasface import recipe as recipes
 from nasface import rundir
 from nasface.arch import Architecture, Factors
 from nasface.errors import GraphError, RunError
 from nasface.graph import Graph
 from nasface.net import GraphNet
+from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 
 
@@ -47,6 +50,40 @@ def required(path: Path, what: str) -> Path:
             f"{path} does not exist; expected {what} written by `nasface search`, `train`, `prune` or another command"
         )
     return path
+
+
+def run_recipe(
+    run: RunDir,
+    *,
+    criterion: str | None = None,
+    pruner: str | None = None,
+    budget: tuple[str, Any, str] | None = None,
+    data_root: Path | None = None,
+    overrides: Sequence[str] = (),
+) -> Recipe:
+    """Return the recipe of a run with the changes asked for.
+
+    Args:
+        run: the run folder.
+        criterion: name of another criterion.
+        pruner: name of another pruner.
+        budget: an option of the pruner, its value, and the pruner to use if the recipe's own does not accept it.
+        data_root: folder of the dataset, if it is not where the run found it.
+        overrides: 'a.b=value', applied last.
+
+    Raises:
+        RunError: when the folder holds no recipe.
+        RecipeError: when the recipe or a change is not valid.
+    """
+    content = recipes.read(str(required(run.recipe, "a run folder")))
+    if pruner is not None or budget is not None:
+        recipes.choose_pruner(content, pruner, *([budget] if budget else []))
+    if criterion is not None:
+        content = recipes.merge(content, {"criterion": {"name": criterion}})
+    if data_root is not None:
+        content = recipes.merge(content, {"data": {"root": str(data_root.resolve())}})
+    recipes.override(content, overrides)
+    return recipes.resolve(content, f"the recipe of {run.path}")
 
 
 @dataclass(frozen=True)

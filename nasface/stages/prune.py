@@ -7,18 +7,16 @@ from pathlib import Path
 import torch
 
 from nasface import plugins, rundir
-from nasface import recipe as recipes
 from nasface.arch import Architecture, Factors, check_digest
 from nasface.cost import Costs
 from nasface.graph import Graph
 from nasface.model.build import build_net, load_net, net_costs
 from nasface.model.files import save_net
-from nasface.model.source import read_factors
 from nasface.net import slim_net
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.sections import Plugin
-from nasface.stages.score import factors_path, score
+from nasface.stages.score import score
 from nasface.stages.workspace import Machine, check_free, claim, provenance
 
 
@@ -35,7 +33,7 @@ def prune(source: RunDir, recipe: Recipe, out: RunDir, machine: Machine) -> tupl
     """
     job = {"job": "prune", "from": str(source.path.resolve())}
     check_free(out, recipe, job)  # a criterion may take long
-    factors, _ = factors_of(source, recipe, machine)
+    factors, _ = score(recipe, source, recipe.criterion, machine)
     net = build_net(recipe, factors.num_landmarks, torch.device("cpu"))
     check_digest(str(source.factors), factors.graph_digest, net.graph)
     net = load_net(net, net.graph, source.supernet)
@@ -43,22 +41,8 @@ def prune(source: RunDir, recipe: Recipe, out: RunDir, machine: Machine) -> tupl
     graph = choose(recipe, factors, costs)
     claim(out, recipe, job)
     write_arch(out, graph, factors, recipe, source.supernet)
-    save_net(out.slim, slim_net(net, graph)[0], recipe)
+    save_net(out.slim, slim_net(net, graph)[0], recipe, source.supernet)
     return costs, graph
-
-
-def factors_of(source: RunDir, recipe: Recipe, machine: Machine) -> tuple[Factors, Path]:
-    """Return the factors of a searched run by the recipe's criterion, computed where necessary, and their file.
-
-    Args:
-        source: the searched run.
-        recipe: its recipe, with another criterion if wanted.
-        machine: device and progress.
-    """
-    if recipe.criterion == recipes.load(str(source.recipe)).criterion:
-        return read_factors(source.factors), source.factors
-    factors = score(recipe, source, recipe.criterion, machine)
-    return factors, factors_path(source, recipe.criterion.name)
 
 
 def choose(recipe: Recipe, factors: Factors, costs: Costs) -> Graph:

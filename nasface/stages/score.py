@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from nasface import engine, plugins, rundir
+from nasface import recipe as recipes
 from nasface.arch import Factors, check_digest
 from nasface.context import Context
 from nasface.errors import GraphError, RunError
@@ -17,28 +17,19 @@ from nasface.model.source import read_factors
 from nasface.net import GraphNet, edge_values
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
+from nasface.sections import Plugin
 from nasface.stages.faces import Faces, load_faces
 from nasface.stages.training import search_context
 from nasface.stages.workspace import Machine, provenance, use_threads
 from nasface.step import Row
 
 
-class Chosen(Protocol):
-    """A plug-in and its options, as a section of a recipe names them."""
+def score(
+    recipe: Recipe, run: RunDir, criterion: Plugin, machine: Machine, again: bool = False
+) -> tuple[Factors, Path]:
+    """Return the factors of a searched run by a criterion, and their file.
 
-    @property
-    def name(self) -> str:
-        """An entry point, or 'module:attr'."""
-        ...
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Its options."""
-        ...
-
-
-def score(recipe: Recipe, run: RunDir, criterion: Chosen, machine: Machine, again: bool = False) -> Factors:
-    """Return the factors of a searched run by another criterion, and keep them beside the run's own.
+    Those of another criterion than the run's own are kept beside the run's own.
 
     Args:
         recipe: of the run: its space, data, task and training.
@@ -47,17 +38,21 @@ def score(recipe: Recipe, run: RunDir, criterion: Chosen, machine: Machine, agai
         machine: device and progress.
         again: compute them even when the run has them already for these options and weights.
     """
-    path = factors_path(run, criterion.name)
     own = read_factors(run.factors)
+    options = plugins.check_options("criteria", criterion.name, criterion.options)
+    by_own = recipes.load(str(run.recipe)).criterion
+    if (criterion.name, options) == (by_own.name, by_own.options):
+        return own, run.factors
+    path = run.factors_by(criterion.name)
     made_by = {
         "criterion": criterion.name,
-        "criterion_options": plugins.check_options("criteria", criterion.name, criterion.options),
+        "criterion_options": options,
         "weights_sha256": rundir.file_digest(run.supernet),
     }
     if not again and path.exists():
         kept = read_factors(path)
         if made_by.items() <= kept.provenance.items() and kept.graph_digest == own.graph_digest:
-            return kept
+            return kept, path
     use_threads(recipe)
     device = engine.pick_device(machine.device)
     net = build_net(recipe, own.num_landmarks, device)
@@ -70,11 +65,11 @@ def score(recipe: Recipe, run: RunDir, criterion: Chosen, machine: Machine, agai
 
     found = measure(net, search_context(net, recipe, faces, _no_fit), recipe, criterion, made_by)
     rundir.write_text(path, found.to_json())
-    return found
+    return found, path
 
 
 def measure(
-    net: GraphNet, context: Context, recipe: Recipe, criterion: Chosen, made_by: dict[str, Any] | None = None
+    net: GraphNet, context: Context, recipe: Recipe, criterion: Plugin, made_by: dict[str, Any] | None = None
 ) -> Factors:
     """Return the factors of a supernet.
 
@@ -116,11 +111,6 @@ def measure(
             **(made_by or {}),
         },
     )
-
-
-def factors_path(run: RunDir, criterion: str) -> Path:
-    """Return the file of a run's factors by another criterion: factors-NAME.json."""
-    return run.path / f"factors-{re.sub(r'[^A-Za-z0-9_.-]', '-', criterion)}.json"
 
 
 def _no_fit(*phases: Any, **others: Any) -> list[Row]:

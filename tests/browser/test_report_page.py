@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_run import swept_run
-from searched import MACHINE, caching_in
 
 from nasface.report.html import write_report
+from tests.searched import MACHINE, caching_in, copied
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install -e '.[dev]')")
 
@@ -28,10 +27,9 @@ WIDTHS = {"desktop": 1280, "phone": 390}
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(swept_and_searched: Path, folder: Path) -> Path:
     """The page of a searched and swept run."""
-    folder = tmp_path_factory.mktemp("runs")
-    run = swept_run(folder, "a-run-with-a-rather-long-name-that-has-to-be-broken-on-a-phone")
+    run = copied(swept_and_searched, folder, "a-run-with-a-rather-long-name-that-has-to-be-broken-on-a-phone")
     with caching_in(folder):
         return write_report(run.path, machine=MACHINE).page
 

@@ -11,7 +11,6 @@ from nasface.rundir import RunDir
 from nasface.stages.workspace import claim
 from searchspaces.hrsupernet import hrsupernet
 from tests.refusal import command_refuses, names
-from tests.searched import searched_run
 
 SYNTHETIC = (
     "--dataset",
@@ -174,11 +173,6 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path):
     names(sentence, blocked / "run", "--out")
 
 
-@pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return searched_run(tmp_path_factory.mktemp("refusals")).path
-
-
 @pytest.mark.parametrize(
     ("args", "facts"),
     [
@@ -190,22 +184,22 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--set", "finetune.epoch=3"], ["finetune.epoch", "did you mean 'epochs'"]),
     ],
 )
-def test_a_sweep_that_cannot_be_is_refused(searched: Path, args: list[str], facts: list[str]):
-    names(command_refuses("sweep-thresholds", searched, *args), *facts)
+def test_a_sweep_that_cannot_be_is_refused(run: RunDir, args: list[str], facts: list[str]):
+    names(command_refuses("sweep-thresholds", run.path, *args), *facts)
 
 
 @pytest.mark.slow
-def test_a_distillation_says_which_option_gives_what_is_not_found(searched: Path, tmp_path: Path):
+def test_a_distillation_says_which_option_gives_what_is_not_found(run: RunDir, tmp_path: Path):
     moved = tmp_path / "moved" / "arch.json"
     moved.parent.mkdir()
-    arch = json.loads((searched / "arch.json").read_text())
+    arch = json.loads(run.arch.read_text())
     arch["provenance"]["run"] = "gone"
     moved.write_text(json.dumps(arch))
     names(command_refuses("distill", "--arch", moved), moved, "--weights")
-    recipe = ("--recipe", "demo", "--weights", searched / "supernet.safetensors")
-    assert "--teacher" in command_refuses("distill", "--arch", searched / "arch.json", "--teacher", "nobody")
+    recipe = (*SYNTHETIC, "--recipe", "demo", "--set", "training.batch=4", "--weights", run.supernet)
+    assert "--teacher" in command_refuses("distill", "--arch", run.arch, "--teacher", "nobody")
     assert "68" in command_refuses(
-        "distill", "--arch", moved, *recipe, "--set", "data.options.landmarks=29", "--teacher", searched
+        "distill", "--arch", moved, *recipe, "--set", "data.options.landmarks=29", "--teacher", run.path
     )
 
 

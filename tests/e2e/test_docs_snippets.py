@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import runpy
 import shutil
@@ -20,9 +21,13 @@ from PIL import Image
 from nasface import plugins
 from nasface import recipe as recipes
 from nasface.cli import main
+from nasface.model.source import read_arch
+from nasface.rundir import RunDir
 from nasface.stages.experiment.plan import read_experiment
+from nasface.testing import check_criterion
 from tests.docs import PAGES, ROOT, Snippet, commands, parse, snippets
-from tests.searched import SETTINGS, searched_run
+from tests.searched import SETTINGS
+from tests.tiny import supernet
 
 pytestmark = pytest.mark.slow
 
@@ -30,10 +35,13 @@ SHELL, TEXT = ("sh", "console"), ("text",)
 OTHER_PROGRAMS = {"pip", "python", "git", ".", "cd"}
 TINY: dict[str, Sequence[str]] = {
     "search": SETTINGS,
-    "train": [text for text in SETTINGS if not text.startswith("space.options.")],
+    "train": SETTINGS,
     "distill": ["distill.epochs=1"],
 }
 """What is set on the commands of tutorials, so that they take seconds."""
+TINY_SPACES: dict[str, Sequence[str]] = {
+    "hrnet": ["space.options.width=4", "space.options.depth=1", "space.options.modules=[1, 1]"]
+}
 
 
 def page_id(page: Path) -> str:
@@ -41,15 +49,13 @@ def page_id(page: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template(run: RunDir, folder: Path) -> Path:
     """What pages find in the working folder: photos, a public backbone, and one run under the names that they use.
 
     A tutorial's `nasface search --out runs/demo` finds it finished and does not search again.
     """
-    folder = tmp_path_factory.mktemp("docs")
-    searched_run(folder)
     for name in ("mini", "demo"):
-        shutil.copytree(folder / "run", folder / "runs" / name)
+        shutil.copytree(run.path, folder / "runs" / name)
     torch.save({"state_dict": {"weight": torch.zeros(2)}}, folder / "hrnetv2_w18.pth")
     faces = plugins.dataset("synthetic", None, {"train": 0, "test": 1, "size": 256})
     for name in ("photo.jpg", "a.jpg", "b.jpg"):
@@ -58,10 +64,10 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def here(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def here(template: Path, cached: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The working folder of one page. The plug-in of tests/packages can be imported, as if it were installed."""
     work = tmp_path / "work"
-    shutil.copytree(template, work)
+    shutil.copytree(template, work, ignore=shutil.ignore_patterns("run", "cache"))
     monkeypatch.chdir(work)
     for folder in (ROOT / "tests" / "packages" / "tinyspace", work):
         monkeypatch.syspath_prepend(str(folder))
@@ -132,11 +138,18 @@ def test_command_lines_parse(page: Path):
 
 
 @pytest.mark.parametrize("page", [p for p in pages_with(*SHELL, "python") if is_tutorial(p)], ids=page_id)
-def test_tutorials_run(page: Path, here: Path):
+def test_tutorials_run(page: Path, here: Path, capsys: pytest.CaptureFixture[str]):
     """From top to bottom: files are written, programs and commands started, on fewer faces and a smaller network.
 
     Only what needs a dataset is left out.
     """
+    run_tutorial(page)
+    if page.stem == "your-searcher":
+        runpy.run_path("check.py")
+        check_your_searcher(capsys.readouterr().out)
+
+
+def run_tutorial(page: Path) -> None:
     names: dict[str, Any] = {"__name__": "snippet"}
     for snippet in found(page, *SHELL, "python", "yaml"):
         if write_file(snippet):
@@ -153,13 +166,24 @@ def test_tutorials_run(page: Path, here: Path):
 
 def start(page: Path, words: list[str]) -> None:
     """Start a command of nasface with the settings that make it fast; it must succeed."""
-    texts = TINY.get(words[1], ())
+    texts = list(TINY.get(words[1], ()))
     for option, section in (("--space", "space."), ("--dataset", "data.options.")):
         if option in words:  # the plug-in has options of its own
             texts = [text for text in texts if not text.startswith(section)]
+            texts += TINY_SPACES.get(words[words.index(option) + 1], ())
     settings = [word for text in texts for word in ("--set", text)]
     done = CliRunner().invoke(main, [*words[1:], *settings], catch_exceptions=False)
     assert done.exit_code == 0, f"{page_id(page)}: {' '.join(words)}\n{done.output}"
+
+
+def check_your_searcher(said: str) -> None:
+    """The check has switched some factors off, every file is there, and the criterion conforms."""
+    zero, count = map(int, re.findall(r"(\d+) of (\d+) factors are zero", said)[0])
+    assert 0 < zero < count
+    assert {"factors.json", "factors-by_cost-per_mac.json"} <= {path.name for path in Path("runs/prox").iterdir()}
+    assert read_arch(Path("runs/per-mac/arch.json")).kept
+    assert recipes.load("per_mac.yaml").criterion.options == {"power": 0.25}
+    check_criterion(importlib.import_module("by_cost").per_mac, supernet(), input_size=32)
 
 
 @pytest.mark.parametrize("page", pages_with("yaml"), ids=page_id)

@@ -1,24 +1,34 @@
-"""The main job as a user runs it, in processes of their own: search, interrupt, resume, prune, train, evaluate."""
+"""The main job as a user runs it: search, interrupt, resume, prune, train, evaluate.
+
+What is killed, and what first makes a run, are processes of their own (`nasface`); the commands that follow run in the
+process of the test (`inside`), as the start of Python takes longer than they do.
+"""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from safetensors.numpy import load_file
+
+from nasface import plugins
+from nasface.cli import main
+from tests.refusal import command_refuses
+from tests.searched import caching_in
 
 pytestmark = pytest.mark.slow
 
 TINYSPACE = Path(__file__).parents[1] / "packages" / "tinyspace"
 SMALL = [
-    "data.options.train=72", "data.options.test=24", "data.input_size=32", "training.batch=16", "training.threads=1",
-    "search.epochs=3", "search.options.warmup_epochs=0", "finetune.epochs=2",
+    "data.options.train=48", "data.options.test=16", "data.input_size=32", "training.batch=16", "training.threads=1",
+    "search.epochs=2", "search.options.warmup_epochs=0", "finetune.epochs=1",
 ]  # fmt: skip
 MINI_SPACE = [
     "space.options.width=4",
@@ -38,11 +48,15 @@ def settings(*pairs: str) -> list[str]:
     return [word for pair in pairs for word in ("--set", pair)]
 
 
-def nasface(*args: object, env: dict[str, str] | None = None) -> str:
-    done = subprocess.run(
-        command(*args), capture_output=True, text=True, timeout=300, env={**os.environ, **(env or {})}, check=False
-    )
+def nasface(*args: object) -> None:
+    done = subprocess.run(command(*args), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def inside(*args: object) -> str:
+    """Run a command in this process and return what it prints to standard output."""
+    done = CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
     return done.stdout
 
 
@@ -51,15 +65,21 @@ def search_args(out: Path) -> list[object]:
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return {"NASFACE_CACHE": str(tmp_path_factory.mktemp("cache"))}
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("main")
+
+
+@pytest.fixture(autouse=True)
+def cached(home: Path, own_cache: Path) -> Iterator[None]:
+    with caching_in(home):
+        yield
 
 
 @pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory, cache: dict[str, str]) -> Path:
-    run = tmp_path_factory.mktemp("runs") / "searched"
-    nasface(*search_args(run), env=cache)
-    return run
+def searched(home: Path) -> Path:
+    with caching_in(home):
+        nasface(*search_args(home / "searched"))
+    return home / "searched"
 
 
 def test_search_leaves_a_whole_run(searched: Path):
@@ -72,35 +92,33 @@ def test_search_leaves_a_whole_run(searched: Path):
     full = slim["subsets"]["inter_ocular"]["full"]
     errors = pd.read_csv(searched / "errors.csv")
     mine = errors[errors.network == "slim"]
-    assert full["images"] == full["expected"] == len(mine) == 24
+    assert full["images"] == full["expected"] == len(mine) == 16
     assert full["nme"] == pytest.approx(mine.nme_inter_ocular.mean())
     rows = pd.read_csv(searched / "metrics.csv")
     assert rows.groupby(["stage", "phase"]).size().to_dict() == {
-        ("search", "alpha"): 3, ("search", "weights"): 3, ("finetune", "weights"): 2,
+        ("search", "alpha"): 2, ("search", "weights"): 2, ("finetune", "weights"): 1,
     }  # fmt: skip
 
 
-def test_the_slim_weights_are_physically_smaller_and_fit_the_arch(searched: Path, cache: dict[str, str]):
+def test_the_slim_weights_are_physically_smaller_and_fit_the_arch(searched: Path):
     slim, supernet = (load_file(searched / f"{name}.safetensors") for name in ("slim", "supernet"))
     assert sum(v.size for v in slim.values()) < sum(v.size for v in supernet.values())
-    counted = json.loads(nasface("count", "--arch", searched / "arch.json", "--json"))
+    counted = json.loads(inside("count", "--arch", searched / "arch.json", "--json"))
     assert counted["params"] == json.loads((searched / "metrics.json").read_text())["networks"]["slim"]["params"]
-    (again,) = json.loads(nasface("evaluate", searched, "--json", "--workers", 1, env=cache))["runs"]
+    (again,) = json.loads(inside("evaluate", searched, "--json", "--workers", 1))["runs"]
     before = json.loads((searched / "metrics.json").read_text())["networks"]
     assert again["networks"]["slim"]["held_out_nme"] == pytest.approx(before["slim"]["held_out_nme"], rel=1e-6)
 
 
-def test_the_same_search_again_gives_the_same_factors(searched: Path, tmp_path: Path, cache: dict[str, str]):
-    nasface(*search_args(tmp_path / "again"), env=cache)
+def test_the_same_search_again_gives_the_same_factors(searched: Path, tmp_path: Path):
+    inside(*search_args(tmp_path / "again"))
     first, second = (json.loads((run / "factors.json").read_text())["edges"] for run in (searched, tmp_path / "again"))
     assert first == second
 
 
-def test_a_killed_search_goes_on_to_the_same_result(searched: Path, tmp_path: Path, cache: dict[str, str]):
+def test_a_killed_search_goes_on_to_the_same_result(searched: Path, tmp_path: Path):
     run = tmp_path / "killed"
-    process = subprocess.Popen(
-        command(*search_args(run)), env={**os.environ, **cache}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen(command(*search_args(run)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     checkpoint = run / "checkpoints" / "search.safetensors"
     deadline = time.monotonic() + 120
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
@@ -109,7 +127,7 @@ def test_a_killed_search_goes_on_to_the_same_result(searched: Path, tmp_path: Pa
     process.wait()
     assert checkpoint.exists()
     assert not (run / "metrics.json").exists(), "the search ended before it could be killed"
-    nasface(*search_args(run), env=cache)
+    nasface(*search_args(run))
     assert "resumed after epoch" in (run / "log.txt").read_text()
     for name in ("supernet", "slim"):
         one, other = load_file(searched / f"{name}.safetensors"), load_file(run / f"{name}.safetensors")
@@ -121,12 +139,11 @@ def sweep_args(run: Path, out: Path) -> list[object]:
     return ["sweep-thresholds", run, "--count", 4, "--epochs", 2, "--latency-batch", 0, "--workers", 1, "--out", out]
 
 
-def test_a_killed_sweep_goes_on_to_the_same_table(searched: Path, tmp_path: Path, cache: dict[str, str]):
+def test_a_killed_sweep_goes_on_to_the_same_table(searched: Path, tmp_path: Path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    nasface(*sweep_args(searched, whole), env=cache)
+    inside(*sweep_args(searched, whole))
     process = subprocess.Popen(
         command(*sweep_args(searched, killed)),
-        env={**os.environ, **cache},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -143,33 +160,33 @@ def test_a_killed_sweep_goes_on_to_the_same_table(searched: Path, tmp_path: Path
     process.wait()
     before = pd.read_csv(killed / "pareto.csv")
     assert 2 <= len(before) < 5, "the sweep ended before it could be killed"
-    nasface(*sweep_args(searched, killed), env=cache)
+    nasface(*sweep_args(searched, killed))
     pd.testing.assert_frame_equal(pd.read_csv(killed / "pareto.csv"), pd.read_csv(whole / "pareto.csv"))
     log = (killed / "log.txt").read_text()
     assert "was interrupted" in log
     assert "resumed after epoch" in log
 
 
-def test_from_a_sweep_to_a_distilled_network(searched: Path, tmp_path: Path, cache: dict[str, str]):
-    nasface("sweep-thresholds", searched, "--count", 3, "--workers", 1, "--out", tmp_path / "sweep", env=cache)
-    nasface("select", tmp_path / "sweep", "--knee", "--out", tmp_path / "chosen")
+def test_from_a_sweep_to_a_distilled_network(searched: Path, tmp_path: Path):
+    inside("sweep-thresholds", searched, "--count", 3, "--workers", 1, "--out", tmp_path / "sweep")
+    inside("select", tmp_path / "sweep", "--knee", "--out", tmp_path / "chosen")
     options = settings("distill.epochs=1", "distill.optimizer.lr=1e-3")
     out = tmp_path / "distilled"
-    nasface("distill", "--arch", tmp_path / "chosen" / "arch.json", *options, "--workers", 1, "--out", out, env=cache)
+    inside("distill", "--arch", tmp_path / "chosen" / "arch.json", *options, "--workers", 1, "--out", out)
     networks = json.loads((out / "metrics.json").read_text())["networks"]
     assert {"teacher", "student 1", "student 2", "slim"} == set(networks)
-    (again,) = json.loads(nasface("evaluate", out, "--json", "--workers", 1, env=cache))["runs"]
+    (again,) = json.loads(inside("evaluate", out, "--json", "--workers", 1))["runs"]
     assert again["networks"]["slim"]["held_out_nme"] == pytest.approx(networks["slim"]["held_out_nme"], rel=1e-6)
-    nasface("report", out, "--no-faces", env=cache)
+    inside("report", out, "--no-faces")
     assert (out / "report.html").stat().st_size > 10_000
 
 
-def test_prune_and_train_find_their_way_by_the_arch(searched: Path, tmp_path: Path, cache: dict[str, str]):
-    nasface("prune", searched, "--pruner", "greedy", "--set", "prune.options.share=0.3", "--out", tmp_path / "third")
+def test_prune_and_train_find_their_way_by_the_arch(searched: Path, tmp_path: Path):
+    inside("prune", searched, "--pruner", "greedy", "--set", "prune.options.share=0.3", "--out", tmp_path / "third")
     arch = json.loads((tmp_path / "third" / "arch.json").read_text())
     assert arch["provenance"]["run"] == str(searched)
     out = tmp_path / "tuned"
-    nasface("train", "--arch", tmp_path / "third" / "arch.json", "--out", out, "--workers", 1, env=cache)
+    inside("train", "--arch", tmp_path / "third" / "arch.json", "--out", out, "--workers", 1)
     slim = json.loads((out / "metrics.json").read_text())["networks"]["slim"]
     supernet = json.loads((searched / "metrics.json").read_text())["networks"]["supernet"]
     assert slim["macs_prunable"] <= 0.3 * supernet["macs_prunable"]
@@ -177,62 +194,42 @@ def test_prune_and_train_find_their_way_by_the_arch(searched: Path, tmp_path: Pa
     (tmp_path / "third" / "arch.json").write_text(
         json.dumps({**arch, "provenance": {**arch["provenance"], "weights_sha256": "0"}})
     )
-    done = subprocess.run(
-        command("train", "--arch", tmp_path / "third" / "arch.json", "--out", tmp_path / "x"),
-        capture_output=True, text=True, env={**os.environ, **cache}, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert "has changed since" in done.stderr
+    sentence = command_refuses("train", "--arch", tmp_path / "third" / "arch.json", "--out", tmp_path / "x")
+    assert "has changed since" in sentence
 
 
-def test_a_space_of_another_package_is_searched_and_pruned(tmp_path: Path, cache: dict[str, str]):
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The package of tests/packages/tinyspace, installed for one test."""
     site = tmp_path / "site"
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--no-build-isolation",
-            "--target",
-            site,
-            TINYSPACE,
-        ],
-        check=True,
-    )
-    env = {**cache, "PYTHONPATH": str(site)}
-    listed = json.loads(nasface("plugins", "--json", env=env))
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "--target", site, TINYSPACE], check=True)
+    monkeypatch.syspath_prepend(str(site))
+    plugins.names.cache_clear()
+    yield
+    plugins.names.cache_clear()
+    sys.modules.pop("tinyspace", None)
+
+
+def test_a_space_of_another_package_is_searched_and_pruned(installed: None, tmp_path: Path):
+    listed = json.loads(inside("plugins", "--json"))
     assert ("tinyspace", "tinyspace") in {(row["name"], row["package"]) for row in listed}
     for name in ("tinyspace", "tinyspace:tinyspace"):  # the entry point, and module:attr
         run = tmp_path / name.replace(":", "-")
-        nasface(
-            "search", "--recipe", "demo", "--space", name, *settings(*SMALL, "space.options.length=4"), "--workers", 1,
-            "--out", run, env=env,
-        )  # fmt: skip
+        options = settings(*SMALL, "space.options.length=4")
+        inside("search", "--recipe", "demo", "--space", name, *options, "--workers", 1, "--out", run)
         networks = json.loads((run / "metrics.json").read_text())["networks"]
         assert networks["slim"]["macs_prunable"] <= 0.5 * networks["supernet"]["macs_prunable"]
-        nasface("evaluate", run, "--workers", 1, env=env)
-        nasface("prune", run, "--top", 5, "--out", tmp_path / f"top-{run.name}", env=env)
+        inside("evaluate", run, "--workers", 1)
+        inside("prune", run, "--top", 5, "--out", tmp_path / f"top-{run.name}")
         assert len(json.loads((tmp_path / f"top-{run.name}" / "arch.json").read_text())["edges"]) <= 5
 
 
-def test_tensorboard_events_are_written_when_asked_for(tmp_path: Path, cache: dict[str, str]):
+def test_tensorboard_events_are_written_when_asked_for(tmp_path: Path):
     pytest.importorskip("tensorboard")
     run = tmp_path / "run"
-    nasface(
-        "train",
-        "--recipe",
-        "demo",
-        *settings(*SMALL, *MINI_SPACE),
-        "--workers",
-        1,
-        "--out",
-        run,
-        "--tensorboard",
-        env=cache,
-    )
+    options = settings(*SMALL, *MINI_SPACE)
+    inside("train", "--recipe", "demo", *options, "--workers", 1, "--out", run, "--tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(run / "events"))
@@ -241,18 +238,14 @@ def test_tensorboard_events_are_written_when_asked_for(tmp_path: Path, cache: di
     assert [e.value for e in events.Scalars("finetune/weights/loss")] == pytest.approx(rows.loss.tolist(), rel=1e-5)
 
 
-def test_a_finished_run_is_neither_overwritten_nor_changed_by_giving_it_again(
-    searched: Path, tmp_path: Path, cache: dict[str, str]
-):
+def test_a_finished_run_is_neither_overwritten_nor_changed_by_giving_it_again(searched: Path, tmp_path: Path):
     before = {path.name: path.read_bytes() for path in searched.glob("*.safetensors")}
     for args in (
         ["prune", searched, "--pruner", "greedy", "--set", "prune.options.share=0.9", "--out", searched],
         ["train", "--arch", searched / "arch.json", "--out", searched],
     ):
-        done = subprocess.run(command(*args), capture_output=True, text=True, env={**os.environ, **cache}, check=False)
-        assert done.returncode == 2
-        assert "--out another folder" in done.stderr
-    nasface("prune", searched, "--pruner", "greedy", "--set", "prune.options.share=0.9", "--out", tmp_path / "most")
-    nasface(*search_args(searched), env=cache)
+        assert "--out another folder" in command_refuses(*args)
+    inside("prune", searched, "--pruner", "greedy", "--set", "prune.options.share=0.9", "--out", tmp_path / "most")
+    inside(*search_args(searched))
     assert {path.name: path.read_bytes() for path in searched.glob("*.safetensors")} == before
-    nasface("train", "--arch", tmp_path / "most" / "arch.json", "--out", tmp_path / "tuned", "--workers", 1, env=cache)
+    inside("train", "--arch", tmp_path / "most" / "arch.json", "--out", tmp_path / "tuned", "--workers", 1)

@@ -13,7 +13,7 @@ from nasface.model.source import read_source
 from nasface.rundir import RunDir
 from nasface.stages.sweep.candidates import SweepRequest
 from nasface.stages.sweep.run import Measure, sweep
-from tests.searched import MACHINE, caching_in, recipe, searched_run
+from tests.searched import MACHINE, caching_in, recipe
 
 pytestmark = pytest.mark.slow
 
@@ -22,10 +22,8 @@ TOPOLOGIES = ("hrnet-residual", "hrsupernet-residual", "hrnet-mbconv", "hrsupern
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+def swept(run: RunDir, folder: Path) -> RunDir:
     """A searched run and a sweep below it."""
-    folder = tmp_path_factory.mktemp("notebooks")
-    run = searched_run(folder)
     with caching_in(folder):
         wanted, measure = SweepRequest(count=4), Measure(latency_repeats=1)
         sweep(recipe(), run, RunDir(run.path / "sweep"), wanted, measure, MACHINE)
@@ -72,22 +70,22 @@ def executed(name: str, monkeypatch: pytest.MonkeyPatch, variable: str, folder: 
     return text, figures
 
 
-def test_factors(run, monkeypatch):
-    text, figures = executed("factors.py", monkeypatch, "NASFACE_RUN", run.path)
-    kept = len(read_source(run.arch).arch.kept)
+def test_factors(swept, monkeypatch):
+    text, figures = executed("factors.py", monkeypatch, "NASFACE_RUN", swept.path)
+    kept = len(read_source(swept.arch).arch.kept)
     assert f"hrsupernet: {kept} of " in text
     assert figures == 2
 
 
-def test_pareto(run, monkeypatch):
-    text, figures = executed("pareto.py", monkeypatch, "NASFACE_RUN", run.path)
+def test_pareto(swept, monkeypatch):
+    text, figures = executed("pareto.py", monkeypatch, "NASFACE_RUN", swept.path)
     assert "4 networks, evaluated BN recalibrated" in text
     assert "knee: e0" in text
     assert figures == 2
 
 
-def test_a_run_of_ones_own(run, monkeypatch):
-    text, figures = executed("run.py", monkeypatch, "NASFACE_RUN", run.path)
+def test_a_run_of_ones_own(swept, monkeypatch):
+    text, figures = executed("run.py", monkeypatch, "NASFACE_RUN", swept.path)
     assert "full (16 of 16)" in text
     assert figures == 2
 

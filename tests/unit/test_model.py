@@ -21,14 +21,7 @@ from nasface.model.card import View
 from nasface.model.files import at, save_net
 from nasface.rundir import RunDir
 from tests.refusal import refused
-from tests.searched import caching_in, recipe, searched_run
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    folder = tmp_path_factory.mktemp("model")
-    with caching_in(folder):
-        return searched_run(folder)
+from tests.searched import MACHINE, recipe
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +139,7 @@ def test_loading_changes_nothing_that_it_is_given(run: RunDir):
         ({"card_version": 99}, RunError, "99"),
         ({"view": {"input_size": 32}}, RunError, "scheme"),
         ({"training": 3}, RunError, "'training'"),
+        ({"training": {"dataset": "synthetic", "dataset_options": 3}}, RunError, "'dataset_options'"),
         ({"architecture": {"schema_version": 7}}, GraphError, "7"),
         ({"architecture": None}, GraphError, "altered.safetensors"),
     ],
@@ -194,6 +188,41 @@ def test_a_lone_file_of_an_unknown_dataset_predicts_but_is_not_judged_on_another
         saved.recipe()
     assert saved.recipe(dataset="synthetic").data.name == "synthetic"
     assert saved.recipe(faces=False).data.input_size == 32
+
+
+def test_a_lone_file_is_judged_on_the_faces_of_its_training(run: RunDir, tmp_path: Path):
+    training = rundir.read_meta(run.slim)["card"]["training"]
+    options = {**recipe().data.options, "train": 24, "test": 8}
+    (saved,) = at(altered(run, tmp_path, training={**training, "dataset_options": options}))
+    assert training["dataset_options"] == recipe().data.options
+    assert saved.recipe().data.options == options
+    assert saved.recipe(dataset="synthetic").data.options == options
+    assert saved.recipe(overrides=("data.options.test=9",)).data.options["test"] == 9
+    assert saved.recipe(source="demo").data.options["test"] == 400
+    assert saved.recipe(dataset="300w").data.name == "300w"
+    (old,) = at(altered(run, tmp_path, training={k: v for k, v in training.items() if k != "dataset_options"}))
+    assert old.recipe().data.name == "synthetic"
+
+
+def test_writing_a_card_builds_the_dataset_once_and_pruning_never(run: RunDir, tmp_path: Path, monkeypatch):
+    from nasface import plugins
+    from nasface.sections import Prune
+    from nasface.stages.prune import prune
+
+    built = []
+    real = plugins.dataset
+    monkeypatch.setattr(plugins, "dataset", lambda *args: (built.append(args), real(*args))[1])
+    net = nasface.load(run.path, network="supernet").module
+    assert len(built) == 1
+    save_net(tmp_path / "new.safetensors", net, recipe())
+    assert len(built) == 2
+    half = recipe().model_copy(update={"prune": Prune(name="share", options={"share": 0.5})})
+    prune(run, half, RunDir(tmp_path / "half"), MACHINE)
+    assert len(built) == 2
+    mine, whole = (rundir.read_meta(path)["card"] for path in (RunDir(tmp_path / "half").slim, run.supernet))
+    assert mine["view"] == whole["view"]
+    assert mine["training"] == {**whole["training"], "recipe_digest": half.digest}
+    assert len(mine["architecture"]["edges"]) < len(whole["architecture"]["edges"])
 
 
 @pytest.mark.parametrize("change", [{"flip": [*range(67), 99]}, {"inter_ocular": [[36], [68]]}])

@@ -285,7 +285,7 @@ prune: {name: share, options: {share: 0.5}}
 @pytest.mark.parametrize("name", ["alpha", "alpha_gain", "taylor"])
 def test_recipes_from_before_there_were_criteria_mean_the_same(tmp_path, mine, name):
     old = load(written(tmp_path, "old.yaml", OLD.replace("IMPORTANCE", name)))
-    assert (old.criterion.name, old.criterion.options) == (name, {})
+    assert old.criterion.name == name
     assert "importance" not in old.search.options
     new = load(mine, [f"criterion.name={name}"])
     assert new.digest == old.digest

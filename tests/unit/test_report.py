@@ -13,8 +13,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from report_run import swept_run
-from searched import MACHINE, caching_in
 
 from nasface import rundir
 from nasface.cli import main
@@ -27,6 +25,7 @@ from nasface.report.tradeoff import grid, measured, tradeoff
 from nasface.rundir import RunDir
 from searchspaces.hrsupernet import hrsupernet
 from tests.refusal import refused
+from tests.searched import MACHINE, caching_in, copied
 
 pytestmark = pytest.mark.slow
 
@@ -67,9 +66,9 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(swept_and_searched: Path, folder: Path) -> Path:
     """A searched and swept run."""
-    return swept_run(tmp_path_factory.mktemp("runs")).path
+    return copied(swept_and_searched, folder).path
 
 
 @pytest.fixture

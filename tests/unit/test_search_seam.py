@@ -75,20 +75,20 @@ def shrinking(*, same: bool = False) -> Shrinking:
     return Shrinking(titles=lambda keep: "again") if same else Shrinking()
 
 
+@pytest.mark.usefixtures("cached")
 def test_a_search_of_several_trainings_in_a_run_folder(tmp_path):
     run = RunDir(tmp_path / "run")
     wanted = ("search.name=test_search_seam:shrinking", "search.options={}", "finetune.epochs=0")
-    with caching_in(tmp_path):
-        search(recipe(*wanted), run, MACHINE)
-        rows = pd.read_csv(run.metrics_csv)
-        assert list(rows.stage) == ["search", "search-90%", "search-70%"]
-        assert sorted(path.stem for path in run.path.glob("checkpoints/search*")) == sorted(rows.stage)
-        before = run.supernet.read_bytes()
-        run.metrics.unlink()
-        search(recipe(*wanted), run, MACHINE)  # every training is taken from its checkpoint
-        assert run.supernet.read_bytes() == before
-        with refused(RunError, "again"):
-            search(recipe(*wanted, "search.options.same=true"), RunDir(tmp_path / "same"), MACHINE)
+    search(recipe(*wanted), run, MACHINE)
+    rows = pd.read_csv(run.metrics_csv)
+    assert list(rows.stage) == ["search", "search-90%", "search-70%"]
+    assert sorted(path.stem for path in run.path.glob("checkpoints/search*")) == sorted(rows.stage)
+    before = run.supernet.read_bytes()
+    run.metrics.unlink()
+    search(recipe(*wanted), run, MACHINE)  # every training is taken from its checkpoint
+    assert run.supernet.read_bytes() == before
+    with refused(RunError, "again"):
+        search(recipe(*wanted, "search.options.same=true"), RunDir(tmp_path / "same"), MACHINE)
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from nasface.stages.distill.teacher import load_teacher
 from nasface.stages.evaluate.compare import evaluate
 from nasface.stages.train import train
 from tests.refusal import names, refused
-from tests.searched import MACHINE, caching_in, recipe, searched_run
+from tests.searched import MACHINE, caching_in, recipe
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cached")]
 
 SHORT = ("distill.epochs=2", "distill.optimizer.lr=1e-3")
 
@@ -63,22 +63,6 @@ def broken(num_landmarks: int) -> nn.Module:
 
 def no_module(num_landmarks: int) -> str:
     return "wise"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("distilled")
-
-
-@pytest.fixture(scope="module")
-def run(folder: Path) -> RunDir:
-    return searched_run(folder)
-
-
-@pytest.fixture(autouse=True)
-def cached(folder: Path, own_cache: Path):
-    with caching_in(folder):
-        yield
 
 
 def distill(run: RunDir, out: Path, *overrides: str, teacher: str | None = None) -> RunDir:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import yaml
@@ -18,30 +17,16 @@ from nasface.engine import Progress
 from nasface.errors import DataError, GraphError, RunBusyError, RunError
 from nasface.rundir import RunDir
 from nasface.sections import Criterion
-from nasface.stages.score import factors_path, score
+from nasface.stages.score import score
 from nasface.stages.search import search
 from nasface.stages.sweep.candidates import SweepRequest
 from nasface.stages.sweep.run import Measure, sweep
 from nasface.stages.train import train
 from nasface.stages.workspace import Machine, reserved
 from tests.refusal import refused
-from tests.searched import MACHINE, caching_in, recipe, searched_run
+from tests.searched import MACHINE, recipe
 
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("search")
-
-
-@pytest.fixture(scope="module")
-def run(folder: Path) -> RunDir:
-    return searched_run(folder)
-
-
-@pytest.fixture(autouse=True)
-def cached(folder: Path, own_cache: Path):
-    with caching_in(folder):
-        yield
+pytestmark = pytest.mark.usefixtures("cached")
 
 
 def made_old(run: RunDir) -> None:
@@ -113,8 +98,7 @@ def test_factors_by_another_criterion_lie_beside_the_runs_own(run, tmp_path):
     copy = RunDir(tmp_path / "run")
     shutil.copytree(run.path, copy.path)
     own = copy.factors.read_bytes()
-    found = score(recipe(), copy, Criterion(name="taylor"), MACHINE)
-    path = factors_path(copy, "taylor")
+    found, path = score(recipe(), copy, Criterion(name="taylor"), MACHINE)
     assert path.name == "factors-taylor.json"
     assert copy.factors.read_bytes() == own
     assert Factors.from_json(path.read_text()) == found
@@ -123,8 +107,8 @@ def test_factors_by_another_criterion_lie_beside_the_runs_own(run, tmp_path):
 
     first = path.read_bytes()
     gone = recipe("data.name=300w", "data.options={}", f"data.root={tmp_path / 'nowhere'}")
-    assert score(gone, copy, Criterion(name="taylor"), MACHINE) == found  # kept, so that no data is needed
-    assert score(gone, copy, Criterion(name="alpha_gain"), MACHINE).importance  # needs no data at all
+    assert score(gone, copy, Criterion(name="taylor"), MACHINE) == (found, path)  # kept, so that no data is needed
+    assert score(gone, copy, Criterion(name="alpha_gain"), MACHINE)[0].importance  # needs no data at all
     shutil.copy(run.slim, copy.supernet)  # other weights
     with refused(RunError, copy.supernet):
         score(recipe(), copy, Criterion(name="taylor"), MACHINE)
@@ -151,6 +135,8 @@ def test_score_and_prune_by_criterion_from_the_command_line(run, tmp_path):
     shutil.copytree(run.path, copy)
     said = command("score", copy, "--criterion", "taylor", "--quiet", "--device", "cpu", "--workers", 1)
     assert str(copy / "factors-taylor.json") in said
+    said = command("score", copy, "--criterion", "alpha", "--quiet", "--device", "cpu", "--workers", 1)
+    assert f"factors: {copy / 'factors.json'}" in said  # the run's own criterion, by which it has factors
     wanted = ["--share", 0.6, "--pruner", "share", "--device", "cpu", "--quiet"]
     command("prune", copy, *wanted, "--criterion", "taylor", "--out", tmp_path / "taylor")
     command("prune", copy, *wanted, "--criterion", "alpha_gain", "--out", tmp_path / "gain")

@@ -31,28 +31,12 @@ from nasface.stages.sweep.book import Study
 from nasface.stages.sweep.candidates import SweepRequest
 from nasface.stages.sweep.run import Measure
 from tests.refusal import refused
-from tests.searched import MACHINE, caching_in, recipe, searched_run
+from tests.searched import MACHINE, caching_in, recipe
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cached")]
 
 QUICK = Measure(latency_repeats=1)
 SCORES = ["held_out_nme_inherited", "held_out_nme_recalibrated", "nme_full_inherited", "nme_full_recalibrated"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("sweeps")
-
-
-@pytest.fixture(scope="module")
-def run(folder: Path) -> RunDir:
-    return searched_run(folder)
-
-
-@pytest.fixture(autouse=True)
-def cached(folder: Path, own_cache: Path):
-    with caching_in(folder):
-        yield
 
 
 def sweep(run: RunDir, out: Path, wanted: SweepRequest, measure: Measure = QUICK, *overrides: str) -> pd.DataFrame:

@@ -34,7 +34,8 @@ from nasface.scores import DEFAULT_NORMALISER, HELD_OUT, SUPERNET, Score, Stage,
 from nasface.sections import Prune
 from nasface.stages.faces import Faces, load_faces, load_prepared
 from nasface.stages.measure import Evaluation, evaluate_net
-from nasface.stages.prune import factors_of, write_arch
+from nasface.stages.prune import write_arch
+from nasface.stages.score import score
 from nasface.stages.sweep.book import Study
 from nasface.stages.sweep.candidates import EVOLUTION, OWN, Candidate, SweepRequest, candidates
 from nasface.stages.sweep.choice import best_networks
@@ -99,7 +100,7 @@ def sweep(
     _check(request, measure)
     own = recipe
     recipe = recipe.model_copy(update={"finetune": recipe.finetune.model_copy(update={"epochs": measure.epochs})})
-    factors, file = factors_of(source, recipe, machine)
+    factors, file = score(recipe, source, recipe.criterion, machine)
     costs = net_costs(build_net(recipe, factors.num_landmarks, torch.device("cpu")), recipe)
     check_digest(str(source.factors), factors.graph_digest, costs.space.graph)
     wanted = candidates(request, factors, costs)
