@@ -47,7 +47,7 @@ test-fast: setup  ## the tests without the slow ones, for the inner loop
 	$(BIN)/python -m pytest -n auto -m "not slow"
 
 test-nni:  ## the tests of the searchers of nasface[nni], in an environment of its own: build/nni
-	$(PYTHON) -m venv build/nni
+	$(PYTHON) -m venv --clear build/nni
 	build/nni/bin/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[nni]' hypothesis pytest
 	build/nni/bin/python -m pip check
 	build/nni/bin/python -m pytest tests/unit/test_search_nni.py
@@ -62,7 +62,7 @@ docs: setup  ## the documentation, to build/docs/index.html; a warning is an err
 	$(BIN)/python -m sphinx -W --keep-going -q -j auto -d build/doctrees docs build/docs
 
 linktest-nni:  ## the tests of the searchers of nasface[nni], in an environment of its own: build/nni
-	$(PYTHON) -m venv build/nni
+	$(PYTHON) -m venv --clear build/nni
 	build/nni/bin/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[nni]' hypothesis pytest
 	build/nni/bin/python -m pip check
 	build/nni/bin/python -m pytest tests/unit/test_search_nni.py

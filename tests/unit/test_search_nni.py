@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
-import torch
 from click.testing import CliRunner
 from tiny import changed, diamond, state, supernet
 
@@ -100,9 +99,8 @@ def test_without_nni_the_searcher_is_not_built(name, monkeypatch, tmp_path):
     with refused(RunError, "pip install 'nasface[nni]'"):
         plugins.searcher(name)
     result = CliRunner().invoke(
-        main, ["search", "--recipe", "demo", "--set", f"search.name={name}", "--set", "search.options={}",
-               "--out", str(tmp_path / "run")]
-    )  # fmt: skip
+        main, ["search", "--recipe", "demo", "--set", f"search.name={name}", "--out", str(tmp_path / "run")]
+    )
     assert "pip install 'nasface[nni]'" in sentence_of(result)
     assert not (tmp_path / "run").exists()
 
@@ -118,8 +116,7 @@ def test_options_with_which_nothing_would_evolve_are_refused():
 def test_nni_is_imported_only_by_a_searcher():
     code = (
         "import sys; from click.testing import CliRunner; from nasface.cli import main; from nasface import plugins;"
-        "assert CliRunner().invoke(main, ['--help']).exit_code == 0; rows = plugins.listing();"
-        "assert {'nni-random', 'nni-evolution'} <= {row['name'] for row in rows if 'NNI' in row['about']}, rows;"
+        "assert CliRunner().invoke(main, ['--help']).exit_code == 0;"
         "plugins.check_options('searchers', 'nni-random', {}); sys.exit('nni' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -161,7 +158,7 @@ def test_evolution_maximises_what_the_evaluator_minimises():
 @pytest.mark.parametrize("name", SEARCHERS)
 def test_too_few_trials_are_an_error(name):
     graph = diamond()  # 6 prunable edges, 64 masks
-    with refused(RunError, 64, 65, "trials"):
+    with refused(RunError, 65, "trials"):
         proposed(name, graph, lambda kept: float(len(kept.edges)), trials=65)
 
 
@@ -230,17 +227,12 @@ def test_weights_are_trained_and_the_best_sub_network_is_returned(searcher):
 
 @needs_nni
 def test_the_recipes_seed_is_taken_unless_the_option_is_given(monkeypatch):
-    def masks(seed: int, **options: Any) -> list[int]:
+    taken: list[int] = []
+    monkeypatch.setattr(NniRandom, "_strategy", lambda self, nni, seed: taken.append(seed) or nni.Random(seed=seed))
+    for seed, option in ((5, None), (6, None), (6, 2**32 - 1)):
         net, context = trial(small(), input_size=32, epochs=1, seed=seed)
-        searcher = NniRandom(trials=3, **options)
-        seeds: list[int] = []
-        monkeypatch.setattr(NniRandom, "_strategy", lambda self, nni, seed: seeds.append(seed) or nni.Random(seed=seed))
-        searcher.search(net, context)
-        return seeds
-
-    assert masks(5) == masks(5) == [5]
-    assert masks(6, seed=2**32 - 1) == [2**32 - 1]
-    torch.manual_seed(0)
+        NniRandom(trials=2, seed=option).search(net, context)
+    assert taken == [5, 6, 2**32 - 1]
 
 
 @needs_nni
