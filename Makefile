@@ -61,13 +61,7 @@ check: setup  ## style, types and layers
 docs: setup  ## the documentation, to build/docs/index.html; a warning is an error
 	$(BIN)/python -m sphinx -W --keep-going -q -j auto -d build/doctrees docs build/docs
 
-linktest-nni:  ## the tests of the searchers of nasface[nni], in an environment of its own: build/nni
-	$(PYTHON) -m venv --clear build/nni
-	build/nni/bin/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[nni]' hypothesis pytest
-	build/nni/bin/python -m pip check
-	build/nni/bin/python -m pytest tests/unit/test_search_nni.py
-
-check: setup  ## whether the links to other sites still lead somewhere (needs the internet)
+linkcheck: setup  ## whether the links to other sites still lead somewhere (needs the internet)
 	$(BIN)/python -m sphinx -q -b linkcheck -d build/doctrees docs build/linkcheck
 
 notebooks: setup  ## docs/notebooks with their outputs: make notebooks RUN=runs/mini EXPERIMENT=runs/figure6-mini

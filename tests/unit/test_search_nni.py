@@ -10,17 +10,19 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from tiny import changed, diamond, state, supernet
 
 from nasface import plugins
-from nasface.cli import main
+from nasface.arch import Architecture
 from nasface.errors import GraphError, RecipeError, RunError
 from nasface.graph import Edge, Graph
+from nasface.rundir import RunDir
 from nasface.search.nni_masks import NniEvolution, NniRandom, Trial, import_nni, propose, repair
+from nasface.stages.search import search
 from nasface.testing import check_searcher, trial
 from searchspaces.highres import HighResolutionSpace
-from tests.refusal import refused, sentence_of
+from tests.refusal import command_refuses, refused
+from tests.searched import MACHINE, caching_in, recipe
 
 needs_nni = pytest.mark.skipif(find_spec("nni") is None, reason="NNI is not installed (make test-nni)")
 SEARCHERS = ("nni-random", "nni-evolution")
@@ -98,10 +100,8 @@ def test_without_nni_the_searcher_is_not_built(name, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "nni", None)
     with refused(RunError, "pip install 'nasface[nni]'"):
         plugins.searcher(name)
-    result = CliRunner().invoke(
-        main, ["search", "--recipe", "demo", "--set", f"search.name={name}", "--out", str(tmp_path / "run")]
-    )
-    assert "pip install 'nasface[nni]'" in sentence_of(result)
+    sentence = command_refuses("search", "--recipe", "demo", "--searcher", name, "--out", tmp_path / "run")
+    assert "pip install 'nasface[nni]'" in sentence
     assert not (tmp_path / "run").exists()
 
 
@@ -212,8 +212,9 @@ def test_nni_prints_nothing_and_its_logger_is_left_alone(capfd):
 
 
 @needs_nni
-@pytest.mark.parametrize("searcher", [NniRandom(trials=4), NniEvolution(trials=6, population=3, tournament=2)])
-def test_weights_are_trained_and_the_best_sub_network_is_returned(searcher):
+@pytest.mark.parametrize("name", SEARCHERS)
+def test_weights_are_trained_and_the_best_sub_network_is_returned(name):
+    searcher = NniRandom(trials=4) if name == "nni-random" else NniEvolution(trials=6, population=3, tournament=2)
     net, context = trial(small(), input_size=32, epochs=1)
     before = state(net)
     found = searcher.search(net, context)
@@ -223,6 +224,19 @@ def test_weights_are_trained_and_the_best_sub_network_is_returned(searcher):
     assert found == net.graph.keep(found.edges)
     assert context.costs.prunable(found).macs <= 0.5 * context.costs.prunable(net.graph).macs
     check_searcher(searcher, small(), input_size=32)
+
+
+@needs_nni
+def test_a_run_whose_sub_network_nni_has_chosen(tmp_path):
+    run = RunDir(tmp_path / "run")
+    options = ("search.name=nni-random", "search.options={trials: 3, share: 0.4}", "finetune.epochs=0")
+    with caching_in(tmp_path):
+        search(recipe(*options, "search.epochs=1"), run, MACHINE)
+    arch = Architecture.from_json(run.arch.read_text())
+    assert arch.provenance["pruner"] == "nni-random"
+    net, context = trial(plugins.space(arch.space, arch.options), input_size=32)
+    kept = net.graph.keep(arch.kept)
+    assert context.costs.prunable(kept).macs <= 0.4 * context.costs.prunable(net.graph).macs
 
 
 @needs_nni
