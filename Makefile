@@ -10,7 +10,7 @@ EXPERIMENT ?= runs/figure6-mini
 CUDA := triton cuda-bindings cuda-toolkit nvidia-cublas nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 \
   nvidia-nvshmem-cu13
 
-.PHONY: help setup lock demo test test-fast check docs linkcheck notebooks bench clean
+.PHONY: help setup lock demo test test-fast test-nni check docs linkcheck notebooks bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,12 @@ test: setup  ## the tests
 
 test-fast: setup  ## the tests without the slow ones, for the inner loop
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+
+test-nni:  ## the tests of the searchers of nasface[nni], in an environment of its own: build/nni
+	$(PYTHON) -m venv --clear build/nni
+	build/nni/bin/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[nni]' hypothesis pytest
+	build/nni/bin/python -m pip check
+	build/nni/bin/python -m pytest tests/unit/test_search_nni.py
 
 check: setup  ## style, types and layers
 	$(BIN)/ruff format --check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -25,6 +26,7 @@ from nasface.cli.options import (
 
 @main.command(short_help="Search, prune, fine-tune and evaluate.")
 @recipe_options
+@click.option("--searcher", metavar="NAME", help="Searcher: a name from `nasface plugins`; by default the recipe's.")
 @click.option("--weights", type=FILE, help="Weights of a supernet to start from; by default random ones.")
 @seed_option
 @out_option
@@ -34,6 +36,7 @@ from nasface.cli.options import (
 def search(
     wanted: Wanted,
     place: Place,
+    searcher: str | None,
     weights: Path | None,
     seed: int | None,
     out: Path | None,
@@ -48,10 +51,13 @@ def search(
     Examples:
       nasface search --space hrsupernet --dataset 300w --data-root data/300w
       nasface search --recipe 300w-mini --data-root data/300w --set prune.options.share=0.3 --out runs/mini
+      nasface search --recipe demo --searcher nni-random --set search.options.share=0.4 --out runs/random
     """
     from nasface.rundir import RunDir
     from nasface.stages.search import search as run_search
 
+    if searcher is not None:
+        wanted = replace(wanted, sections={"search": {"name": searcher}})
     resolved = wanted.seeded(seed).resolve()
     run = RunDir(out or Path("runs") / f"{resolved.space.name}-{resolved.data.name}-seed{resolved.seed}")
     with place.machine(as_json, tensorboard) as machine:
