@@ -1,0 +1,183 @@
+"""Shared weights that stand alone: sub-networks near those of interest are trained along with the whole network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from annotated_types import Ge, Gt, Interval
+from torch import Tensor, nn
+
+from nasface.context import Context
+from nasface.cost import Costs
+from nasface.errors import RecipeError
+from nasface.graph import Graph
+from nasface.net import GraphNet, frozen_statistics
+from nasface.search.budget import Budget, cost_weights, group_sums, rivals, strengths
+from nasface.search.l1 import L1Searcher
+from nasface.step import STRICT, Batch, Loss, OptimizerLike, Phase
+
+
+@dataclass(frozen=True)
+class First(L1Searcher):
+    """The options of `l1`, for the epochs that come before the shared training."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+
+@dataclass(frozen=True)
+class SharedSearcher:
+    """Trains the whole network, and in each step a few sub-networks too, so that these do well as inherited.
+
+    It fine-tunes a supernet that another searcher has trained: start it with `nasface search --weights`, or let it run
+    `l1` first. A sub-network learns the task and the heatmaps of the whole network. The criterion and the pruner choose
+    afterwards, or a sweep does.
+
+    Attributes:
+        first: options of `l1`, which is then run first, for all epochs but the last `epochs`; null to start from the
+            weights at hand.
+        epochs: number of epochs of shared training; null for all of the recipe's, or with `first` for a quarter.
+        draws: number of sub-networks in each step.
+        shares: smallest and largest budget of a sub-network, as shares of the prunable MACs. The draws of a step divide
+            this range evenly among themselves; it begins at the smallest sub-network if that is larger.
+        around: 'strength' draws sub-networks near those that keep the strongest edges per cost, where the strength is
+            the factor times the gain of the BN that ends the edge; 'random' draws any.
+        noise: standard deviation of the noise on the logarithm of the strength. With 0, each budget has one network.
+        imitation: weight of the difference to the heatmaps of the whole network, relative to the loss of the task.
+        lr_scale: factor of the recipe's learning rate.
+    """
+
+    first: First | None = None
+    epochs: Annotated[int, Ge(1)] | None = None
+    draws: Annotated[int, Interval(ge=1, le=8)] = 1
+    shares: tuple[Annotated[float, Interval(gt=0, le=1)], Annotated[float, Interval(gt=0, le=1)]] = (0.25, 0.9)
+    around: Literal["strength", "random"] = "strength"
+    noise: Annotated[float, Ge(0)] = 0.5
+    imitation: Annotated[float, Ge(0)] = 1.0
+    lr_scale: Annotated[float, Gt(0)] = 1.0
+
+    def search(self, net: GraphNet, context: Context) -> None:
+        """Train the network together with sub-networks of it."""
+        epochs = self._run_first(net, context)
+        draw = Draw.near(net, context.costs, self)
+
+        def step(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+            random = np.random.default_rng(batch.seed)
+            whole = model(batch.images_B3HW)
+            task = context.loss(whole, batch)
+            losses = []
+            with frozen_statistics(net):  # the running statistics stay those of the whole network
+                for number in range(self.draws):
+                    part = model(batch.images_B3HW, graph=draw(random, number))
+                    losses.append((context.loss(part, batch), imitation(context.loss, part, whole.detach(), batch)))
+            parts, copied = (torch.stack(terms).mean() for terms in zip(*losses, strict=True))
+            loss = task + parts + self.imitation * copied
+            return {"loss": loss, "task": task, "parts": parts, "imitation": copied}
+
+        optimizer = Scaled(context.optimizer, self.lr_scale)
+        title = "shared" if self.first is not None else None
+        context.fit([Phase("shared", tuple(net.parameters()), optimizer, step)], epochs=epochs, title=title)
+
+    def _run_first(self, net: GraphNet, context: Context) -> int:
+        """Run the searcher that comes first, if there is one, and return how many epochs are left."""
+        if self.first is None:
+            return self.epochs or context.epochs
+        epochs = self.epochs or max(1, context.epochs // 4)
+        before = context.epochs - epochs
+        if before < 1:
+            raise RecipeError(
+                f"the shared training takes {epochs} of the search's {context.epochs} epochs, which leaves none for "
+                "l1; set more search.epochs, or fewer search.options.epochs"
+            )
+        self.first.search(net, replace(context, epochs=before, fit=partial(context.fit, epochs=before)))
+        return epochs
+
+
+def imitation(loss: Loss, part_BLhw: Tensor, whole_BLhw: Tensor, batch: Batch) -> Tensor:
+    """Return how far the heatmaps of a sub-network are from those of the whole network, in the unit of the task's loss.
+
+    It is the mean loss of the two heatmaps whole + d and whole - d, with the difference d = part - whole, less the loss
+    of the whole network's. For a weighted mean squared error that is the weighted mean square of d, whatever the weight
+    and the targets are.
+    """
+    difference = part_BLhw - whole_BLhw
+    mirrored = 0.5 * (loss(whole_BLhw + difference, batch) + loss(whole_BLhw - difference, batch))
+    return mirrored - loss(whole_BLhw, batch)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Draws sub-networks within a range of budgets.
+
+    Attributes:
+        graph, costs: the graph and what its parts cost.
+        worth: logarithm of the worth of each prunable edge.
+        noise: standard deviation of the noise on it; None draws edges in random order.
+        low, high: smallest and largest budget in prunable MACs.
+        parts: the draws of a step, which divide the range evenly.
+    """
+
+    graph: Graph
+    costs: Costs
+    worth: Sequence[float]
+    noise: float | None
+    low: int
+    high: int
+    parts: int
+
+    @classmethod
+    def near(cls, net: GraphNet, costs: Costs, how: SharedSearcher) -> Draw:
+        """Return draws around the networks that keep the strongest edges of `net`, as it is now.
+
+        Raises:
+            RecipeError: if the range of budgets is empty.
+            GraphError: if no sub-network meets the largest budget.
+        """
+        low, high = (int(share * costs.prunable(net.graph).macs) for share in how.shares)
+        if low > high:
+            raise RecipeError(
+                f"search.options.shares is {how.shares[0]:g}, {how.shares[1]:g}; expected the smaller share first"
+            )
+        budget = Budget(net.graph, costs, high, whole=False)
+        low = max(low, budget.measure(budget.cheapest(net.graph)))
+        weight = cost_weights(net.graph, budget, 0.5)
+        strength, groups = strengths(net).cpu(), rivals(net.graph)
+        sums, sizes = group_sums(strength, groups), group_sums(torch.ones_like(strength), groups)
+        relative = strength / (sums / sizes).clamp(min=1e-12)  # to the mean of the edges into the same node
+        costly = torch.tensor([weight[edge] for edge in net.graph.prunable]).clamp(min=1e-6)
+        worth = (relative / costly).clamp(min=1e-12).log().tolist()
+        return cls(net.graph, costs, worth, None if how.around == "random" else how.noise, low, high, how.draws)
+
+    def __call__(self, random: np.random.Generator, number: int) -> Graph:
+        """Return the sub-network of draw `number` of a step."""
+        place = (number + random.random()) / self.parts
+        budget = Budget(self.graph, self.costs, int(self.low + place * (self.high - self.low)), whole=False)
+        noise = random.standard_normal(len(self.worth))
+        ranks = noise if self.noise is None else np.asarray(self.worth) + self.noise * noise
+        order = [self.graph.prunable[i] for i in np.argsort(ranks, kind="stable")]
+        return budget.within(self.graph, order)
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """An optimizer with its learning rate multiplied by a factor.
+
+    Attributes:
+        own: the optimizer.
+        factor: what its learning rate is multiplied by.
+    """
+
+    own: OptimizerLike
+    factor: float
+
+    def build(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return the torch optimizer over these parameters."""
+        return self.own.build(parameters)
+
+    def lr_at(self, epoch: float, epochs: int) -> float:
+        """Return the scaled learning rate at a fractional epoch."""
+        return self.factor * self.own.lr_at(epoch, epochs)
