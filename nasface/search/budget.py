@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from nasface.cost import Costs
 from nasface.errors import GraphError, RecipeError
-from nasface.graph import Edge, Graph
+from nasface.graph import Edge, Graph, Node
 from nasface.net import GraphNet, key, masked
 from nasface.step import OptimizerLike
 
@@ -90,17 +90,32 @@ class Budget:
         return (self.costs.total(graph) if self.whole else self.costs.prunable(graph)).macs
 
     def cheapest(self, graph: Graph) -> Graph:
-        """Return the smallest of the sub-graphs that consist of one path, and of the fixed edges that closure keeps."""
+        """Return the smallest sub-graph found among those that consist of a single path.
+
+        They also have the fixed edges that closure keeps, which is why the path that is cheapest by itself need not be
+        the answer: the cheapest path through each node is tried.
+        """
+        ahead = self._paths(graph.nodes, graph.inputs, [(src, dst, (src, dst)) for src, dst in graph.edges])
+        back = self._paths(graph.nodes[::-1], graph.outputs, [(dst, src, (src, dst)) for src, dst in graph.edges])
+        found = {(*ahead[node.id][1], *back[node.id][1]) for node in graph.nodes}
+        return min((graph.keep_prunable(path) for path in sorted(found)), key=self.measure)
+
+    def _paths(
+        self, nodes: Sequence[Node], starts: Sequence[str], steps: Sequence[tuple[str, str, Edge]]
+    ) -> dict[str, tuple[int, tuple[Edge, ...]]]:
+        """Return the cheapest path from one of `starts` to each node, as its MACs and its edges."""
+        into: dict[str, list[tuple[str, Edge]]] = {node.id: [] for node in nodes}
+        for src, dst, edge in steps:
+            into[dst].append((src, edge))
         best: dict[str, tuple[int, tuple[Edge, ...]]] = {}
-        for node in graph.nodes:
-            ways: list[tuple[int, tuple[Edge, ...]]] = [(0, ())] if node.id in graph.inputs else []
-            for src in graph.parents[node.id]:
+        for node in nodes:
+            ways: list[tuple[int, tuple[Edge, ...]]] = [(0, ())] if node.id in starts else []
+            for src, edge in into[node.id]:
                 macs, path = best[src]
-                ways.append((macs + self.costs.edges[src, node.id].macs, (*path, (src, node.id))))
+                ways.append((macs + self.costs.edges[edge].macs, (*path, edge)))
             macs, path = min(ways)
             best[node.id] = (macs + self.costs.nodes[node.id].macs, path)
-        paths = [graph.keep_prunable(best[name][1]) for name in graph.outputs]
-        return min(paths, key=self.measure)
+        return best
 
     def schedule(self, progress: float) -> int:
         """Return the most MACs allowed at a progress from 0 to 1: a cubic fall to the limit (Zhu and Gupta 2018)."""
@@ -110,8 +125,9 @@ class Budget:
     def within(self, kept: Graph, order: Sequence[Edge], limit: int | None = None) -> Graph:
         """Drop edges, in this order as far as possible, until a sub-graph has at most `limit` MACs.
 
-        An edge is left out of turn if dropping it would disconnect the network, put the budget out of reach, or end
-        more than 2 % below the budget while some other edge would not.
+        An edge stays in its turn if dropping it would disconnect the network, put the budget out of reach, or end more
+        than 2 % below the budget while some other edge would not. If the result is that far below nevertheless, the last
+        of the dropped edges are taken back as far as they fit.
 
         Args:
             kept: a sub-graph that contains a network within the budget.
@@ -129,10 +145,10 @@ class Budget:
                 high = middle
             else:
                 low = middle
-        kept = self._without(kept, order[:low]) or kept
-        while self.measure(kept) > limit:
-            kept = self._drop_one(kept, order)
-        return kept
+        rest = self._without(kept, order[:low]) or kept
+        while self.measure(rest) > limit:
+            rest = self._drop_one(rest, order)
+        return self._filled(rest, kept, order, limit)
 
     def drop(self, kept: Graph, edges: Iterable[Edge]) -> Graph:
         """Drop those of `edges`, in turn, without which the network is connected and not more than 2 % below budget."""
@@ -157,6 +173,16 @@ class Budget:
                 far.append((macs, rest))
         # Never empty: each edge that is not part of the cheapest network, which meets the budget, can be dropped.
         return max(far, key=lambda found: found[0])[1]
+
+    def _filled(self, rest: Graph, kept: Graph, order: Sequence[Edge], limit: int) -> Graph:
+        """Take back edges of `kept`, the last of the order first, while what is left is more than 2 % below `limit`."""
+        for edge in reversed(order):
+            if self.measure(rest) >= (1 - SLACK) * limit:
+                break
+            more = kept.keep_prunable([*rest.prunable, edge])
+            if self.measure(more) <= limit:
+                rest = more
+        return rest
 
     def _without(self, kept: Graph, edges: Sequence[Edge]) -> Graph | None:
         """Return what is left without some edges, or None if no network within the budget is."""

@@ -53,7 +53,7 @@ class GateSearcher:
     penalty: Annotated[float, Ge(0)] = 1.0
     settle: Annotated[float, Interval(gt=0, le=1)] = 0.7
     open: Annotated[float, Interval(gt=0.5, lt=1)] = 0.95
-    gate_lr: Annotated[float, Gt(0)] = 0.05
+    gate_lr: Annotated[float, Gt(0)] = 0.1
     gate_share: Annotated[float, Interval(gt=0, le=1)] = 0.25
     dual_lr: Annotated[float, Gt(0)] = 0.1
     warmup_epochs: Annotated[int, Ge(0)] = 0
@@ -158,13 +158,14 @@ class Gated(nn.Module):
         return open_probability(self.log_alpha)
 
     def pressure(self, excess: Tensor, rate: float) -> Tensor:
-        """Return the term of the augmented Lagrangian for an excess of the expected cost, and move the multiplier.
+        """Return the augmented Lagrangian's term for an excess of the expected cost, and move the multiplier.
 
-        It is (max(0, m + c * excess)^2 - m^2) / (2 * c), with the multiplier m and the stiffness c.
+        With the multiplier m and the stiffness c, it is m * excess + c / 2 * excess^2. The budget is an equality: what
+        it allows is also used, and m becomes negative if gates close too fast.
         """
         before = self.multiplier.clone()
-        self.multiplier.copy_((before + rate * excess.detach()).clamp(min=0))
-        return ((before + STIFFNESS * excess).clamp(min=0) ** 2 - before**2) / (2 * STIFFNESS)
+        self.multiplier.add_(rate * excess.detach())
+        return before * excess + 0.5 * STIFFNESS * excess.square()
 
     def sampled(self, images_B3HW: Tensor, seed: int) -> Tensor:
         """Compute heatmaps with gates drawn from a seed, or by the kept sub-network once the gates are settled."""
