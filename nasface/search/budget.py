@@ -126,8 +126,8 @@ class Budget:
         """Drop edges, in this order as far as possible, until a sub-graph has at most `limit` MACs.
 
         An edge stays in its turn if dropping it would disconnect the network, put the budget out of reach, or end more
-        than 2 % below the budget while some other edge would not. If the result is that far below nevertheless, the last
-        of the dropped edges are taken back as far as they fit.
+        than 2 % below the budget while some other edge would not. If the result is that far below nevertheless, the
+        last of the dropped edges are taken back as far as they fit.
 
         Args:
             kept: a sub-graph that contains a network within the budget.

@@ -44,9 +44,10 @@ class SharedSearcher:
         draws: number of sub-networks in each step.
         shares: smallest and largest budget of a sub-network, as shares of the prunable MACs. The draws of a step divide
             this range evenly among themselves; it begins at the smallest sub-network if that is larger.
-        around: 'strength' draws sub-networks near those that keep the strongest edges per cost, where the strength is
-            the factor times the gain of the BN that ends the edge; 'random' draws any.
-        noise: standard deviation of the noise on the logarithm of the strength. With 0, each budget has one network.
+        around: 'criterion' draws sub-networks near those that keep the most important edges by the recipe's criterion;
+            'strength' ranks an edge by its factor times the gain of the BN that ends it, relative to the other edges
+            into the node and to what it costs; 'random' draws any.
+        noise: noise on the rank of an edge, relative to the spread of all ranks. With 0, each budget has one network.
         imitation: weight of the difference to the heatmaps of the whole network, relative to the loss of the task.
         lr_scale: factor of the recipe's learning rate.
     """
@@ -55,7 +56,7 @@ class SharedSearcher:
     epochs: Annotated[int, Ge(1)] | None = None
     draws: Annotated[int, Interval(ge=1, le=8)] = 1
     shares: tuple[Annotated[float, Interval(gt=0, le=1)], Annotated[float, Interval(gt=0, le=1)]] = (0.25, 0.9)
-    around: Literal["strength", "random"] = "strength"
+    around: Literal["criterion", "strength", "random"] = "criterion"
     noise: Annotated[float, Ge(0)] = 0.5
     imitation: Annotated[float, Ge(0)] = 1.0
     lr_scale: Annotated[float, Gt(0)] = 1.0
@@ -63,7 +64,7 @@ class SharedSearcher:
     def search(self, net: GraphNet, context: Context) -> None:
         """Train the network together with sub-networks of it."""
         epochs = self._run_first(net, context)
-        draw = Draw.near(net, context.costs, self)
+        draw = Draw.near(net, context, self)
 
         def step(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
             random = np.random.default_rng(batch.seed)
@@ -115,8 +116,8 @@ class Draw:
 
     Attributes:
         graph, costs: the graph and what its parts cost.
-        worth: logarithm of the worth of each prunable edge.
-        noise: standard deviation of the noise on it; None draws edges in random order.
+        worth: rank of each prunable edge, scaled to a mean of 0 and a standard deviation of 1; all 0 if any is as good.
+        noise: standard deviation of the noise on it.
         low, high: smallest and largest budget in prunable MACs.
         parts: the draws of a step, which divide the range evenly.
     """
@@ -124,42 +125,55 @@ class Draw:
     graph: Graph
     costs: Costs
     worth: Sequence[float]
-    noise: float | None
+    noise: float
     low: int
     high: int
     parts: int
 
     @classmethod
-    def near(cls, net: GraphNet, costs: Costs, how: SharedSearcher) -> Draw:
-        """Return draws around the networks that keep the strongest edges of `net`, as it is now.
+    def near(cls, net: GraphNet, context: Context, how: SharedSearcher) -> Draw:
+        """Return draws around the networks that keep the best edges of `net`, as it is now.
 
         Raises:
             RecipeError: if the range of budgets is empty.
             GraphError: if no sub-network meets the largest budget.
         """
-        low, high = (int(share * costs.prunable(net.graph).macs) for share in how.shares)
+        graph, costs = net.graph, context.costs
+        low, high = (int(share * costs.prunable(graph).macs) for share in how.shares)
         if low > high:
             raise RecipeError(
                 f"search.options.shares is {how.shares[0]:g}, {how.shares[1]:g}; expected the smaller share first"
             )
-        budget = Budget(net.graph, costs, high, whole=False)
-        low = max(low, budget.measure(budget.cheapest(net.graph)))
-        weight = cost_weights(net.graph, budget, 0.5)
-        strength, groups = strengths(net).cpu(), rivals(net.graph)
-        sums, sizes = group_sums(strength, groups), group_sums(torch.ones_like(strength), groups)
-        relative = strength / (sums / sizes).clamp(min=1e-12)  # to the mean of the edges into the same node
-        costly = torch.tensor([weight[edge] for edge in net.graph.prunable]).clamp(min=1e-6)
-        worth = (relative / costly).clamp(min=1e-12).log().tolist()
-        return cls(net.graph, costs, worth, None if how.around == "random" else how.noise, low, high, how.draws)
+        budget = Budget(graph, costs, high, whole=False)
+        low = max(low, budget.measure(budget.cheapest(graph)))
+        if how.around == "random":
+            return cls(graph, costs, [0.0] * len(graph.prunable), 1.0, low, high, how.draws)
+        if how.around == "criterion":
+            importance = context.rate(graph)
+            values = [importance[edge] for edge in graph.prunable]
+        else:
+            values = _strength_per_cost(net, budget)
+        ranks = np.argsort(np.argsort(values, kind="stable"), kind="stable")
+        worth = (ranks - ranks.mean()) / max(ranks.std(), 1e-12)
+        return cls(graph, costs, worth.tolist(), how.noise, low, high, how.draws)
 
     def __call__(self, random: np.random.Generator, number: int) -> Graph:
         """Return the sub-network of draw `number` of a step."""
         place = (number + random.random()) / self.parts
         budget = Budget(self.graph, self.costs, int(self.low + place * (self.high - self.low)), whole=False)
-        noise = random.standard_normal(len(self.worth))
-        ranks = noise if self.noise is None else np.asarray(self.worth) + self.noise * noise
+        ranks = np.asarray(self.worth) + self.noise * random.standard_normal(len(self.worth))
         order = [self.graph.prunable[i] for i in np.argsort(ranks, kind="stable")]
         return budget.within(self.graph, order)
+
+
+def _strength_per_cost(net: GraphNet, budget: Budget) -> list[float]:
+    """Return the strength of each prunable edge, relative to the mean into its node and to the root of its cost."""
+    weight = cost_weights(net.graph, budget, 0.5)
+    strength, groups = strengths(net).cpu(), rivals(net.graph)
+    mean = group_sums(strength, groups) / group_sums(torch.ones_like(strength), groups)
+    costly = torch.tensor([weight[edge] for edge in net.graph.prunable])
+    values: list[float] = (strength / (mean * costly).clamp(min=1e-12)).tolist()
+    return values
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_search_prox import context_of, searched
-from tiny import changed, faces, fixed_net, scrambled, state, supernet
+from test_search_prox import searched
+from tiny import changed, faces, fixed_net, state, supernet
 
 from nasface import plugins
 from nasface.errors import GraphError, RecipeError
 from nasface.search.shared import Draw, First, SharedSearcher, imitation
 from nasface.step import Batch
 from nasface.task import HeatmapTask
-from nasface.testing import check_searcher, trial
+from nasface.testing import check_searcher, scramble, trial
 from tests.refusal import refused
 
 FIRST = First(alpha_lr=1e-3)
@@ -35,12 +35,13 @@ def test_imitation_is_the_weighted_square_of_the_difference_whatever_the_targets
 
 
 @pytest.mark.parametrize("build", [supernet, fixed_net])
-@pytest.mark.parametrize("around", ["strength", "random"])
+@pytest.mark.parametrize("around", ["criterion", "strength", "random"])
 def test_draws_are_connected_and_fill_the_range_of_budgets(build, around):
-    net = scrambled(build())
-    costs = context_of(build()).costs
+    net, context = trial(build(), num_landmarks=4, input_size=32)
+    scramble(net)
+    costs = context.costs
     full = costs.prunable(net.graph).macs
-    draw = Draw.near(net, costs, SharedSearcher(draws=2, shares=(0.3, 0.9), around=around))
+    draw = Draw.near(net, context, SharedSearcher(draws=2, shares=(0.3, 0.9), around=around))
     found: dict[int, list[float]] = {0: [], 1: []}
     kinds = set()
     for seed in range(40):
@@ -56,21 +57,22 @@ def test_draws_are_connected_and_fill_the_range_of_budgets(build, around):
     assert len(kinds) > 10
 
 
-def test_draws_prefer_strong_edges_and_noise_blurs_that():
-    net = scrambled(supernet())
-    costs = context_of(supernet()).costs
+@pytest.mark.parametrize("around", ["criterion", "strength"])
+def test_draws_prefer_strong_edges_and_noise_blurs_that(around):
+    net, context = trial(supernet(), num_landmarks=4, input_size=32)
+    family = net.graph.random_subgraph(np.random.default_rng(5), 0.5)
+    strong = set(family.prunable)
     with torch.no_grad():
-        net.alpha.fill_(0.01)
-        net.alpha[3:12:3] = 1.0  # one edge into each node of stage 3
-    strong = set(net.graph.prunable[3:12:3])
-    kept = {}
+        net.alpha.copy_(torch.tensor([1.0 if edge in strong else 0.01 for edge in net.graph.prunable]))
+    share = context.costs.prunable(family).macs / context.costs.prunable(net.graph).macs
+    common = {}
     for noise in (0.0, 0.5, 20.0):
-        draw = Draw.near(net, costs, SharedSearcher(shares=(0.5, 0.5), noise=noise))
-        drawn = [set(draw(np.random.default_rng(seed), 0).edges) for seed in range(20)]
-        kept[noise] = np.mean([len(strong & edges) for edges in drawn])
+        how = SharedSearcher(shares=(share, share), noise=noise, around=around)
+        drawn = [set(Draw.near(net, context, how)(np.random.default_rng(seed), 0).edges) for seed in range(20)]
+        common[noise] = np.mean([len(strong & edges) / len(strong | edges) for edges in drawn])
         if noise == 0:
             assert all(edges == drawn[0] for edges in drawn)
-    assert kept[0.0] >= kept[0.5] > kept[20.0]
+    assert common[0.0] >= common[0.5] > common[20.0]
 
 
 def test_sub_networks_learn_too_and_leave_the_statistics_alone():
