@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from annotated_types import Ge, Gt, Interval
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from nasface.context import Context
@@ -52,7 +53,7 @@ class SharedSearcher:
         lr_scale: factor of the recipe's learning rate.
     """
 
-    first: First | None = None
+    first: dict[str, Any] | None = None
     epochs: Annotated[int, Ge(1)] | None = None
     draws: Annotated[int, Interval(ge=1, le=8)] = 1
     shares: tuple[Annotated[float, Interval(gt=0, le=1)], Annotated[float, Interval(gt=0, le=1)]] = (0.25, 0.9)
@@ -60,6 +61,9 @@ class SharedSearcher:
     noise: Annotated[float, Ge(0)] = 0.5
     imitation: Annotated[float, Ge(0)] = 1.0
     lr_scale: Annotated[float, Gt(0)] = 1.0
+
+    def __post_init__(self) -> None:
+        self._first()  # a mistake in its options is found before any work
 
     def search(self, net: GraphNet, context: Context) -> None:
         """Train the network together with sub-networks of it."""
@@ -83,9 +87,21 @@ class SharedSearcher:
         title = "shared" if self.first is not None else None
         context.fit([Phase("shared", tuple(net.parameters()), optimizer, step)], epochs=epochs, title=title)
 
+    def _first(self) -> First | None:
+        """Return the searcher that comes first; RecipeError if its options are not those of `l1`."""
+        try:
+            return None if self.first is None else TypeAdapter(First).validate_python(self.first)
+        except ValidationError as err:
+            found = err.errors()[0]
+            raise RecipeError(
+                f"search.options.first.{'.'.join(map(str, found['loc']))}: {found['msg'].lower()}; expected options of "
+                f"l1: {', '.join(option.name for option in fields(First))}"
+            ) from err
+
     def _run_first(self, net: GraphNet, context: Context) -> int:
         """Run the searcher that comes first, if there is one, and return how many epochs are left."""
-        if self.first is None:
+        first = self._first()
+        if first is None:
             return self.epochs or context.epochs
         epochs = self.epochs or max(1, context.epochs // 4)
         before = context.epochs - epochs
@@ -94,7 +110,7 @@ class SharedSearcher:
                 f"the shared training takes {epochs} of the search's {context.epochs} epochs, which leaves none for "
                 "l1; set more search.epochs, or fewer search.options.epochs"
             )
-        self.first.search(net, replace(context, epochs=before, fit=partial(context.fit, epochs=before)))
+        first.search(net, replace(context, epochs=before, fit=partial(context.fit, epochs=before)))
         return epochs
 
 

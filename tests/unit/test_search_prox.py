@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,15 @@ from nasface.engine import Progress, Settings, fit
 from nasface.errors import GraphError, RecipeError
 from nasface.graph import Graph
 from nasface.net import GraphNet, slim_net
+from nasface.rundir import RunDir
 from nasface.search.budget import Budget, cost_weights
 from nasface.search.prox import FLOOR, Proximal, ProxSearcher, Shrinking, soft_threshold
 from nasface.space import SearchSpace
+from nasface.stages.search import search
 from nasface.step import Optimizer
 from nasface.testing import check_searcher, trial
 from tests.refusal import refused
+from tests.searched import MACHINE, caching_in, recipe
 
 FACES = faces(16)
 
@@ -172,3 +176,18 @@ def test_budgets_out_of_reach_are_refused():
 def test_it_conforms(searcher):
     check_searcher(searcher, supernet(width=2, stages=3, resolutions=2, stem_channels=4), input_size=32)
     check_searcher(searcher, fixed_net(modules=(1,)), input_size=32)
+
+
+def test_in_a_run_folder_the_chosen_network_is_the_slim_one(tmp_path):
+    run = RunDir(tmp_path / "run")
+    searcher = "nasface.search.prox:ProxSearcher"
+    wanted = (f"search.name={searcher}", "search.options={share: 0.6}", "finetune.epochs=0")
+    with caching_in(tmp_path):
+        search(recipe(*wanted), run, MACHINE)
+        before = run.supernet.read_bytes(), run.slim.read_bytes()
+        run.metrics.unlink()
+        search(recipe(*wanted), run, MACHINE)  # from the checkpoint
+    assert (run.supernet.read_bytes(), run.slim.read_bytes()) == before
+    arch = json.loads(run.arch.read_text())
+    assert arch["provenance"]["pruner"] == searcher
+    assert arch["provenance"]["greatest_dropped_importance"] == 0

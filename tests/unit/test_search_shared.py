@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from test_search_prox import searched
@@ -12,13 +13,16 @@ from tiny import changed, faces, fixed_net, state, supernet
 
 from nasface import plugins
 from nasface.errors import GraphError, RecipeError
-from nasface.search.shared import Draw, First, SharedSearcher, imitation
+from nasface.rundir import RunDir
+from nasface.search.shared import Draw, SharedSearcher, imitation
+from nasface.stages.search import search
 from nasface.step import Batch
 from nasface.task import HeatmapTask
 from nasface.testing import check_searcher, scramble, trial
 from tests.refusal import refused
+from tests.searched import MACHINE, caching_in, recipe
 
-FIRST = First(alpha_lr=1e-3)
+FIRST = {"alpha_lr": 1e-3}
 
 
 def batch() -> Batch:
@@ -121,9 +125,10 @@ def test_options_that_make_no_sense_are_refused():
     with refused(GraphError, "prunable", "search.options"):
         SharedSearcher(shares=(0.001, 0.002)).search(net, context)
     shared = "nasface.search.shared:SharedSearcher"
-    with refused(RecipeError, "first", "penalti"):
-        plugins.check_options("searchers", shared, {"first": {"penalti": 1.0}})
-    assert plugins.check_options("searchers", shared, {"first": {"penalty": 1.0}})["first"] == First(penalty=1.0)
+    with refused(RecipeError, "search.options.first.penalti", "penalty"):
+        plugins.searcher(shared, {"first": {"penalti": 1.0}})
+    with refused(RecipeError, "search.options.first.penalty", "0"):
+        plugins.searcher(shared, {"first": {"penalty": -1.0}})
 
 
 @pytest.mark.slow
@@ -133,3 +138,17 @@ def test_options_that_make_no_sense_are_refused():
 def test_it_conforms(searcher):
     check_searcher(searcher, supernet(width=2, stages=3, resolutions=2, stem_channels=4), input_size=32)
     check_searcher(searcher, fixed_net(modules=(1,)), input_size=32)
+
+
+def test_in_a_run_folder_after_l1(tmp_path):
+    run = RunDir(tmp_path / "run")
+    wanted = (
+        "search.name=nasface.search.shared:SharedSearcher",
+        "search.options={first: {alpha_share: 0.5}, epochs: 1}",
+        "finetune.epochs=0",
+    )
+    with caching_in(tmp_path):
+        search(recipe(*wanted), run, MACHINE)
+    rows = pd.read_csv(run.metrics_csv)
+    assert list(rows.stage) == ["search", "search", "search-shared"]
+    assert run.slim.exists()
