@@ -46,7 +46,8 @@ def test_installed_spaces_are_found(name):
 
 @pytest.mark.parametrize(
     ("group", "name"),
-    [("searchers", "l1"), ("datasets", "300w"), ("datasets", "wflw"), ("datasets", "cofw"), ("datasets", "synthetic")],
+    [("searchers", name) for name in ("l1", "prox", "gates", "shared")]
+    + [("datasets", "300w"), ("datasets", "wflw"), ("datasets", "cofw"), ("datasets", "synthetic")],
 )
 def test_installed_plugins_are_found(group, name):
     check_installed(group, name)
