@@ -17,6 +17,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from nasface.compute import counting
 from nasface.graph import Edge, Graph
 from nasface.net import GraphNet, key
 from nasface.space import SearchSpace
@@ -155,7 +156,7 @@ def _count(module: nn.Module, inputs: tuple[object, ...]) -> dict[str, Cost]:
     _quiet()
     training = module.training
     module.eval()
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), counting(0):  # counting a network is not part of a run's compute
         warnings.simplefilter("ignore")  # the tracer warns that it does not record the check of the input size
         analysis = FlopCountAnalysis(module, inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
         counted = analysis.by_module_and_operator()

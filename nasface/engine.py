@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nasface.checkpoint import Checkpoint
+from nasface.compute import Loop, counting, metering
 from nasface.data.augment import Augmentation, DeviceFaces
 from nasface.errors import DivergedError, RecipeError, RunError
 from nasface.graph import Graph
@@ -160,7 +161,9 @@ def fit(
             continue
         rows += [{"stage": title, **_pass(net, plan, epoch, progress)} for plan in running]
         if validate is not None:
-            rows[-1][HELD_OUT.column] = validate(net)
+            with metering() as meter:
+                rows[-1][HELD_OUT.column] = validate(net)
+            rows[-1]["macs"] += meter.total
         if resume is not None:
             resume.save(net, optimizers, rows)
         progress.epoch(rows)
@@ -224,13 +227,18 @@ class _Plan:
 
 
 def _pass(net: nn.Module, plan: _Plan, epoch: int, progress: Progress) -> Row:
-    """Run one phase for one epoch and return its metrics with the number of the epoch and the seconds it took."""
+    """Run one phase for one epoch; return its metrics, and the multiply-adds and seconds that it took."""
     started = time.perf_counter()
-    with _trainable(net, plan.phase.parameters), _seeded(plan.seed(epoch), plan.faces.device):
-        plan.phase.begin(epoch)
+    with (
+        metering() as meter,
+        _trainable(net, plan.phase.parameters),
+        _seeded(plan.seed(epoch), plan.faces.device),
+    ):
+        with counting():
+            plan.phase.begin(epoch)
         means = _steps(net, plan, epoch, progress)
     seconds = round(time.perf_counter() - started, 2)
-    return {"epoch": epoch + 1, "phase": plan.phase.name, **means, "seconds": seconds}
+    return {"epoch": epoch + 1, "phase": plan.phase.name, **means, "macs": meter.total, "seconds": seconds}
 
 
 def _steps(net: nn.Module, plan: _Plan, epoch: int, progress: Progress) -> dict[str, float]:
@@ -238,7 +246,7 @@ def _steps(net: nn.Module, plan: _Plan, epoch: int, progress: Progress) -> dict[
     phase, optimizer, settings = plan.phase, plan.optimizer, plan.settings
     net.train()
     sums: dict[str, Tensor] = {}
-    count = 0
+    count, loop = 0, Loop()
     for count, batch in enumerate(plan.batches(epoch), start=1):
         at = epoch - plan.span.start + (count - 1) / plan.steps  # fractional epochs since the phase began
         for group in optimizer.param_groups:
@@ -247,6 +255,11 @@ def _steps(net: nn.Module, plan: _Plan, epoch: int, progress: Progress) -> dict[
             losses = phase.step(net, replace(batch, progress=at / len(plan.span)))
         optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()  # type: ignore[no-untyped-call]
+        with loop.step(len(batch.images_B3HW)):
+            with autocast(batch.images_B3HW.device, settings.precision):
+                losses = phase.step(net, batch)
+            optimizer.zero_grad(set_to_none=True)
+            losses["loss"].backward()  # type: ignore[no-untyped-call]
         if settings.clip:
             torch.nn.utils.clip_grad_norm_(phase.parameters, settings.clip)
         optimizer.step()
@@ -318,10 +331,11 @@ def predict_landmarks(
     training = net.training
     net.eval()
     flip = torch.tensor(faces.scheme.flip, device=faces.images_NHWC.device)
-    found = []
+    found, loop = [], Loop(probes=1)
     with torch.inference_mode(), autocast(faces.images_NHWC.device, precision):
         for part in faces.plain(batch):
-            heatmaps = heatmaps_of(net, part.images_B3HW, flip if flip_test else None)
+            with loop.step(len(part.images_B3HW)):
+                heatmaps = heatmaps_of(net, part.images_B3HW, flip if flip_test else None)
             # Autocast would also decode in bf16, whose 8 bits of precision are too coarse for coordinates.
             with torch.autocast(heatmaps.device.type, enabled=False):
                 found.append(decode(heatmaps, faces.input_size, decoder, sigma))
@@ -366,9 +380,10 @@ def recalibrate(
         norm.momentum = None  # torch then keeps the plain mean over all batches
     training = net.training
     net.train()
+    loop = Loop(probes=1)
     with torch.no_grad():
         for batch in ready or islice(training_batches(faces, settings), batches):
-            with autocast(faces.images_NHWC.device, settings.precision):
+            with loop.step(len(batch.images_B3HW)), autocast(faces.images_NHWC.device, settings.precision):
                 net(batch.images_B3HW)
     net.train(training)
     for norm, value in zip(norms, momentum, strict=True):

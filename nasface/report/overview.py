@@ -83,6 +83,9 @@ def facts(content: Content) -> list[tuple[str, str]]:
             ("Device", ", ".join(str(p) for p in (metrics.get("device"), metrics.get("machine"), threads) if p))
         )
         found.append(("Training", f"{metrics.get('training_minutes', 0)} minutes{_epochs(content)}"))
+        if spent := metrics.get("compute"):
+            parts = f"{amount(spent['training'])} in training, {amount(spent['measuring'])} in measuring"
+            found.append(("Compute", f"{amount(sum(spent.values()))} multiply-adds ({parts})"))
     found.append(("Created", str(origin.get("created", "")).replace("T", " ").replace("+00:00", " UTC")))
     return [(label, text) for label, text in found if text]
 
@@ -164,8 +167,8 @@ def whole_subsets(content: Content) -> list[str]:
 
 
 def amount(number: float) -> str:
-    """Format a count in k, M or G with three significant digits."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+    """Format a count in k, M, G, T or P with three significant digits."""
+    for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
             return f"{number / size:.3g} {unit}" if number < 1000 * size else f"{number / size:.0f} {unit}"
     return f"{number:g}"

@@ -10,6 +10,7 @@ from typing import Any
 from nasface import engine, plugins, rundir
 from nasface import recipe as recipes
 from nasface.arch import Factors, check_digest
+from nasface.compute import counting, metering
 from nasface.context import Context
 from nasface.errors import GraphError, RunError
 from nasface.model.build import build_net, load_net
@@ -83,7 +84,8 @@ def measure(
     Raises:
         GraphError: when the criterion's importance is not of exactly the prunable edges, negative or not finite.
     """
-    importance = dict(plugins.criterion(criterion.name, criterion.options)(net, context))
+    with metering() as meter, counting():
+        importance = dict(plugins.criterion(criterion.name, criterion.options)(net, context))
     if strange := importance.keys() ^ set(net.graph.prunable):
         raise GraphError(
             f"the criterion '{criterion.name}' must return the importance of exactly the prunable edges, but "
@@ -107,6 +109,7 @@ def measure(
             "options": recipe.search.options,
             "criterion": criterion.name,
             "criterion_options": criterion.options,
+            "macs": meter.total,  # multiply-adds that the measurement took
             **provenance(recipe),
             **(made_by or {}),
         },

@@ -55,7 +55,8 @@ def search(recipe: Recipe, run: RunDir, machine: Machine, weights: Path | None =
             fit = trainer(work, net, faces, "search", recipe.search.epochs)
             context = search_context(net, recipe, lambda: faces, fit)
 
-            chosen = searcher.search(net, context)
+            with work.measuring():  # what the searcher measures outside of trainings
+                chosen = searcher.search(net, context)
             save_net(run.supernet, net, recipe)
 
             if run.factors.exists():  # a resumed run would measure again; on a GPU not to the last bit
@@ -64,11 +65,13 @@ def search(recipe: Recipe, run: RunDir, machine: Machine, weights: Path | None =
                 factors = measure(net, context, recipe, recipe.criterion)
                 rundir.write_text(run.factors, factors.to_json())
 
+            work.measured.macs += factors.provenance.get("macs", 0)
             graph = chosen or _choose(recipe, factors, costs, run)
             write_arch(run, graph, factors, recipe, run.supernet, recipe.search if chosen else None)
 
             slim, inherited = slim_net(net, graph)
-            engine.recalibrate(slim, faces.train, settings(recipe))
+            with work.measuring():
+                engine.recalibrate(slim, faces.train, settings(recipe))
             log.info("slim network of %d of %d edges: %s", len(graph.edges), len(net.graph.edges), inherited)
             finetune(slim, work, faces)
             save_net(run.slim, slim, recipe)

@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from nasface import __version__, engine, rundir
 from nasface import recipe as recipes
+from nasface.compute import Meter, metering
 from nasface.engine import Progress
 from nasface.errors import NasfaceError, RunBusyError, RunError
 from nasface.recipe import Recipe
@@ -53,6 +54,8 @@ class Work:
         machine: where the stage works.
         device: the device picked for it.
         rows: metrics of the epochs so far; it grows as trainings end.
+        measured: multiply-adds of measurements that decide what the stage does, such as rating edges; those of the
+            final evaluation are not counted.
         writer: the writer of TensorBoard events, or None.
     """
 
@@ -61,6 +64,7 @@ class Work:
     machine: Machine
     device: torch.device
     rows: list[Row] = field(default_factory=list)
+    measured: Meter = field(default_factory=Meter)
     writer: Any = None
 
     def recorder(self, title: str) -> Callable[[list[Row]], None]:
@@ -79,6 +83,13 @@ class Work:
 
         return record
 
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Add what the block counts, apart from trainings, to `measured`."""
+        with metering() as meter:
+            yield
+        self.measured.macs += meter.macs
+
     def finish(self, networks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """Write metrics.json and return its content.
 
@@ -94,6 +105,7 @@ class Work:
             "machine": platform.processor() or platform.machine(),
             "threads": torch.get_num_threads(),
             "training_minutes": round(seconds / 60, 2),
+            "compute": self._compute(),
             "networks": networks,
         }
         if self.rows:
@@ -101,6 +113,12 @@ class Work:
         rundir.write_json(self.run.metrics, final)
         log.info("finished; %.1f minutes of training", seconds / 60)
         return final
+
+    def _compute(self) -> dict[str, int] | None:
+        """Return the multiply-adds of trainings and of measurements; None for a run that an older version began."""
+        if any("macs" not in row for row in self.rows):
+            return None
+        return {"training": sum(row["macs"] for row in self.rows), "measuring": self.measured.total}
 
 
 @contextmanager

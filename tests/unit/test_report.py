@@ -308,6 +308,7 @@ def test_the_headline_compares_with_the_supernet(finished: Path):
     assert tile.better == (nme < before)
     assert amount(24_135_680) == "24.1 M"
     assert amount(1_307_140_096) == "1.31 G"
+    assert amount(2.5e13) == "25 T"
 
 
 def test_the_supernet_stands_beside_every_stage():

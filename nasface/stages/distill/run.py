@@ -78,7 +78,8 @@ def distill(
             full = build_net(recipe, faces.train.scheme.num_landmarks, work.device)
             costs = net_costs(full, recipe)
             slim = load_net(full, arch_graph(arch, full), weights)
-            engine.recalibrate(slim, faces.train, settings(recipe))
+            with work.measuring():
+                engine.recalibrate(slim, faces.train, settings(recipe))
             students = _taught(work, slim, faces, tutor)
             found, best = _saved(run, recipe, students, faces, costs)
             rundir.write_text(run.arch, arch.to_json())
