@@ -251,13 +251,9 @@ def _steps(net: nn.Module, plan: _Plan, epoch: int, progress: Progress) -> dict[
         at = epoch - plan.span.start + (count - 1) / plan.steps  # fractional epochs since the phase began
         for group in optimizer.param_groups:
             group["lr"] = phase.optimizer.lr_at(at, len(plan.span))
-        with autocast(batch.images_B3HW.device, settings.precision):
-            losses = phase.step(net, replace(batch, progress=at / len(plan.span)))
-        optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()  # type: ignore[no-untyped-call]
         with loop.step(len(batch.images_B3HW)):
             with autocast(batch.images_B3HW.device, settings.precision):
-                losses = phase.step(net, batch)
+                losses = phase.step(net, replace(batch, progress=at / len(plan.span)))
             optimizer.zero_grad(set_to_none=True)
             losses["loss"].backward()  # type: ignore[no-untyped-call]
         if settings.clip:
