@@ -7,19 +7,18 @@ cost nothing from then on; the rest of the epochs trains the slim network to the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from annotated_types import Gt, Interval
+from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
 from nasface.context import Context
-from nasface.cost import Costs
 from nasface.errors import GraphError
-from nasface.graph import Edge, Graph
+from nasface.graph import Graph
 from nasface.net import GraphNet
+from nasface.prune import budget
 from nasface.step import Phase
 
 Share = Annotated[float, Interval(ge=0, le=1)]
@@ -37,7 +36,7 @@ class HotSearcher:
         end: the part of the epochs after which the budget is met; the rest is for the slim network.
     """
 
-    macs: Annotated[float, Gt(0)]
+    macs: Annotated[float, Ge(1)]
     start: Share = 0.15
     end: Share = 0.5
 
@@ -50,12 +49,15 @@ class HotSearcher:
         if self.end < self.start:
             raise GraphError(f"the searcher option end ({self.end}) lies before start ({self.start}); swap them")
         model = Shrinking(net)
-        within(net.graph, dict.fromkeys(net.graph.prunable, 0.0), context.costs, self.macs)  # fails before training
+        full = context.costs.total(net.graph).macs
+        # A budget that no network meets is refused before the training.
+        budget(net.graph, dict.fromkeys(net.graph.prunable, 1.0), context.costs, macs=int(self.macs), tolerance=1)
 
         def begin(epoch: int) -> None:
-            limit = self.limit(epoch, context.epochs, context.costs.total(net.graph).macs)
+            limit = int(self.limit(epoch, context.epochs, full))
             if context.costs.total(model.graph).macs > limit:
-                model.shrink(within(model.graph, context.rate(model.graph), context.costs, limit))
+                importance = context.rate(model.graph)
+                model.shrink(budget(model.graph, importance, context.costs, macs=limit, tolerance=1))
 
         weights = tuple(net.parameters())
         context.fit([Phase("weights", weights, context.optimizer, context.step, begin=begin)], net=model)
@@ -108,32 +110,3 @@ class Shrinking(nn.Module):
         """Compute the heatmaps (B, L, h, w) of the sub-graph."""
         out: Tensor = self.net(images_B3HW, graph=self.graph)
         return out
-
-
-def within(graph: Graph, importance: Mapping[Edge, float], costs: Costs, macs: float) -> Graph:
-    """Drop edges one by one, each time the one with the least importance per MAC saved, until `macs` are not exceeded.
-
-    What closure drops with an edge counts on both sides: its importance, and its MACs, encoders and head included.
-
-    Raises:
-        GraphError: if dropping another edge would disconnect the network before the budget is met.
-    """
-    now = costs.total(graph).macs
-    while now > macs:
-        steps: list[tuple[float, int, int, Graph]] = []
-        for edge in graph.prunable:
-            try:
-                rest = graph.keep_prunable(other for other in graph.prunable if other != edge)
-            except GraphError:
-                continue
-            size = costs.total(rest).macs
-            gone = set(graph.prunable) - set(rest.prunable)
-            # an identity edge saves 0 MACs: + 1 keeps the ratio finite
-            steps.append((sum(importance[other] for other in gone) / (now - size + 1), len(steps), size, rest))
-        if not steps:
-            raise GraphError(
-                f"the smallest connected network that was found has {now:,} MACs, more than the {macs:,.0f} asked for "
-                "(search.options.macs); ask for more, or use a smaller search space"
-            )
-        _, _, now, graph = min(steps, key=lambda step: step[:2])
-    return graph
