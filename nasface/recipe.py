@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 # without a value or deep nesting.
 _YAML_FAULTS = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
 
+_BUDGETS = ("share", "macs", "params")  # options of pruners that exclude one another
 _L1 = ("l1", "nasface.search.l1:L1Searcher")
 
 
@@ -144,6 +145,8 @@ def choose_pruner(content: dict[str, Any], name: str | None, *given: tuple[str, 
         name = name or (old["name"] if plugins.takes("pruners", old["name"], given[0][0]) else default)
     name = name or old["name"]
     options = dict(old.get("options") or {}) if name == old["name"] else {}
+    if any(option in _BUDGETS for option, _, _ in given):  # a budget takes the place of the recipe's
+        options = {option: value for option, value in options.items() if option not in _BUDGETS}
     content["prune"] = {"name": name, "options": {**options, **{option: value for option, value, _ in given}}}
 
 

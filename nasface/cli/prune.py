@@ -14,6 +14,7 @@ from nasface.cli.options import (
     machine_options,
     show_costs,
 )
+from nasface.cli.sizes import SIZE
 
 # heavy imports stand inside the commands: `nasface --help` answers at once
 
@@ -23,6 +24,8 @@ from nasface.cli.options import (
 @click.option("--threshold", type=float, help="Keep edges whose importance is above this.")
 @click.option("--share", type=float, help="Keep at most this share of the prunable MACs.")
 @click.option("--top", type=int, help="Keep this many edges.")
+@click.option("--macs", type=SIZE, help="Keep at most this many MACs, of the whole network, for example 12M.")
+@click.option("--params", type=SIZE, help="Keep at most this many parameters, of the whole network.")
 @click.option("--pruner", help="Pruner plug-in (see `nasface plugins`); by default the run's, if it takes the option.")
 @click.option(
     "--criterion",
@@ -37,6 +40,8 @@ def prune(
     threshold: float | None,
     share: float | None,
     top: int | None,
+    macs: int | None,
+    params: int | None,
     pruner: str | None,
     criterion: str | None,
     overrides: tuple[str, ...],
@@ -52,6 +57,7 @@ def prune(
       nasface prune runs/mini --pruner random --share 0.5 --set prune.options.seed=1 --out runs/random
       nasface prune runs/mini --threshold 0.0017 --out runs/paper
       nasface prune runs/mini --criterion taylor --share 0.5 --out runs/taylor
+      nasface prune runs/mini --macs 60M --out runs/small
     """
     from nasface.model.source import run_recipe
     from nasface.rundir import RunDir
@@ -64,11 +70,13 @@ def prune(
             ("threshold", threshold, "threshold"),
             ("share", share, "share"),
             ("edges", top, "top"),
+            ("macs", macs, "budget"),
+            ("params", params, "budget"),
         )
         if value is not None
     ]
     if len(given) > 1:
-        raise click.UsageError("--threshold, --share and --top exclude one another; give one")
+        raise click.UsageError("--threshold, --share, --top, --macs and --params exclude one another; give one")
     source = RunDir(run)
     budget = given[0] if given else None
     resolved = run_recipe(source, criterion=criterion, pruner=pruner, budget=budget, overrides=overrides)

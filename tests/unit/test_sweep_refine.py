@@ -91,10 +91,10 @@ def test_breeding_goes_on_where_it_was_interrupted(run, tmp_path, monkeypatch):
     whole = sweep(run, tmp_path / "whole", request, Measure(**BARE))
     sweep(run, out, SweepRequest(count=3), Measure(**BARE))
     for owner, name in ((sweeping, "_write"), (sweeping._Bench, "measure")):
-        monkeypatch.setattr(owner, name, interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            sweep(run, out, request, Measure(**BARE))
-        monkeypatch.undo()
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                sweep(run, out, request, Measure(**BARE))
     assert sorted(sweep(run, out, request, Measure(**BARE)).network) == sorted(whole.network)
 
 
