@@ -124,7 +124,8 @@ def _check(request: SweepRequest) -> None:
     for share in request.shares:
         if not 0 < share <= 1:
             raise RecipeError(
-                f"the share {share:g} of the prunable MACs is not above 0 and at most 1; give one that is"
+                f"the share {share:g} of the prunable MACs is not above 0 and at most 1; "
+                + (f"did you mean {share / 100:g}?" if 1 < share <= 100 else "give one that is")
             )
     if not request.wishes:
         raise RecipeError(
@@ -133,11 +134,12 @@ def _check(request: SweepRequest) -> None:
         )
     pruner = request.pruner
     if pruner != "threshold":
+        takes_share = plugins.takes("pruners", pruner, "share")  # refuses a name that is not known
         if request.thresholds or request.number:
             raise RecipeError(
                 f"thresholds and a count need the pruner 'threshold', not '{pruner}'; give budgets instead"
             )
-        if request.has_budgets and not plugins.takes("pruners", pruner, "share"):
+        if request.has_budgets and not takes_share:
             raise RecipeError(
                 f"the pruner '{pruner}' does not accept `share`, so it cannot meet a budget; try 'greedy'"
             )
