@@ -211,8 +211,10 @@ def read_text(path: Path, what: str) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as err:
         raise RunError(f"{path} does not exist; expected {what}") from err
-    except (OSError, UnicodeDecodeError) as err:
-        raise RunError(f"cannot read {path} ({err}); expected {what}") from err
+    except UnicodeDecodeError as err:
+        raise RunError(f"{path} is not a text file; expected {what}") from err
+    except OSError as err:
+        raise RunError(f"cannot read {path} ({err.strerror or err}); expected {what}") from err
 
 
 def file_digest(path: Path) -> str:

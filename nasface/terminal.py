@@ -23,6 +23,7 @@ from nasface.scores import (
     DASH,
     DEFAULT_NORMALISER,
     HELD_OUT,
+    SUPERNET,
     Normaliser,
     Score,
     Stage,
@@ -179,7 +180,10 @@ def cost_table(report: Mapping[str, Any], title: str) -> Table:
 
 
 def sweep_table(rows: Sequence[SweepRow], title: str) -> Table:
-    """Lay out the networks of a sweep: cost, latency against the supernet's, and NME by stage; * marks the front."""
+    """Lay out the networks of a sweep: cost, latency, and NME by stage; * marks the front.
+
+    The number of edges stands in the name of each network.
+    """
     reached = [stage for stage in Stage if any(HELD_OUT.at(stage) in row.nme for row in rows)]
     shown = [HELD_OUT.at(stage) for stage in reached]
     subsets = dict.fromkeys(subset for row in rows for subset, images in row.images.items() if images)
@@ -188,21 +192,20 @@ def sweep_table(rows: Sequence[SweepRow], title: str) -> Table:
         [
             row.network,
             "*" if row.on_front else "",
-            _count(row.edges),
             _count(row.params),
             _count(row.macs),
             DASH if row.prunable_share is None else f"{100 * row.prunable_share:.1f}",
-            _ratio(row.latency_ms, row.supernet_latency_ms),
+            _latency(row),
             *(percent(row.nme.get(score)) for score in shown),
         ]
         for row in rows
         if row.state is State.DONE
     ]
-    columns = ["network", "front", "edges", "params", "MACs", "prunable MACs (%)", "latency / supernet's"]
-    columns += [f"{score.faces}, {score.stage.words}" for score in shown if score.stage]
+    columns = ["network", "front", "params", "MACs", "prunable\nMACs (%)", "latency\n(ms)"]
+    columns += [f"{score.faces},\n{score.stage.words}" for score in shown if score.stage]
     caption = (
-        f"NME {DEFAULT_NORMALISER.adjective} (%), other subsets are in the CSV file; front: MACs against the held-out "
-        "NME of the last stage"
+        f"NME {DEFAULT_NORMALISER.adjective} (%), other subsets are in the CSV file; latency with its ratio to the "
+        "supernet's; front: MACs against the held-out NME of the last stage"
     )
     caption += "".join(f"\nleft out: {row.asked}: {row.error}" for row in rows if row.state is State.DISCONNECTED)
     return table(title, columns, lines, caption, text_columns=2)
@@ -215,7 +218,7 @@ def row_table(row: SweepRow, stage: Stage, title: str, caption: str) -> Table:
         ("MACs", _count(row.macs)),
         ("params without head", _count(row.params_no_head)),
         ("MACs without head", _count(row.macs_no_head)),
-        ("latency (ms)", DASH if row.latency_ms is None else f"{row.latency_ms:.2f}"),
+        ("latency (ms)", _latency(row)),
         ("  batch", _count(row.latency_batch)),
         ("  threads", _count(row.threads)),
         ("  device", row.device or DASH),
@@ -260,5 +263,9 @@ def _count(number: int | None) -> str:
     return DASH if number is None else f"{number:,}"
 
 
-def _ratio(own: float | None, full: float | None) -> str:
-    return DASH if own is None or full is None else f"{own / full:.2f}"
+def _latency(row: SweepRow) -> str:
+    """Format the latency in ms, with its ratio to that of the supernet, which was timed in turn with the network."""
+    own, full = row.latency_ms, row.supernet_latency_ms
+    if own is None:
+        return DASH
+    return f"{own:.2f}" if full is None or row.network == SUPERNET else f"{own:.2f} (x {own / full:.2f})"

@@ -10,6 +10,7 @@ try:
         draw,
         evaluate,
         experiment,
+        plugins,
         predict,
         prune,
         report,
@@ -23,5 +24,17 @@ try:
 except KeyboardInterrupt:
     interrupt.leave()
 
-__all__ = ["count", "data", "distill", "draw", "evaluate", "experiment", "main", "predict", "prune", "report", "search"]
-__all__ += ["score", "select", "sweep", "train"]
+__all__ = [
+    "count",
+    "data",
+    "distill",
+    "draw",
+    "evaluate",
+    "experiment",
+    "main",
+    "plugins",
+    "predict",
+    "prune",
+    "report",
+]
+__all__ += ["score", "search", "select", "sweep", "train"]

@@ -1,4 +1,4 @@
-"""The commands `data check`, `data prepare` and `plugins`."""
+"""`nasface data check` and `nasface data prepare`."""
 
 from __future__ import annotations
 
@@ -96,26 +96,3 @@ def data_prepare(wanted: Wanted, place: Place) -> None:
     terminal.show(
         terminal.table(f"prepared {resolved.data.name}", ["split", "subset", "faces", "expected"], rows, text_columns=2)
     )
-
-
-@main.command(short_help="List plug-ins and recipes.")
-@json_option
-def plugins(as_json: bool) -> None:
-    """List search spaces, datasets, searchers, criteria, pruners, teachers and recipes.
-
-    \b
-    Example:
-      nasface plugins
-    """
-    from nasface import plugins as found
-    from nasface import recipe as recipes
-    from nasface import terminal
-
-    rows = found.listing() + recipes.listing()
-    if as_json:
-        click.echo(json.dumps(rows, indent=1))
-    else:
-        columns = ("kind", "name", "package", "about")
-        terminal.show(
-            terminal.table("plug-ins and recipes", columns, [[r[c] for c in columns] for r in rows], text_columns=4)
-        )

@@ -147,25 +147,20 @@ def predict(
     if not (inputs or looking.boxes):
         raise click.UsageError("name images, folders or videos, or give a list of images with --boxes")
     chosen.check()
-    from nasface.engine import pick_device
-    from nasface.stages.predict.pictures import gather
-    from nasface.stages.predict.run import Viewer, predict_files
-    from nasface.stages.workspace import use_threads
+    from nasface.stages.predict.run import predict as run_predict
 
     saved, recipe = chosen.saved()
     if chosen.arch is not None:
         if not (chosen.recipe or saved.recipe_file):
             click.echo("nasface: no recipe beside the arch.json; using crop and decoder of the recipe 300w", err=True)
         click.echo(f"weights: {saved.weights}", err=True)
-    pictures, find = gather(inputs, looking.boxes, looking.detector, out / "overlays")
     if overlay:
         from nasface.report.overlay import overlays
 
         drawing = overlays(out / "overlays")
-    use_threads(recipe)
-    model = saved.load(recipe, pick_device(place.device))
+    how, boxes, detector = looking.search(), looking.boxes, looking.detector
     with place.machine(as_json) as machine, drawing if overlay else nullcontext() as show:
-        report = predict_files(Viewer(model, find, looking.search(), machine), pictures, out, show)
+        report = run_predict(saved, recipe, inputs, out, machine, how, boxes=boxes, detector=detector, show=show)
     if as_json:
         click.echo(json.dumps(report, indent=1))
     else:

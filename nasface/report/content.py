@@ -90,6 +90,8 @@ def read(folder: Path) -> Content:
     Raises:
         RunError: when it holds nothing to report on.
     """
+    if not folder.is_dir():
+        raise RunError(f"the folder {folder} does not exist; give a run folder that a command of nasface has filled")
     run = RunDir(folder)
     missing: dict[str, str] = {}
 
@@ -164,6 +166,11 @@ def _rows(path: Path, *columns: str) -> pd.DataFrame | None:
 def _metrics(run: RunDir, job: str, sweep: Sweep | None) -> dict[str, Any] | None:
     metrics = _object(run.metrics)
     if not metrics and sweep is None:
+        if run.arch.is_file() and job == "select":
+            raise RunError(
+                "the sweep from which the network was chosen measured it without training it, and its pareto.csv has "
+                f"those figures; `nasface train --arch {run.arch}` fine-tunes and evaluates it"
+            )
         if run.arch.is_file() and job not in ("search", "train", "distill"):
             raise RunError(
                 f"the network has not been evaluated; `nasface train --arch {run.arch}` fine-tunes and evaluates it"

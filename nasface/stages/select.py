@@ -175,8 +175,9 @@ def slim_networks(table: pd.DataFrame) -> pd.DataFrame:
 def copy_network(choice: Choice, out: RunDir) -> None:
     """Copy a chosen network to a folder from which `evaluate`, `train` and `distill` can work.
 
-    It copies arch.json unchanged, recipe.yaml, and slim.safetensors if there is one. Without it, the weights are
-    inherited from the run that arch.json names. The same network may be copied again.
+    It copies arch.json unchanged, recipe.yaml, and, if the sweep has fine-tuned the network, slim.safetensors and the
+    figures of its evaluation. Otherwise, the weights are inherited from the run that arch.json names. The same network
+    may be copied again.
 
     Raises:
         RunError: when a file of the sweep is gone, or `out` holds something else.
@@ -187,7 +188,9 @@ def copy_network(choice: Choice, out: RunDir) -> None:
     job = {"job": "select", "from": str(choice.arch.resolve()), "arch_sha256": rundir.file_digest(choice.arch)}
     claim(out, recipes.load(str(required(recipe, "the recipe of a swept run"))), job)
     # arch.json comes last: without its weights beside it, the network would count as one that inherits
-    for source, target in ((network.slim, out.slim), (choice.arch, out.arch)):
+    figures = (network.metrics, network.metrics_csv, network.errors)
+    for source in (*figures, network.slim, choice.arch):
+        target = out.path / source.name
         if source.exists():
             with rundir.atomic(target) as temporary:
                 shutil.copyfile(source, temporary)

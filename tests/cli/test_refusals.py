@@ -52,7 +52,8 @@ def faces(folder: Path, points: int = 68) -> Path:
         (["experiment", "demo"], ["demo", "nasface search --recipe demo"]),
         (["search", "--recipe", "figure6-mini"], ["figure6-mini", "nasface experiment"]),
         (["select", "nowhere", "--knee"], ["nowhere"]),
-        (["report", "nowhere"], ["nowhere"]),
+        (["report", "nowhere"], ["nowhere", "does not exist"]),
+        (["search", "--recipe", "demo", "--device", "gpu"], ["'gpu'", "cpu, cuda"]),
         (["draw", "nowhere.json"], ["nowhere.json"]),
         (["search", "--dataset", "300v"], ["300v", "'300w'"]),
         (["search", "--recipe", "300w-mimi"], ["300w-mimi", "'300w-mini'"]),
@@ -166,6 +167,14 @@ def test_an_edge_list_that_is_none_is_refused(tmp_path: Path):
         assert "edge" in command_refuses("count", "--space", "hrsupernet", "--edges", path)
 
 
+def test_a_file_that_is_not_text_is_named_without_the_words_of_the_codec(tmp_path: Path):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(b"\xff\xd8\xff\xe0")
+    sentence = command_refuses("count", "--arch", path)
+    names(sentence, path, "arch.json")
+    assert "codec" not in sentence
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
@@ -179,6 +188,8 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path):
         (["--target-macs", "6X"], ["6X"]),
         (["--count", "0"], ["count of 0", "--count 10"]),
         (["--count", "3", "--pruner", "greedy"], ["'threshold'", "'greedy'"]),
+        (["--count", "3", "--pruner", "greedi"], ["greedi", "did you mean 'greedy'"]),
+        (["--share", "70"], ["70", "did you mean 0.7"]),
         (["--share", "0.5", "--pruner", "greedi"], ["greedi", "did you mean 'greedy'"]),
         (["--share", "0.5", "--pruner", "random", "--option", "sed=1"], ["sed", "did you mean 'seed'"]),
         (["--set", "finetune.epoch=3"], ["finetune.epoch", "did you mean 'epochs'"]),

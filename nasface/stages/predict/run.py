@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from nasface import __version__, detect, rundir
+from nasface import __version__, detect, engine, rundir
 from nasface.data.parallel import default_workers, map_in_order
 from nasface.detect import Boxes, FoundFaces, Pixels
 from nasface.errors import DataError
 from nasface.model import Model
-from nasface.stages.predict.pictures import Find, Picture, frame_count, read_picture
-from nasface.stages.workspace import Machine
+from nasface.model.files import Saved
+from nasface.recipe import Recipe
+from nasface.stages.predict.pictures import Find, Picture, frame_count, gather, read_picture
+from nasface.stages.workspace import Machine, use_threads
 
 log = logging.getLogger(__name__)
 
@@ -164,6 +166,37 @@ class Viewer:
             batch=self.how.batch,
             workers=self.machine.workers,
         )
+
+
+def predict(
+    saved: Saved,
+    recipe: Recipe,
+    inputs: Sequence[Path],
+    out: Path,
+    machine: Machine,
+    how: FaceSearch,
+    *,
+    boxes: Path | None = None,
+    detector: str = "haar",
+    show: Callable[[Seen], None] | None = None,
+) -> dict[str, Any]:
+    """Load a network and write the landmarks of images and videos; see `predict_files`.
+
+    Args:
+        saved: the network.
+        recipe: how it sees a face.
+        inputs: images, videos, and folders of them.
+        out: the folder to write to.
+        machine: device, progress and workers.
+        how: how to look for faces.
+        boxes: a CSV file of face boxes, instead of the detector.
+        detector: see `detect.find_detector`.
+        show: called with every image and frame, for drawing.
+    """
+    pictures, find = gather(inputs, boxes, detector, out / "overlays")
+    use_threads(recipe)
+    model = saved.load(recipe, engine.pick_device(machine.device))
+    return predict_files(Viewer(model, find, how, machine), pictures, out, show)
 
 
 def predict_files(

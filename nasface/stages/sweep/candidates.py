@@ -132,7 +132,8 @@ def _check(request: SweepRequest) -> None:
     for share in request.shares:
         if not 0 < share <= 1:
             raise RecipeError(
-                f"the share {share:g} of the prunable MACs is not above 0 and at most 1; give one that is"
+                f"the share {share:g} of the prunable MACs is not above 0 and at most 1; "
+                + (f"did you mean {share / 100:g}?" if 1 < share <= 100 else "give one that is")
             )
     if not request.wishes:
         raise RecipeError(
@@ -141,6 +142,7 @@ def _check(request: SweepRequest) -> None:
         )
     pruner = request.pruner
     if pruner != "threshold":
+        plugins.load("pruners", pruner)  # refuses a name that is not known
         if request.thresholds or request.number:
             raise RecipeError(
                 f"thresholds and a count need the pruner 'threshold', not '{pruner}'; give budgets instead"
