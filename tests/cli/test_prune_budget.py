@@ -12,14 +12,8 @@ from nasface.cli import main
 from nasface.model.source import read_arch
 from nasface.rundir import RunDir
 from tests.refusal import command_refuses, names
-from tests.searched import searched_run
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
-    return searched_run(tmp_path_factory.mktemp("budgets"))
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cached")]
 
 
 def prune(run: RunDir, out: Path, *args: object) -> dict[str, int]:

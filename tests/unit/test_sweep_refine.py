@@ -18,28 +18,12 @@ from nasface.stages.sweep.book import Study, progress_of
 from nasface.stages.sweep.candidates import SweepRequest
 from nasface.stages.sweep.run import Measure
 from tests.refusal import refused
-from tests.searched import MACHINE, caching_in, recipe, searched_run
+from tests.searched import MACHINE, recipe
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cached")]
 
 BARE = {"inherited": False, "latency_batch": 0}
 TUNED = "held_out_nme_finetuned"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("refined")
-
-
-@pytest.fixture(scope="module")
-def run(folder: Path) -> RunDir:
-    return searched_run(folder)
-
-
-@pytest.fixture(autouse=True)
-def cached(folder: Path, own_cache: Path):
-    with caching_in(folder):
-        yield
 
 
 def sweep(run: RunDir, out: Path, wanted: SweepRequest, measure: Measure) -> pd.DataFrame:
