@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 
 from nasface import recipe as recipes
-from nasface import rundir
+from nasface import rundir, terminal
 from nasface.arch import Architecture
 from nasface.errors import GraphError, RunError
 from nasface.model.files import at
 from nasface.model.source import read_source
+from nasface.report.content import read
 from nasface.rundir import RunDir
+from nasface.scores import HELD_OUT, Stage, SweepRow
 from nasface.stages.select import copy_network, read_table, select, sweep_folder
+from nasface.stages.sweep.book import _with_front
 from searchspaces.hrsupernet import hrsupernet
-from tests.refusal import refused
+from tests.refusal import names, refused
 
 pytestmark = pytest.mark.slow
 
@@ -256,6 +261,40 @@ def test_a_copy_is_an_architecture_with_its_weights_and_recipe(run: Path, tmp_pa
     assert recipes.load(source.recipe) == recipes.load("demo")
     (saved,) = at(out.path)
     assert (saved.name, saved.arch, saved.weights) == ("slim", source.arch, out.slim)
+
+
+def test_a_fine_tuned_network_takes_its_figures_along_and_another_says_where_they_are(run: Path, tmp_path: Path):
+    summary = {"images": 1, "expected": 1, "nme": 0.03}
+    figures = {"params": 1, "macs": 2, "held_out_nme": 0.03, "subsets": {"inter_ocular": {"full": summary}}}
+    choice, tuned, other = select(run), RunDir(tmp_path / "tuned"), RunDir(tmp_path / "other")
+    rundir.write_json(RunDir(choice.arch.parent).metrics, {"networks": {"slim": figures}})
+    copy_network(choice, tuned)
+    found = read(tuned.path)
+    assert found.networks == {"slim": figures}
+    assert "figures" not in found.missing
+    copy_network(select(run, max_macs=700), other)
+    names(read(other.path).missing["figures"], "pareto.csv", f"nasface train --arch {other.arch}")
+
+
+def test_tables_give_the_latency_in_ms_with_its_ratio(monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")
+    row = SweepRow(
+        "e041-d5cfb877", edges=41, params=295_700, macs=17_564_544, prunable_share=0.686, latency_ms=14.0,
+        supernet_latency_ms=20.0, nme={HELD_OUT.at(stage): 0.1092 for stage in Stage}, on_front=True,
+    )  # fmt: skip
+    sweep = terminal.sweep_table([replace(row, network="supernet", latency_ms=20.0), row], "")
+    for table in (sweep, terminal.row_table(row, Stage.FINETUNED, "", "")):
+        terminal.show(table)
+        shown = capsys.readouterr().out
+        assert "14.00 (x 0.70)" in shown
+        assert "17,564,544" in shown
+    assert Console(width=300).measure(sweep).maximum <= 120
+
+
+def test_a_network_that_costs_as_much_as_another_and_is_worse_is_not_on_the_front():
+    costs_and_errors = (("a", 10, 0.2), ("b", 10, 0.1), ("c", 5, 0.3), ("d", 5, 0.30001))
+    found = [SweepRow(name, macs=macs, nme={HELD_OUT.at(Stage.INHERITED): nme}) for name, macs, nme in costs_and_errors]
+    assert [row.network for row in _with_front(found) if row.on_front] == ["b", "c"]
 
 
 def test_a_network_with_a_recipe_of_its_own_takes_that_along(run: Path, tmp_path: Path):
