@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nasface.cost import Costs
 from nasface.errors import GraphError, RecipeError
 from nasface.graph import Edge, Graph, Node
 from nasface.net import GraphNet, key, masked
-from nasface.step import OptimizerLike
 
 SLACK = 0.02  # how far below its budget a network may end, as a share of it, if some other choice comes closer
 
@@ -198,33 +197,6 @@ class Budget:
     @cached_property
     def _path(self) -> tuple[Edge, ...]:
         return self.cheapest(self.graph).prunable
-
-
-@dataclass
-class Timed:
-    """An optimizer that remembers at which epoch it is, so that steps can follow a schedule.
-
-    The training loop asks for the learning rate before each step. What is remembered is therefore never out of date,
-    also after a run was resumed.
-
-    Attributes:
-        own: the optimizer that does the work.
-        epoch: fractional epochs since the phase began.
-        done: the same as a share of the epochs of the phase.
-    """
-
-    own: OptimizerLike
-    epoch: float = 0.0
-    done: float = 0.0
-
-    def build(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-        """Return the torch optimizer over these parameters."""
-        return self.own.build(parameters)
-
-    def lr_at(self, epoch: float, epochs: int) -> float:
-        """Return the learning rate at a fractional epoch, and remember that epoch."""
-        self.epoch, self.done = epoch, epoch / epochs
-        return self.own.lr_at(epoch, epochs)
 
 
 def gains(net: GraphNet) -> Tensor:

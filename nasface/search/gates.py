@@ -16,13 +16,13 @@ from nasface.context import Context
 from nasface.errors import GraphError
 from nasface.graph import Graph
 from nasface.net import GraphNet
-from nasface.search.budget import Budget, Timed, sub_graph, switch_off
+from nasface.search.budget import Budget, sub_graph, switch_off
 from nasface.step import Batch, Optimizer, Phase
 
 # temperature and stretch of the hard-concrete distribution, as in section 4 of Louizos et al. 2018
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
 # Weight of the square of the excess (an augmented Lagrangian), which damps the swings of the multiplier.
-STIFFNESS = 10.0
+STIFFNESS = 20.0
 RAMP = 0.8  # share of the epochs on the gates in which the allowed cost falls to the budget
 WEAKEST = 0.1  # least gate of an edge that is kept, so that its weights still learn
 
@@ -55,7 +55,7 @@ class GateSearcher:
     open: Annotated[float, Interval(gt=0.5, lt=1)] = 0.95
     gate_lr: Annotated[float, Gt(0)] = 0.1
     gate_share: Annotated[float, Interval(gt=0, le=1)] = 0.25
-    dual_lr: Annotated[float, Gt(0)] = 0.1
+    dual_lr: Annotated[float, Gt(0)] = 0.03
     warmup_epochs: Annotated[int, Ge(0)] = 0
 
     def search(self, net: GraphNet, context: Context) -> Graph | None:
@@ -64,7 +64,6 @@ class GateSearcher:
         budget = wanted or Budget.none(net.graph, context.costs)
         gated = Gated(net, self.open)
         settled_at = max(self.warmup_epochs + 1, round(self.settle * context.epochs))
-        gate_time, weight_time = Timed(Optimizer(lr=self.gate_lr)), Timed(context.optimizer)
         cost = ExpectedCost(net.graph, budget)
 
         def gate_step(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
@@ -73,25 +72,25 @@ class GateSearcher:
             if wanted is None:
                 pressure = self.penalty * expected / budget.full
             else:
-                allowed = budget.schedule(gate_time.done / RAMP)
+                allowed = budget.schedule(batch.progress / RAMP)
                 pressure = gated.pressure((expected - allowed) / max(budget.full - budget.limit, 1), self.dual_lr)
             # relative to the loss of the task, so that its unit does not matter
             loss = task + task.detach() * pressure
             return {"loss": loss, "task": task, "expected_macs": expected, "multiplier": gated.multiplier.clone()}
 
         def weight_step(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-            if weight_time.epoch >= settled_at:
+            epoch = batch.progress * context.epochs + 1e-6  # rounding must not put a step into the epoch before
+            if epoch >= settled_at:
                 gated.settle(budget, wanted is not None)
-            open_now = weight_time.epoch < self.warmup_epochs
             images = batch.images_B3HW
-            heatmaps = net(images) if open_now else gated.sampled(images, batch.seed)
+            heatmaps = net(images) if epoch < self.warmup_epochs else gated.sampled(images, batch.seed)
             return {"loss": context.loss(heatmaps, batch)}
 
-        gates = (gated.log_alpha,)
+        gates, gate_optimizer = (gated.log_alpha,), Optimizer(lr=self.gate_lr)
         context.fit(
             [
-                Phase("gates", gates, gate_time, gate_step, self.gate_share, self.warmup_epochs, settled_at),
-                Phase("weights", tuple(net.parameters()), weight_time, weight_step),
+                Phase("gates", gates, gate_optimizer, gate_step, self.gate_share, self.warmup_epochs, settled_at),
+                Phase("weights", tuple(net.parameters()), context.optimizer, weight_step),
             ],
             net=gated,
         )
