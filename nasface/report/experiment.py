@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from nasface import rundir
 from nasface.report import figures, save
+from nasface.report.comparison import comparison_tables, write_comparison
 from nasface.report.fronts import FIGURE6
 from nasface.report.published import published
 from nasface.rundir import RunDir
@@ -48,6 +49,9 @@ def findings(experiment: Experiment, folder: Path, table: pd.DataFrame) -> Findi
     """
     if not len(table):
         return Findings((), ())
+    if (comparison := experiment.plan.comparison) is not None:
+        tables = [(f"{experiment.name}, {title}", rows) for title, rows in comparison_tables(table, comparison).items()]
+        return Findings(tuple(tables), (folder / "results.csv", *write_comparison(table, comparison, folder)))
     files = experiment_figures(experiment, folder, sorted(set(table["seed"])))
     variants = ablation(experiment, table)
     if len(variants):

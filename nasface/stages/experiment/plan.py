@@ -6,10 +6,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from annotated_types import Ge, Interval, Len
-from pydantic import Field, ValidationError
+from annotated_types import Ge, Interval
+from pydantic import Field, ValidationError, model_validator
 
 from nasface import plugins
 from nasface import recipe as recipes
@@ -17,6 +17,7 @@ from nasface.errors import RecipeError, RunError
 from nasface.recipe import Recipe
 from nasface.sections import Part
 from nasface.stages.distill.teacher import teacher_digest
+from nasface.stages.experiment.compare.plan import ComparisonPlan, RowPlan, budgeted, takes_budget
 
 log = logging.getLogger(__name__)
 
@@ -44,15 +45,23 @@ class Plan(Part):
     teacher: a run that is trained once per seed and teaches; without it, the searched supernets teach.
     teachers: name -> what it changes in the recipe; more such runs, which variants name in `teacher_from`.
     distill: name -> what a variant changes in the section `distill`; each is made of every run's slim network.
+    comparison: instead of runs, rows that are compared at equal cost and equal compute.
     """
 
     seeds: tuple[Annotated[int, Ge(0)], ...] = (0,)
-    runs: Annotated[dict[str, dict[str, Any]], Len(1)]
+    runs: dict[str, dict[str, Any]] = Field(default_factory=dict)
     sweeps: dict[str, SweepPlan] = Field(default_factory=dict)
     compare: tuple[tuple[str, ...], ...] = ()
     teacher: dict[str, Any] | None = None
     teachers: dict[str, dict[str, Any]] = Field(default_factory=dict)
     distill: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    comparison: ComparisonPlan | None = None
+
+    @model_validator(mode="after")
+    def _runs_or_comparison(self) -> Self:
+        if bool(self.runs) == (self.comparison is not None):
+            raise ValueError("an experiment has either `runs` or a `comparison`; give one of them")
+        return self
 
 
 @dataclass(frozen=True)
@@ -72,9 +81,15 @@ class Experiment:
 
     def recipe(self, changes: Mapping[str, Any], seed: int, distill: Mapping[str, Any] | None = None) -> Recipe:
         """Resolve the recipe of one run, or of a variant of its distillation."""
+        return recipes.resolve(self.content(changes, seed, distill), f"experiment '{self.name}'")
+
+    def content(
+        self, changes: Mapping[str, Any], seed: int, distill: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return the content of that recipe, unchecked."""
         content = recipes.merge(recipes.merge(dict(self.base), {**changes, "seed": seed}), {"distill": distill or {}})
         recipes.override(content, self.overrides)
-        return recipes.resolve(content, f"experiment '{self.name}'")
+        return content
 
 
 def read_experiment(
@@ -94,15 +109,26 @@ def read_experiment(
     if data_root is not None:
         content = recipes.merge(content, {"data": {"root": str(data_root.resolve())}})
     if seeds:
-        checked = checked.model_copy(update={"seeds": tuple(seeds)})
+        checked = checked.model_copy(update={"seeds": tuple(seeds), "comparison": _at_these_seeds(checked.comparison)})
     experiment = Experiment(name, checked, content, overrides)
     _check(experiment)
     return experiment
 
 
+def _at_these_seeds(comparison: ComparisonPlan | None) -> ComparisonPlan | None:
+    """Return a comparison whose claims ask for no other seeds."""
+    if comparison is None:
+        return None
+    claims = tuple(claim.model_copy(update={"seeds": 0}) for claim in comparison.claims)
+    return comparison.model_copy(update={"claims": claims})
+
+
 def _check(experiment: Experiment) -> None:
     """Resolve every recipe now, so that a mistake in the last run does not show after hours."""
     plan = experiment.plan
+    if plan.comparison is not None:
+        for name, row in plan.comparison.rows.items():
+            _check_row(experiment, name, row, plan.comparison.budgets[0])
     for changes in plan.runs.values():
         experiment.recipe(changes, 0)
         for title, how in plan.distill.items():
@@ -116,6 +142,17 @@ def _check(experiment: Experiment) -> None:
             )
         if planned.pruner != "threshold":
             plugins.pruner(planned.pruner, {**planned.options, "share": 0.5})
+
+
+def _check_row(experiment: Experiment, name: str, row: RowPlan, macs: float) -> None:
+    """Raise a RecipeError if a row of a comparison cannot be resolved, or has nothing to give the budget to."""
+    where = f"row '{name}' of experiment '{experiment.name}'"
+    content = experiment.content(row.changes, 0)
+    if row.searches and row.best_of is None:
+        if row.serves_all and takes_budget(content):
+            raise RecipeError(f"{where}: its searcher is given the budget, so no search serves all; remove serves_all")
+        content = budgeted(content, macs, where)
+    recipes.resolve(content, where)
 
 
 def _check_teacher(experiment: Experiment, title: str, recipe: Recipe) -> None:

@@ -83,12 +83,17 @@ def _networks(run: RunDir) -> list[Row]:
     for name, figures in found.items():
         row = {k: figures[k] for k in COSTS}
         row |= {"network": name, HELD_OUT.column: figures[HELD_OUT.column]}
-        row |= {Score(subset).column: nme for subset, nme in _subsets(figures["subsets"]).items()}
+        row |= subset_scores(figures)
         if name == "slim":
             for level, subsets in masked.items():
                 row |= {Score(subset, masked=level).column: nme for subset, nme in _subsets(subsets).items()}
         rows.append({k: v for k, v in row.items() if v is not None})
     return rows
+
+
+def subset_scores(figures: Mapping[str, Any]) -> dict[str, float]:
+    """Return the NME of each test subset by its column, from the figures of a network in metrics.json."""
+    return {Score(subset).column: nme for subset, nme in _subsets(figures["subsets"]).items()}
 
 
 def _subsets(found: Mapping[str, Any]) -> dict[str, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,13 +12,15 @@ import pandas as pd
 from nasface import recipe as recipes
 from nasface import rundir
 from nasface.data import masks
-from nasface.errors import DivergedError, NasfaceError, RecipeError, RunBusyError
+from nasface.errors import DivergedError, RecipeError, RunBusyError
 from nasface.model.files import one
 from nasface.model.source import read_arch
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.distill.run import distill
 from nasface.stages.evaluate.compare import evaluate
+from nasface.stages.experiment.compare.run import outline_comparison, run_comparison
+from nasface.stages.experiment.part import Part, is_finished, named, status
 from nasface.stages.experiment.plan import Experiment, SweepPlan
 from nasface.stages.experiment.results import masked_file, results
 from nasface.stages.search import search
@@ -32,26 +33,6 @@ from nasface.stages.workspace import Machine
 log = logging.getLogger(__name__)
 
 MASKS: tuple[masks.Level, ...] = ("half", "hard")
-
-
-@dataclass(frozen=True)
-class Part:
-    """A piece of an experiment's work, in a run folder of its own.
-
-    Attributes:
-        run, seed: which it belongs to.
-        title: 'search', 'teacher', or the name of a sweep or a variant of the distillation.
-        folder: where its files are.
-        status: how far it has come, in words; 'finished' where nothing is left to do.
-        work: do what is left of it.
-    """
-
-    run: str
-    seed: int
-    title: str
-    folder: RunDir
-    status: Callable[[], str]
-    work: Callable[[Machine], None]
 
 
 def run_experiment(experiment: Experiment, out: Path, machine: Machine, only: Sequence[str] = ()) -> pd.DataFrame:
@@ -69,11 +50,13 @@ def run_experiment(experiment: Experiment, out: Path, machine: Machine, only: Se
     Raises:
         RecipeError: when a name in `only` is not that of a run.
     """
+    if experiment.plan.comparison is not None:
+        return run_comparison(experiment, out, machine, only)
     for run, seed in _chosen(experiment, only):
-        named = _named(machine, f"{run}-{seed}")
+        own = named(machine, f"{run}-{seed}")
         try:
             for part in _parts(experiment, run, seed, out):
-                part.work(named)
+                part.work(own)
                 log.info("%s, seed %d: %s", run, seed, part.title)
                 results(experiment, out)
         except RunBusyError as err:
@@ -89,17 +72,11 @@ def outline(experiment: Experiment, out: Path, only: Sequence[str] = ()) -> pd.D
     Returns:
         One row per part: run, seed, part, status (such as 'finished' or 'not begun') and folder.
     """
+    if experiment.plan.comparison is not None:
+        return outline_comparison(experiment, out, only)
     parts = [part for run, seed in _chosen(experiment, only) for part in _parts(experiment, run, seed, out)]
-    rows = [(part.run, part.seed, part.title, _status_of(part), str(part.folder.path)) for part in parts]
+    rows = [(part.run, part.seed, part.title, part.status_or_damage(), str(part.folder.path)) for part in parts]
     return pd.DataFrame(rows, columns=["run", "seed", "part", "status", "folder"]).drop_duplicates("folder")
-
-
-def _status_of(part: Part) -> str:
-    """The status of a part, or what is wrong with its folder: one damaged part does not hide the others."""
-    try:
-        return part.status()
-    except NasfaceError as err:
-        return f"damaged: {err}"
 
 
 def _chosen(experiment: Experiment, only: Sequence[str]) -> list[tuple[str, int]]:
@@ -110,20 +87,13 @@ def _chosen(experiment: Experiment, only: Sequence[str]) -> list[tuple[str, int]
     return [(run, seed) for seed in plan.seeds for run in plan.runs if not only or run in only]
 
 
-def _named(machine: Machine, name: str) -> Machine:
-    """The machine, whose progress names the run that it works for."""
-    begin = machine.progress.begin
-    progress = replace(machine.progress, begin=lambda title, total, done: begin(f"{name} {title}", total, done))
-    return replace(machine, progress=progress)
-
-
 def _parts(experiment: Experiment, name: str, seed: int, out: Path) -> Iterator[Part]:
     """Yield the parts of one run and seed, in the order in which they depend on each other."""
     plan = experiment.plan
     home, recipe = RunDir(out / f"{name}-{seed}"), experiment.recipe(plan.runs[name], seed)
     part = partial(Part, name, seed)
     yield part(
-        "search", home, partial(_status, home, recipe),
+        "search", home, partial(status, home, recipe),
         partial(_unless_finished, folder=home, recipe=recipe, work=search),
     )  # fmt: skip
     for title, planned in plan.sweeps.items():
@@ -136,7 +106,7 @@ def _parts(experiment: Experiment, name: str, seed: int, out: Path) -> Iterator[
     schools = _schools(experiment, seed, out)
     for school, lessons in schools.values():
         yield part(
-            school.path.name.removesuffix(f"-{seed}"), school, partial(_status, school, lessons),
+            school.path.name.removesuffix(f"-{seed}"), school, partial(status, school, lessons),
             partial(_unless_finished, folder=school, recipe=lessons, work=train),
         )  # fmt: skip
     for title, how in plan.distill.items():
@@ -161,12 +131,8 @@ def _schools(experiment: Experiment, seed: int, out: Path) -> dict[str | None, t
     return found
 
 
-def _status(run: RunDir, recipe: Recipe) -> str:
-    return "finished" if _is_finished(run, recipe) else "begun" if run.has_results() else "not begun"
-
-
 def _unless_finished(machine: Machine, folder: RunDir, recipe: Recipe, work: Callable[..., object]) -> None:
-    if not _is_finished(folder, recipe):
+    if not is_finished(folder, recipe):
         work(recipe, folder, machine)
 
 
@@ -192,13 +158,8 @@ def _distilled(machine: Machine, recipe: Recipe, home: RunDir, out: RunDir, teac
     _face_masks(out, recipe, machine)
 
 
-def _is_finished(run: RunDir, recipe: Recipe) -> bool:
-    """Whether a run with this very recipe has finished."""
-    return run.metrics.exists() and recipes.load(str(run.recipe)).digest == recipe.digest
-
-
 def _is_distilled(run: RunDir, recipe: Recipe) -> bool:
-    return _is_finished(run, recipe) and recipes.load(str(run.recipe)).distill == recipe.distill
+    return is_finished(run, recipe) and recipes.load(str(run.recipe)).distill == recipe.distill
 
 
 def _sweep_status(folder: RunDir, request: SweepRequest) -> str:

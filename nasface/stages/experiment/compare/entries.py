@@ -1,0 +1,171 @@
+"""The networks of a comparison, and the parts of the work by which each of them comes about.
+
+A search that is not given the budget is done once per seed, and all rows with the same search share its supernet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nasface import recipe as recipes
+from nasface.recipe import Recipe
+from nasface.rundir import RunDir
+from nasface.stages.experiment.compare.choosers import AS_SEARCHED, BEST_OF_RANDOM
+from nasface.stages.experiment.compare.plan import ComparisonPlan, budgeted, takes_budget
+from nasface.stages.experiment.compare.rest import Bill, Rest, changed
+from nasface.stages.experiment.part import FINISHED, Part, is_finished, status
+from nasface.stages.experiment.plan import Experiment
+from nasface.stages.search import search
+from nasface.stages.workspace import Machine
+
+_ALPHA = {"name": "alpha", "options": {}}  # the criterion that costs nothing
+_KEEP_ALL = {"name": "top", "options": {"edges": 10**9}}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A network of the comparison.
+
+    Attributes:
+        row, budget, seed: which one it is.
+        parts: the parts of the work in order; the last one ends with the network.
+        bill: what the network has taken when it is finished.
+        chosen: the run folder with the architecture, if the row searches.
+    """
+
+    row: str
+    budget: float
+    seed: int
+    parts: tuple[Part, ...]
+    bill: Bill
+    chosen: RunDir | None = None
+
+    @property
+    def home(self) -> RunDir:
+        """The run folder with the trained network."""
+        return self.parts[-1].folder
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return all(part.status_or_damage() == FINISHED for part in self.parts)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """A search, or a choice from the supernet of one, in its run folder."""
+
+    recipe: Recipe
+    folder: RunDir
+    supernet: Path | None = None
+
+    def status(self) -> str:
+        return status(self.folder, self.recipe)
+
+    def work(self, machine: Machine) -> None:
+        if not is_finished(self.folder, self.recipe):
+            search(self.recipe, self.folder, machine, self.supernet)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The comparison of an experiment.
+
+    Attributes:
+        experiment: the experiment.
+        out: its folder.
+    """
+
+    experiment: Experiment
+    out: Path
+    _owners: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def plan(self) -> ComparisonPlan:
+        """The section `comparison`."""
+        assert self.experiment.plan.comparison is not None
+        return self.experiment.plan.comparison
+
+    def folder(self, name: str, budget: float, seed: int | str) -> RunDir:
+        """Return the run folder of a row, budget and seed."""
+        return RunDir(self.out / f"{name}-{in_words(budget)}-{seed}")
+
+    def entry(self, name: str, budget: float, seed: int) -> Entry:
+        """Return a network of the comparison."""
+        home = self.folder(name, budget, seed)
+        if name == self.plan.reference:
+            part = _part(name, seed, f"search {in_words(budget)}", _Search(self._recipe(name, budget, seed), home))
+            return Entry(name, budget, seed, (part,), ((home, 1.0),), home)
+        return (self._searched if self.plan.rows[name].searches else self._from_scratch)(name, budget, seed)
+
+    def _from_scratch(self, name: str, budget: float, seed: int) -> Entry:
+        """Return a network that is trained from random weights, without a search of its own."""
+        row, home = self.plan.rows[name], self.folder(name, budget, seed)
+        reference = self.entry(self.plan.reference, budget, seed)
+        recipe, needs, arch = self._recipe(name, budget, seed), reference.parts, None
+        if "optimizer" not in row.finetune:  # it is trained like a supernet, and not like a network that has weights
+            recipe = changed(recipe, finetune={"optimizer": recipe.search.model_dump(mode="json")["optimizer"]})
+        if row.graph_of is not None:
+            source = self.entry(row.graph_of, budget, seed)
+            assert source.chosen is not None
+            arch = source.chosen.arch
+            needs += tuple(part for part in source.parts if part.folder != source.home or part.folder == source.chosen)
+        rest = Rest(recipe, home, reference.bill, arch=arch, thin=row.thin or (), budget=budget)
+        part = _part(name, seed, f"training {in_words(budget)}", rest, needs)
+        return Entry(name, budget, seed, (part,), ((home, 1.0),))
+
+    def _searched(self, name: str, budget: float, seed: int) -> Entry:
+        """Return a network that is searched, chosen as inherited, and then trained to the end."""
+        row, home = self.plan.rows[name], self.folder(name, budget, seed)
+        recipe = self._recipe(name, budget, seed)
+        if row.best_of is None and takes_budget(self.experiment.content(row.changes, seed)):
+            first = _Search(changed(recipe, finetune={"epochs": 0}), home)
+            parts: tuple[Part, ...] = (_part(name, seed, f"search {in_words(budget)}", first),)
+            spent: Bill = ((home, 1.0),)
+        else:
+            supernet = self._supernet(name, recipe, seed)
+            choice = _Search(self._choice(name, recipe, budget, seed), home, supernet.folder.supernet)
+            parts = (supernet, _part(name, seed, f"choice {in_words(budget)}", choice, (supernet,)))
+            spent = ((supernet.folder, 1 / len(self.plan.budgets) if row.serves_all else 1.0), (home, 1.0))
+        reference = self.entry(self.plan.reference, budget, seed)
+        rest = Rest(recipe, RunDir(home.path / "trained"), reference.bill, spent, home.arch, home.slim)
+        last = _part(name, seed, f"training {in_words(budget)}", rest, (*reference.parts, *parts))
+        return Entry(name, budget, seed, (*parts, last), (*spent, (rest.folder, 1.0)), home)
+
+    def _supernet(self, name: str, recipe: Recipe, seed: int) -> Part:
+        """Return the search of a supernet, which belongs to the first row that needs it."""
+        unused = {"epochs": 0, "optimizer": recipe.search.model_dump(mode="json")["optimizer"]}
+        base = changed(recipe, criterion=_ALPHA, prune=_KEEP_ALL, finetune=unused)
+        owner = self._owners.setdefault(base.digest, name)
+        return _part(owner, seed, "supernet", _Search(base, RunDir(self.out / f"{owner}-supernet-{seed}")))
+
+    def _choice(self, name: str, recipe: Recipe, budget: float, seed: int) -> Recipe:
+        """Return the recipe of a search that trains nothing and chooses from a supernet."""
+        count = self.plan.rows[name].best_of
+        if count is None:
+            how: dict[str, Any] = {"name": AS_SEARCHED, "epochs": 0, "options": {}}
+            return changed(recipe, search=how, finetune={"epochs": 0})
+        options = {"macs": budget, "count": count, "seed": seed}
+        how = {"name": BEST_OF_RANDOM, "epochs": 0, "options": options}
+        return changed(recipe, search=how, criterion=_ALPHA, prune=_KEEP_ALL, finetune={"epochs": 0})
+
+    def _recipe(self, name: str, budget: float, seed: int) -> Recipe:
+        """Return the recipe of a row, which knows the budget if the row searches for one network."""
+        row = self.plan.rows[name]
+        where = f"row '{name}' of experiment '{self.experiment.name}'"
+        content: Mapping[str, Any] = self.experiment.content(row.changes, seed)
+        if row.searches and row.best_of is None:
+            content = budgeted(content, budget, where)
+        return recipes.resolve(content, where)
+
+
+def in_words(budget: float) -> str:
+    """Return a budget as folders name it, such as '8M' or '1.2G'."""
+    return f"{budget / 1e9:g}G" if budget >= 1e9 else f"{budget / 1e6:g}M"
+
+
+def _part(name: str, seed: int, title: str, step: _Search | Rest, needs: tuple[Part, ...] = ()) -> Part:
+    return Part(name, seed, title, step.folder, step.status, step.work, needs)

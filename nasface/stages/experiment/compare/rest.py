@@ -1,0 +1,143 @@
+"""Training a network for the compute that is left of the reference's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nasface import engine, plugins, rundir
+from nasface import recipe as recipes
+from nasface.compute import counting, metering
+from nasface.errors import NasfaceError, RunError
+from nasface.model.build import build_net, load_net
+from nasface.model.source import arch_graph, read_arch
+from nasface.recipe import Recipe
+from nasface.rundir import RunDir
+from nasface.stages.experiment.compare.thin import thin_options
+from nasface.stages.experiment.part import FINISHED
+from nasface.stages.faces import load_faces
+from nasface.stages.measure import held_out_nme
+from nasface.stages.train import train
+from nasface.stages.training import settings, task
+from nasface.stages.workspace import Machine
+
+log = logging.getLogger(__name__)
+
+TOLERANCE = 0.02
+"""The part by which the compute of a network may differ from that of the reference, and its MACs exceed the budget."""
+Bill = tuple[tuple[RunDir, float], ...]
+"""Run folders, each with the share of its compute that a network bears."""
+
+
+class NotComparableError(NasfaceError):
+    """A network that cannot be compared with the reference."""
+
+
+def total(bill: Bill) -> float:
+    """Return the multiply-adds of trainings and measurements that a network bears.
+
+    Raises:
+        RunError: when a run has not finished, or was done before its compute was counted.
+    """
+    spent = 0.0
+    for run, share in bill:
+        compute = rundir.read_json(run.metrics, "the figures of a finished run").get("compute")
+        if compute is None:
+            raise RunError(f"{run.path} does not say what it cost, as older versions counted nothing; remove it")
+        spent += share * sum(compute.values())
+    return spent
+
+
+def check_compute(name: str, compute: float, limit: float) -> None:
+    """Raise a NotComparableError if a network's compute is not that of the reference."""
+    if abs(compute / limit - 1) > TOLERANCE:
+        raise NotComparableError(
+            f"{name} takes {compute / limit:.3f} times the compute of the reference, and more than {TOLERANCE:.0%} off "
+            "is not comparable; change the epochs of its search or of the reference"
+        )
+
+
+@dataclass(frozen=True)
+class Rest:
+    """A network that is trained until the compute of the reference is used up.
+
+    Attributes:
+        recipe: its section `finetune` says how, apart from the number of epochs.
+        folder: where it is trained.
+        reference: the compute of the reference.
+        spent: what has been spent on the network already.
+        arch: the arch.json of the network; None for the full graph of the space.
+        weights: those it starts from; None for random ones.
+        thin: options of the space that are scaled until the network meets the budget.
+        budget: multiply-adds of the network.
+    """
+
+    recipe: Recipe
+    folder: RunDir
+    reference: Bill
+    spent: Bill = ()
+    arch: Path | None = None
+    weights: Path | None = None
+    thin: Sequence[str] = ()
+    budget: float = 0.0
+
+    def status(self) -> str:
+        """Return how far the training has come."""
+        if not self.folder.has_results():
+            return "not begun"
+        return FINISHED if self.folder.metrics.exists() and self.is_own() else "begun"
+
+    def is_own(self) -> bool:
+        """Return whether the folder holds this training: epochs and scaled options are found out when it begins."""
+        kept = recipes.load(str(self.folder.recipe))
+        scaled = {name: kept.space.options.get(name) for name in self.thin}
+        own = changed(self.recipe, finetune={"epochs": kept.finetune.epochs}, space=_with_options(self.recipe, scaled))
+        return own.digest == kept.digest
+
+    def work(self, machine: Machine) -> None:
+        """Train the network for as many epochs as come closest to the compute of the reference.
+
+        Raises:
+            NotComparableError: if the search has used up the compute, or no number of epochs comes close enough.
+            GraphError: if no scaled options meet the budget.
+        """
+        recipe = self.recipe
+        if self.thin:
+            landmarks = plugins.dataset(recipe.data.name, recipe.data.root, recipe.data.options).scheme.num_landmarks
+            scaled = thin_options(recipe, self.thin, self.budget, landmarks)
+            recipe = changed(recipe, space=_with_options(recipe, scaled))
+        limit, spent = total(self.reference), total(self.spent)
+        each = epoch_macs(recipe, self.arch, machine)
+        epochs = max(0, round((limit - spent) / each))
+        check_compute(f"the network in {self.folder.path}", spent + epochs * each, limit)
+        recipe = changed(recipe, finetune={"epochs": epochs})
+        log.info("%s: %d epochs, each %.3g multiply-adds", self.folder.path.name, epochs, each)
+        arch = None if self.arch is None else read_arch(self.arch)
+        train(recipe, self.folder, machine, arch, self.weights)
+
+
+def epoch_macs(recipe: Recipe, arch: Path | None, machine: Machine) -> int:
+    """Return the multiply-adds of an epoch of training a network, counted from one step, with its validation."""
+    device = engine.pick_device(machine.device)
+    faces = load_faces(recipe, device, machine)
+    full = build_net(recipe, faces.train.scheme.num_landmarks, device)
+    net = load_net(full, full.graph if arch is None else arch_graph(read_arch(arch), full), None)
+    batch = next(engine.training_batches(faces.train, settings(recipe)))
+    with metering() as meter:
+        with counting(faces.train.steps(recipe.training.batch)):
+            task(recipe).step(net, batch)["loss"].backward()  # type: ignore[no-untyped-call]
+        held_out_nme(net, recipe, faces)
+    return meter.total
+
+
+def changed(recipe: Recipe, **sections: Mapping[str, Any]) -> Recipe:
+    """Return a recipe with some keys of some sections replaced."""
+    content = recipe.model_dump(mode="json")
+    return recipes.resolve({**content, **{name: {**content[name], **new} for name, new in sections.items()}}, "a row")
+
+
+def _with_options(recipe: Recipe, options: Mapping[str, Any]) -> dict[str, Any]:
+    return {"options": {**recipe.space.options, **options}}

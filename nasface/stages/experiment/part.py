@@ -1,0 +1,60 @@
+"""A piece of an experiment's work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from nasface import recipe as recipes
+from nasface.errors import NasfaceError
+from nasface.recipe import Recipe
+from nasface.rundir import RunDir
+from nasface.stages.workspace import Machine
+
+FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of an experiment's work, in a run folder of its own.
+
+    Attributes:
+        run, seed: which it belongs to.
+        title: 'search', 'teacher', or the name of a sweep or a variant of the distillation.
+        folder: where its files are.
+        status: how far it has come, in words; 'finished' where nothing is left to do.
+        work: do what is left of it.
+        needs: the parts that have to be finished before, where they are not those listed before it.
+    """
+
+    run: str
+    seed: int
+    title: str
+    folder: RunDir
+    status: Callable[[], str]
+    work: Callable[[Machine], None]
+    needs: tuple[Part, ...] = ()
+
+    def status_or_damage(self) -> str:
+        """Return the status, or what is wrong with the folder: one damaged part does not hide the others."""
+        try:
+            return self.status()
+        except NasfaceError as err:
+            return f"damaged: {err}"
+
+
+def named(machine: Machine, name: str) -> Machine:
+    """Return the machine with a progress that names what it works for."""
+    begin = machine.progress.begin
+    progress = replace(machine.progress, begin=lambda title, total, done: begin(f"{name} {title}", total, done))
+    return replace(machine, progress=progress)
+
+
+def status(run: RunDir, recipe: Recipe) -> str:
+    """Return how far a run with this recipe has come."""
+    return FINISHED if is_finished(run, recipe) else "begun" if run.has_results() else "not begun"
+
+
+def is_finished(run: RunDir, recipe: Recipe) -> bool:
+    """Return whether a run with this very recipe has finished."""
+    return run.metrics.exists() and recipes.load(str(run.recipe)).digest == recipe.digest
