@@ -229,9 +229,15 @@ def test_weights_are_trained_and_the_best_sub_network_is_returned(name):
 @needs_nni
 def test_a_run_whose_sub_network_nni_has_chosen(tmp_path):
     run = RunDir(tmp_path / "run")
-    options = ("search.name=nni-random", "search.options={trials: 3, share: 0.4}", "finetune.epochs=0")
+    options = (
+        "search.name=nni-random",
+        "search.options={trials: 3, share: 0.4}",
+        "search.epochs=1",
+        "finetune.epochs=0",
+    )
+    few = ("data.options.train=16", "data.options.test=6", "training.batch=8")
     with caching_in(tmp_path):
-        search(recipe(*options, "search.epochs=1"), run, MACHINE)
+        search(recipe(*options, *few), run, MACHINE)
     arch = Architecture.from_json(run.arch.read_text())
     assert arch.provenance["pruner"] == "nni-random"
     net, context = trial(plugins.space(arch.space, arch.options), input_size=32)
