@@ -58,7 +58,7 @@ PLAN = {
 
 def written(folder: Path, plan: dict[str, object] = PLAN) -> Path:
     content: dict[str, object] = {"extends": "demo", "description": "a test", "experiment": plan}
-    recipes.override(content, SETTINGS)
+    recipes.override(content, (*SETTINGS, "data.options.train=30", "data.options.test=8"))
     path = folder / "comparison.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path

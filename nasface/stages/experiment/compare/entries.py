@@ -81,7 +81,8 @@ class Comparison:
 
     experiment: Experiment
     out: Path
-    _owners: dict[str, str] = field(default_factory=dict, repr=False)
+    _entries: dict[tuple[str, float, int], Entry] = field(default_factory=dict, repr=False)
+    _supernets: dict[tuple[str, int], Recipe] = field(default_factory=dict, repr=False)
 
     @property
     def plan(self) -> ComparisonPlan:
@@ -95,6 +96,12 @@ class Comparison:
 
     def entry(self, name: str, budget: float, seed: int) -> Entry:
         """Return a network of the comparison."""
+        key = name, budget, seed
+        if key not in self._entries:
+            self._entries[key] = self._entry(name, budget, seed)
+        return self._entries[key]
+
+    def _entry(self, name: str, budget: float, seed: int) -> Entry:
         home = self.folder(name, budget, seed)
         if name == self.plan.reference:
             part = _part(name, seed, f"search {in_words(budget)}", _Search(self._recipe(name, budget, seed), home))
@@ -121,12 +128,12 @@ class Comparison:
         """Return a network that is searched, chosen as inherited, and then trained to the end."""
         row, home = self.plan.rows[name], self.folder(name, budget, seed)
         recipe = self._recipe(name, budget, seed)
-        if row.best_of is None and takes_budget(self.experiment.content(row.changes, seed)):
+        if self._searches_per_budget(name):
             first = _Search(changed(recipe, finetune={"epochs": 0}), home)
             parts: tuple[Part, ...] = (_part(name, seed, f"search {in_words(budget)}", first),)
             spent: Bill = ((home, 1.0),)
         else:
-            supernet = self._supernet(name, recipe, seed)
+            supernet = self._supernet(name, seed)
             choice = _Search(self._choice(name, recipe, budget, seed), home, supernet.folder.supernet)
             parts = (supernet, _part(name, seed, f"choice {in_words(budget)}", choice, (supernet,)))
             spent = ((supernet.folder, 1 / len(self.plan.budgets) if row.serves_all else 1.0), (home, 1.0))
@@ -135,12 +142,27 @@ class Comparison:
         last = _part(name, seed, f"training {in_words(budget)}", rest, (*reference.parts, *parts))
         return Entry(name, budget, seed, (*parts, last), (*spent, (rest.folder, 1.0)), home)
 
-    def _supernet(self, name: str, recipe: Recipe, seed: int) -> Part:
-        """Return the search of a supernet, which belongs to the first row that needs it."""
-        unused = {"epochs": 0, "optimizer": recipe.search.model_dump(mode="json")["optimizer"]}
-        base = changed(recipe, criterion=_ALPHA, prune=_KEEP_ALL, finetune=unused)
-        owner = self._owners.setdefault(base.digest, name)
+    def _searches_per_budget(self, name: str) -> bool:
+        """Return whether the searcher of a row is given the budget."""
+        row = self.plan.rows[name]
+        return name == self.plan.reference or (
+            row.best_of is None and takes_budget(self.experiment.content(row.changes, 0))
+        )
+
+    def _supernet(self, name: str, seed: int) -> Part:
+        """Return the search of a supernet, which is named after the first row of the plan that has the same one."""
+        base = self._supernet_recipe(name, seed)
+        sharing = (name for name, row in self.plan.rows.items() if row.searches and not self._searches_per_budget(name))
+        owner = next(name for name in sharing if self._supernet_recipe(name, seed).digest == base.digest)
         return _part(owner, seed, "supernet", _Search(base, RunDir(self.out / f"{owner}-supernet-{seed}")))
+
+    def _supernet_recipe(self, name: str, seed: int) -> Recipe:
+        """Return the recipe of a search that chooses nothing: what else the row wants makes no difference to it."""
+        if (name, seed) not in self._supernets:
+            recipe = self._recipe(name, self.plan.budgets[0], seed)
+            unused = {"epochs": 0, "optimizer": recipe.search.model_dump(mode="json")["optimizer"]}
+            self._supernets[name, seed] = changed(recipe, criterion=_ALPHA, prune=_KEEP_ALL, finetune=unused)
+        return self._supernets[name, seed]
 
     def _choice(self, name: str, recipe: Recipe, budget: float, seed: int) -> Recipe:
         """Return the recipe of a search that trains nothing and chooses from a supernet."""

@@ -36,19 +36,21 @@ def run_comparison(experiment: Experiment, out: Path, machine: Machine, only: Se
     """
     comparison = Comparison(experiment, out)
     todo = _parts(comparison, only)
-    failed: set[Path] = set()
+    known: dict[Path, bool] = {}
     while todo:
         left, busy = [], False
         for part in todo:
-            if any(need.folder.path in failed for need in part.needs):
-                failed.add(part.folder.path)
-            elif any(need.status_or_damage() != FINISHED for need in part.needs):
+            if any(known.get(need.folder.path) is False for need in part.needs):
+                known[part.folder.path] = False
+            elif not all(_is_finished(need, known) for need in part.needs):
                 left.append(part)
-            elif not _is_done(part, machine, failed):
-                left.append(part)
-                busy = True
-            else:
-                results(comparison)
+            elif not _is_finished(part, known):
+                try:
+                    known[part.folder.path] = _work(part, machine)
+                    results(comparison)
+                except RunBusyError:
+                    left.append(part)
+                    busy = True
         if len(left) == len(todo):
             if not busy:
                 break
@@ -67,17 +69,22 @@ def outline_comparison(experiment: Experiment, out: Path, only: Sequence[str] = 
     return pd.DataFrame(rows, columns=["run", "seed", "part", "status", "folder"])
 
 
-def _is_done(part: Part, machine: Machine, failed: set[Path]) -> bool:
-    """Do a part, and return whether it is done with: False while another process works on it."""
+def _is_finished(part: Part, known: dict[Path, bool]) -> bool:
+    """Return whether a part is finished; `known` holds what has been found out: False for those that failed."""
+    path = part.folder.path
+    if path not in known and part.status() == FINISHED:
+        known[path] = True
+    return known.get(path, False)
+
+
+def _work(part: Part, machine: Machine) -> bool:
+    """Do a part, and return whether that was possible."""
     try:
-        if part.status() != FINISHED:
-            part.work(named(machine, part.folder.path.name))
-            log.info("%s, seed %d: %s", part.run, part.seed, part.title)
-    except RunBusyError:
-        return False
+        part.work(named(machine, part.folder.path.name))
     except (DivergedError, GraphError, NotComparableError) as err:
         log.warning("%s, seed %d, %s is left out: %s", part.run, part.seed, part.title, err)
-        failed.add(part.folder.path)
+        return False
+    log.info("%s, seed %d: %s", part.run, part.seed, part.title)
     return True
 
 
