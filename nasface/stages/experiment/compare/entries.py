@@ -48,11 +48,6 @@ class Entry:
         """The run folder with the trained network."""
         return self.parts[-1].folder
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether nothing is left to do."""
-        return all(part.status_or_damage() == FINISHED for part in self.parts)
-
 
 @dataclass(frozen=True)
 class _Search:
@@ -81,6 +76,7 @@ class Comparison:
 
     experiment: Experiment
     out: Path
+    _finished: set[Path] = field(default_factory=set, repr=False)
     _entries: dict[tuple[str, float, int], Entry] = field(default_factory=dict, repr=False)
     _supernets: dict[tuple[str, int], Recipe] = field(default_factory=dict, repr=False)
 
@@ -89,6 +85,13 @@ class Comparison:
         """The section `comparison`."""
         assert self.experiment.plan.comparison is not None
         return self.experiment.plan.comparison
+
+    def is_finished(self, part: Part) -> bool:
+        """Return whether a part is finished; one that was finished once is not looked at again."""
+        path = part.folder.path
+        if path not in self._finished and part.status() == FINISHED:
+            self._finished.add(path)
+        return path in self._finished
 
     def folder(self, name: str, budget: float, seed: int | str) -> RunDir:
         """Return the run folder of a row, budget and seed."""

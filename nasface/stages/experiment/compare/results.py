@@ -43,7 +43,7 @@ def _finished(comparison: Comparison) -> Iterator[Entry]:
             for seed in sorted(int(end) for end in ends if end.isdecimal()):
                 entry = comparison.entry(name, budget, seed)
                 reference = comparison.entry(comparison.plan.reference, budget, seed)
-                if entry.is_finished and reference.is_finished:
+                if all(comparison.is_finished(part) for part in (*reference.parts, *entry.parts)):
                     yield entry
 
 

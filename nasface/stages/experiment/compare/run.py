@@ -13,7 +13,7 @@ from nasface.errors import DivergedError, GraphError, RecipeError, RunBusyError,
 from nasface.stages.experiment.compare.entries import Comparison
 from nasface.stages.experiment.compare.rest import NotComparableError
 from nasface.stages.experiment.compare.results import results
-from nasface.stages.experiment.part import FINISHED, Part, named
+from nasface.stages.experiment.part import Part, named
 from nasface.stages.experiment.plan import Experiment
 from nasface.stages.workspace import Machine
 
@@ -36,17 +36,18 @@ def run_comparison(experiment: Experiment, out: Path, machine: Machine, only: Se
     """
     comparison = Comparison(experiment, out)
     todo = _parts(comparison, only)
-    known: dict[Path, bool] = {}
+    failed: set[Path] = set()
     while todo:
         left, busy = [], False
         for part in todo:
-            if any(known.get(need.folder.path) is False for need in part.needs):
-                known[part.folder.path] = False
-            elif not all(_is_finished(need, known) for need in part.needs):
+            if any(need.folder.path in failed for need in part.needs):
+                failed.add(part.folder.path)
+            elif not all(comparison.is_finished(need) for need in part.needs):
                 left.append(part)
-            elif not _is_finished(part, known):
+            elif not comparison.is_finished(part):
                 try:
-                    known[part.folder.path] = _work(part, machine)
+                    if not _work(part, machine):
+                        failed.add(part.folder.path)
                     results(comparison)
                 except RunBusyError:
                     left.append(part)
@@ -67,14 +68,6 @@ def outline_comparison(experiment: Experiment, out: Path, only: Sequence[str] = 
         for part in _parts(Comparison(experiment, out), only)
     ]
     return pd.DataFrame(rows, columns=["run", "seed", "part", "status", "folder"])
-
-
-def _is_finished(part: Part, known: dict[Path, bool]) -> bool:
-    """Return whether a part is finished; `known` holds what has been found out: False for those that failed."""
-    path = part.folder.path
-    if path not in known and part.status() == FINISHED:
-        known[path] = True
-    return known.get(path, False)
 
 
 def _work(part: Part, machine: Machine) -> bool:
