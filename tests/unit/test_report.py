@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from nasface.errors import RunError
 from nasface.report import figures
 from nasface.report.content import Sweep, read
 from nasface.report.html import examples, write_report
-from nasface.report.overview import amount, tiles
+from nasface.report.overview import amount, facts, tiles
 from nasface.report.tradeoff import grid, measured, tradeoff
 from nasface.rundir import RunDir
 from searchspaces.hrsupernet import hrsupernet
@@ -307,6 +308,9 @@ def test_the_headline_compares_with_the_supernet(finished: Path):
     assert tile.value == f"{100 * nme:.2f} %"
     assert f"supernet {100 * before:.2f} %" in tile.note
     assert tile.better == (nme < before)
+    compute = dict(facts(content))["Compute"]
+    assert compute.startswith(amount(sum(content.metrics["compute"].values())))
+    assert "Compute" not in dict(facts(replace(content, metrics={**content.metrics, "compute": None})))
     assert amount(24_135_680) == "24.1 M"
     assert amount(1_307_140_096) == "1.31 G"
     assert amount(2.5e13) == "25 T"

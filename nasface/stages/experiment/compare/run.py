@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from nasface.errors import DivergedError, GraphError, RecipeError, RunBusyError, did_you_mean
 from nasface.stages.experiment.compare.entries import Comparison
@@ -48,10 +49,11 @@ def run_comparison(experiment: Experiment, out: Path, machine: Machine, only: Se
                 try:
                     if not _work(part, machine):
                         failed.add(part.folder.path)
-                    results(comparison)
                 except RunBusyError:
                     left.append(part)
                     busy = True
+                else:
+                    results(comparison)
         if len(left) == len(todo):
             if not busy:
                 break
@@ -71,7 +73,8 @@ def outline_comparison(experiment: Experiment, out: Path, only: Sequence[str] = 
 
 
 def _work(part: Part, machine: Machine) -> bool:
-    """Do a part, and return whether that was possible."""
+    """Do a part, and return whether that was possible; a RunBusyError while another process does it."""
+    _check_busy(part)
     try:
         part.work(named(machine, part.folder.path.name))
     except (DivergedError, GraphError, NotComparableError) as err:
@@ -79,6 +82,16 @@ def _work(part: Part, machine: Machine) -> bool:
         return False
     log.info("%s, seed %d: %s", part.run, part.seed, part.title)
     return True
+
+
+def _check_busy(part: Part) -> None:
+    """Raise a RunBusyError if another process works on a part, before the compute that is left for it is measured."""
+    lock = part.folder.path / ".lock"
+    try:
+        if lock.exists():
+            FileLock(lock, timeout=0).acquire().lock.release()
+    except Timeout as err:
+        raise RunBusyError(f"another process is working in {part.folder.path}") from err
 
 
 def _parts(comparison: Comparison, only: Sequence[str]) -> list[Part]:
