@@ -25,10 +25,11 @@ from data_pipeline import interleaved
 from rich.console import Console
 from rich.table import Table
 
-from nasface import engine, plugins
+from nasface import plugins
 from nasface import recipe as recipes
 from nasface.cost import count_space
 from nasface.data.parallel import default_workers
+from nasface.device import pick_device
 from nasface.distill import Students, distill_step
 from nasface.model.build import build_net
 from nasface.net import GraphNet, slim_net
@@ -180,7 +181,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     given = parser.parse_args()
     recipe = recipes.load("300w-mini", [f"data.input_size={given.input_size}"])
-    result = benchmark(recipe, given.batch, given.rounds, given.threads, engine.pick_device(given.device))
+    result = benchmark(recipe, given.batch, given.rounds, given.threads, pick_device(given.device))
     if given.json:
         print(json.dumps(result, indent=2))
     else:

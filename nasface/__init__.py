@@ -26,7 +26,7 @@ def load(source: str | Path, *, network: str | None = None, device: str = "cpu")
         RunError: when there is no such network, or its files are damaged or do not fit one another.
         GraphError: when its search space has changed since.
     """
-    from nasface.engine import pick_device  # torch takes seconds to import: only who loads a network waits for it
+    from nasface.device import pick_device  # torch takes seconds to import: only who loads a network waits for it
     from nasface.model.files import one
 
     return one(source, network).load(device=pick_device(device))

@@ -16,8 +16,9 @@ import pandas as pd
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from nasface import __version__, engine, rundir
+from nasface import __version__, rundir
 from nasface.data.augment import on_device
+from nasface.device import pick_device
 from nasface.errors import DataError, NasfaceError
 from nasface.graph import Graph
 from nasface.model.files import at
@@ -221,7 +222,7 @@ def _faces(content: Content, machine: Machine, data_root: Path | None) -> Figure
     words = examples(len(own))
     own = own.iloc[list(words)]
     index = [test.names.index(face) for face in own["face"]]
-    device = engine.pick_device(machine.device)
+    device = pick_device(machine.device)
     chosen = on_device(test, device, index)
     net = network.load(recipe, device).module
     window = slice(test.pad, test.pad + test.input_size)

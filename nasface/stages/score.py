@@ -7,11 +7,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from nasface import engine, plugins, rundir
+from nasface import plugins, rundir
 from nasface import recipe as recipes
 from nasface.arch import Factors, check_digest
 from nasface.compute import counting, metering
 from nasface.context import Context
+from nasface.device import pick_device
 from nasface.errors import GraphError, RunError
 from nasface.model.build import build_net, load_net
 from nasface.model.source import read_factors
@@ -55,7 +56,7 @@ def score(
         if made_by.items() <= kept.provenance.items() and kept.graph_digest == own.graph_digest:
             return kept, path
     use_threads(recipe)
-    device = engine.pick_device(machine.device)
+    device = pick_device(machine.device)
     net = build_net(recipe, own.num_landmarks, device)
     check_digest(str(run.factors), own.graph_digest, net.graph)
     net = load_net(net, net.graph, run.supernet)

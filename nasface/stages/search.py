@@ -9,6 +9,7 @@ from typing import Any
 from nasface import engine, plugins, rundir
 from nasface.arch import Factors
 from nasface.cost import Costs
+from nasface.device import pick_device
 from nasface.errors import GraphError
 from nasface.graph import Graph
 from nasface.model.build import build_net, load_net, net_costs
@@ -45,7 +46,7 @@ def search(recipe: Recipe, run: RunDir, machine: Machine, weights: Path | None =
     job = {"job": "search"} | ({} if weights is None else {"weights": rundir.file_digest(weights)})
     with reserved(run, recipe, job):
         searcher = plugins.searcher(recipe.search.name, recipe.search.options)
-        device = engine.pick_device(machine.device)
+        device = pick_device(machine.device)
         faces = load_faces(recipe, device, machine)  # before the folder is claimed
         net = build_net(recipe, faces.train.scheme.num_landmarks, device)
         if weights is not None:

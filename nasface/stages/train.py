@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from nasface import engine, rundir
+from nasface import rundir
 from nasface.arch import Architecture
+from nasface.device import pick_device
 from nasface.model.build import build_net, load_backbone, load_net, net_costs
 from nasface.model.files import save_net
 from nasface.model.source import arch_graph
@@ -69,7 +70,7 @@ def train(
         load_backbone(build_net(recipe, 1, torch.device("cpu")), backbone)  # one that does not fit costs no time
         job["backbone"] = rundir.file_digest(backbone)
     with reserved(run, recipe, job):
-        device = engine.pick_device(machine.device)
+        device = pick_device(machine.device)
         faces = load_faces(recipe, device, machine)  # before the folder is claimed
         full = build_net(recipe, faces.train.scheme.num_landmarks, device)
         costs = net_costs(full, recipe)

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from nasface import __version__, engine, rundir
+from nasface import __version__, rundir
 from nasface import recipe as recipes
 from nasface.compute import Meter, metering
+from nasface.device import pick_device
 from nasface.engine import Progress
 from nasface.errors import NasfaceError, RunBusyError, RunError
 from nasface.recipe import Recipe
@@ -32,7 +33,7 @@ class Machine:
     """Where and how loudly a stage works.
 
     Attributes:
-        device: name of the device, see `engine.pick_device`.
+        device: name of the device, see `nasface.device.pick_device`.
         progress: receives a report of every step and epoch.
         tensorboard: whether to write TensorBoard event files too.
         workers: number of workers that prepare data; None takes the number of cores.
@@ -141,7 +142,7 @@ def working_in(
         RunError: when the folder holds another run.
         RunBusyError: when another process is working in it.
     """
-    device = engine.pick_device(machine.device)
+    device = pick_device(machine.device)
     with nullcontext() if shared else _alone_in(run):
         claim(run, recipe, job)
         rundir.remove_partials(run.path, SHARED_FOR if shared else 0)

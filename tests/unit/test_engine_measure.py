@@ -11,7 +11,8 @@ from tiny import changed, faces, scheme, state, supernet
 from torch import nn
 
 from nasface.data.augment import Augmentation, DeviceFaces
-from nasface.engine import Settings, pick_device, predict_landmarks, recalibrate, training_batches
+from nasface.device import pick_device
+from nasface.engine import Settings, predict_landmarks, recalibrate, training_batches
 from nasface.errors import RunError
 from nasface.net import GraphNet
 from nasface.task import targets

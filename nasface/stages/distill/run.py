@@ -11,6 +11,7 @@ from typing import Any
 from nasface import engine, rundir
 from nasface.arch import Architecture
 from nasface.cost import Costs, count_space
+from nasface.device import pick_device
 from nasface.distill import Distillation, Students, distill_step
 from nasface.errors import RecipeError, RunError
 from nasface.model.build import build_net, load_net, net_costs
@@ -69,7 +70,7 @@ def distill(
         "how": _digest(recipe.distill),
     }
     with reserved(run, recipe, job):
-        faces = load_faces(recipe, engine.pick_device(machine.device), machine)  # before the folder is claimed
+        faces = load_faces(recipe, pick_device(machine.device), machine)  # before the folder is claimed
         with working_in(run, recipe, machine, job, shared=True) as work:
             tutor: Teacher | None = None
             if name:

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nasface import engine
+from nasface.device import pick_device
 from nasface.errors import GraphError, RunError
 from nasface.model.build import net_costs
 from nasface.model.files import Saved
@@ -112,7 +112,7 @@ def _judge(subjects: Sequence[Predictions], machine: Machine) -> list[Case]:
 
 
 def _load(recipe: Recipe, machine: Machine, masked: Level | None) -> Faces:
-    faces = load_faces(recipe, engine.pick_device(machine.device), machine, training=False)
+    faces = load_faces(recipe, pick_device(machine.device), machine, training=False)
     if masked is None or faces.test is None:
         return faces
     from nasface.data.masks import cover
@@ -121,7 +121,7 @@ def _load(recipe: Recipe, machine: Machine, masked: Level | None) -> Faces:
 
 
 def _evaluate(recipe: Recipe, machine: Machine, networks: Sequence[Saved], faces: Faces) -> list[Evaluation]:
-    device = engine.pick_device(machine.device)
+    device = pick_device(machine.device)
     use_threads(recipe)
     wanted = faces.train.scheme.num_landmarks
     found = []

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from nasface import __version__, detect, engine, rundir
+from nasface import __version__, detect, rundir
 from nasface.data.parallel import default_workers, map_in_order
 from nasface.detect import Boxes, FoundFaces, Pixels
+from nasface.device import pick_device
 from nasface.errors import DataError
 from nasface.model import Model
 from nasface.model.files import Saved
@@ -195,7 +196,7 @@ def predict(
     """
     pictures, find = gather(inputs, boxes, detector, out / "overlays")
     use_threads(recipe)
-    model = saved.load(recipe, engine.pick_device(machine.device))
+    model = saved.load(recipe, pick_device(machine.device))
     return predict_files(Viewer(model, find, how, machine), pictures, out, show)
 
 

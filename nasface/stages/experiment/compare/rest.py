@@ -11,6 +11,7 @@ from typing import Any
 from nasface import engine, plugins, rundir
 from nasface import recipe as recipes
 from nasface.compute import counting, metering
+from nasface.device import pick_device
 from nasface.errors import NasfaceError, RunError
 from nasface.model.build import build_net, load_net
 from nasface.model.source import arch_graph, read_arch
@@ -121,7 +122,7 @@ class Rest:
 
 def epoch_macs(recipe: Recipe, arch: Path | None, machine: Machine) -> int:
     """Return the multiply-adds of an epoch of training a network, counted from one step, with its validation."""
-    device = engine.pick_device(machine.device)
+    device = pick_device(machine.device)
     faces = load_faces(recipe, device, machine)
     full = build_net(recipe, faces.train.scheme.num_landmarks, device)
     net = load_net(full, full.graph if arch is None else arch_graph(read_arch(arch), full), None)
