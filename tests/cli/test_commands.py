@@ -56,6 +56,7 @@ def test_plugins_lists_what_is_installed():
     assert {("recipe", name) for name in ("300w", "300w-mini", "cofw", "wflw", "demo")} <= named
 
 
+@pytest.mark.slow
 def test_data_check_and_prepare_report_counts():
     report = json.loads(
         run("data", "check", "--dataset", "synthetic", "--set", "train=12", "--set", "test=6", "--json", "--workers", 1)

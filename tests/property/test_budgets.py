@@ -22,6 +22,7 @@ def costs_of(name: str) -> Costs:
     return count_space(SPACES[name](), 5, 32)
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(deadline=None, max_examples=25)
 @pytest.mark.parametrize("name", SPACES)
@@ -44,6 +45,7 @@ def test_a_budget_is_never_exceeded_and_never_disconnects(name, data):
         assert (1 - options["tolerance"]) * most <= getattr(costs.total(some), kind) <= most
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(deadline=None, max_examples=10)
 @pytest.mark.parametrize("name", SPACES)

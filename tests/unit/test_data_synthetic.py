@@ -60,6 +60,7 @@ def test_pictures_have_the_asked_size_and_differ() -> None:
         assert len({p.tobytes() for p in pictures}) == 3
 
 
+@pytest.mark.slow
 def test_fingerprint_names_all_the_picture_depends_on() -> None:
     prints = set()
     for options in ({}, {"seed": 1}, {"size": 128}):

@@ -263,6 +263,7 @@ def test_without_the_options_students_and_step_are_those_of_the_paper():
     assert torch.equal(terms["loss"], 100.0 * 2 * torch.stack(by_hand).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_training_with_an_option_resumes_bit_for_bit(name, tmp_path, monkeypatch):
     how, real, passes = Distillation(**OPTIONS[name]), engine._pass, []

@@ -101,6 +101,7 @@ def test_keep_prunable_leaves_the_fixed_edges_to_closure():
     assert without.fixed == frozenset()
 
 
+@pytest.mark.slow
 def test_the_digest_is_the_same_in_every_process_and_needs_no_torch():
     graph = replace(diamond(), fixed=frozenset({("b", "e"), ("a", "b"), ("c", "x"), ("x", "e")}))
     code = (

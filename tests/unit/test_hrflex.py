@@ -21,6 +21,7 @@ def without(graph, *edges):
     return graph.keep_prunable(edge for edge in graph.prunable if edge not in edges)
 
 
+@pytest.mark.slow
 def test_most_of_the_multiply_adds_can_be_pruned():
     for size in (64, 256):
         costs = count_space(hrflex(), 68, size)
@@ -48,6 +49,7 @@ def test_the_edges_and_what_they_cost():
     assert whole - costs.total(without(graph, *into)).macs == projections + 4 * 5 * 8 * 8
 
 
+@pytest.mark.slow
 def test_a_pruned_block_leaves_its_input():
     net = GraphNet(hrflex(**SMALL, depth=1), 5).eval()
     values = edge_values(net)
@@ -83,6 +85,7 @@ def test_options_that_make_no_network(options, named):
         hrflex(**options)
 
 
+@pytest.mark.slow
 def test_it_can_be_drawn():
     net = GraphNet(hrflex(**SMALL, depth=1), 5)
     kept = without(net.graph, ("2.0*1", "2.0+1"), ("stem", "1.0.1"))

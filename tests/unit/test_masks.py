@@ -128,6 +128,7 @@ def test_what_hides_too_little_becomes_a_cap_as_large_as_needed(monkeypatch: pyt
     assert torch.equal(after[before >= least], before[before >= least])
 
 
+@pytest.mark.slow
 def test_levels_hide_the_parts_of_the_face_they_name() -> None:
     faces = synthetic(count=60)
     x, y = faces.landmarks_NL2.round().long().unbind(2)

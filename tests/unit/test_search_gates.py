@@ -143,6 +143,7 @@ def test_a_draw_depends_on_the_seed_alone_and_is_the_masked_network():
         assert torch.equal(gated(images), gated.net(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "tolerance"),
     [(supernet, 0.1), (fixed_net, 0.4)],  # fixed edges leave the latter few sizes
@@ -181,6 +182,7 @@ def test_the_multiplier_brings_the_expected_cost_to_the_budget():
     assert found[-1] == pytest.approx(budget.limit, rel=0.1)
 
 
+@pytest.mark.slow
 def test_without_a_budget_the_penalty_closes_gates():
     left = {}
     for penalty in (0.0, 100.0):
@@ -190,6 +192,7 @@ def test_without_a_budget_the_penalty_closes_gates():
     assert left[0.0] == 21 > left[100.0] > 0
 
 
+@pytest.mark.slow
 def test_a_stopped_search_continues_bit_for_bit(tmp_path: Path):
     searcher = GateSearcher(share=0.6, gate_lr=0.3)
     whole, kept = searched(searcher, supernet())

@@ -43,6 +43,7 @@ def test_a_budget_below_every_network_is_refused_before_training():
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
+@pytest.mark.slow
 def test_it_returns_a_network_within_the_budget_and_trains_no_more_than_that():
     space = supernet()
     check_searcher(HotSearcher(macs=0.7 * count_space(space, 5, 32).total(space.graph).macs), space, input_size=32)

@@ -46,6 +46,7 @@ def new_net() -> GraphNet:
     return GraphNet(small(), 4)
 
 
+@pytest.mark.slow
 def test_factors_and_weights_train_in_turn():
     net = new_net()
     before = state(net)
@@ -65,6 +66,7 @@ def test_the_loss_of_the_factors_has_the_penalty():
     assert weights["loss"] < 0.5 * total  # the weights' loss is the task's alone
 
 
+@pytest.mark.slow
 def test_the_penalty_shrinks_the_factors():
     found = {}
     for penalty in (0.0, 100.0):
@@ -81,6 +83,7 @@ def test_the_penalty_shrinks_the_factors():
     assert (found[100.0] < found[0.0]).all()
 
 
+@pytest.mark.slow
 def test_a_share_of_the_faces_moves_the_factors():
     counts = {}
     for share in (1.0, 0.5):
@@ -102,6 +105,7 @@ def test_warm_up_epochs_leave_the_factors_alone():
     assert not torch.equal(net.alpha, before)
 
 
+@pytest.mark.slow
 def test_the_schedule_of_the_factors():
     for schedule, last in (("constant", 1e-2), ("one_cycle", None)):
         rows = search(L1Searcher(alpha_lr=1e-2, alpha_schedule=schedule), new_net(), epochs=4)

@@ -113,6 +113,7 @@ def test_options_with_which_nothing_would_evolve_are_refused():
         plugins.searcher("nni-random", {"macs": 0})
 
 
+@pytest.mark.slow
 def test_nni_is_imported_only_by_a_searcher():
     code = (
         "import sys; from click.testing import CliRunner; from nasface.cli import main; from nasface import plugins;"

@@ -90,6 +90,7 @@ def test_a_proximal_step_by_hand():
     assert net.alpha[4] == net.alpha[5] == 0  # gone for good
 
 
+@pytest.mark.slow
 def test_an_edge_that_must_stay_keeps_a_little():
     graph = supernet().graph
     net = GraphNet(supernet(), 4)
@@ -109,6 +110,7 @@ def test_the_rate_of_the_factors_falls_after_the_ramp():
     assert optimizer.done == 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "share", "tolerance"),
     [(supernet, 0.75, 0.1), (supernet, 0.5, 0.1), (fixed_net, 0.6, 0.4)],  # fixed edges leave the latter few sizes
@@ -128,6 +130,7 @@ def test_a_share_is_reached_and_not_overshot(build, share, tolerance):
         assert torch.allclose(net.eval()(images), slim_net(net, kept)[0](images), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_budget_in_macs_of_the_whole_network():
     costs = context_of(supernet()).costs
     macs = int(0.8 * costs.total(supernet().graph).macs)
@@ -136,6 +139,7 @@ def test_a_budget_in_macs_of_the_whole_network():
     assert 0.85 * macs <= costs.total(kept).macs <= macs
 
 
+@pytest.mark.slow
 def test_without_a_budget_the_penalty_decides_and_keeps_the_network_connected():
     left = {}
     for penalty in (0.0, 20.0, 500.0):
@@ -154,6 +158,7 @@ def test_warm_up_leaves_the_factors_alone():
     assert "alpha" not in changed(before, net)
 
 
+@pytest.mark.slow
 def test_a_stopped_search_continues_bit_for_bit(tmp_path):
     searcher = ProxSearcher(share=0.5, alpha_lr=0.02)
     whole, kept = searched(searcher, supernet())
@@ -178,6 +183,7 @@ def test_it_conforms(searcher):
     check_searcher(searcher, fixed_net(modules=(1,)), input_size=32)
 
 
+@pytest.mark.slow
 def test_in_a_run_folder_the_chosen_network_is_the_slim_one(tmp_path):
     run = RunDir(tmp_path / "run")
     searcher = "nasface.search.prox:ProxSearcher"

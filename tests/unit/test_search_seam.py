@@ -66,6 +66,7 @@ class Shrinking:
                 give_back(small, net)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("searcher", [Sampling(), Shrinking()])
 def test_searchers_that_need_no_more_than_the_context(searcher):
     check_searcher(searcher, supernet(), input_size=32)
@@ -75,6 +76,7 @@ def shrinking(*, same: bool = False) -> Shrinking:
     return Shrinking(titles=lambda keep: "again") if same else Shrinking()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cached")
 def test_a_search_of_several_trainings_in_a_run_folder(tmp_path):
     run = RunDir(tmp_path / "run")
@@ -128,6 +130,7 @@ class Choosing:
         return model.graph()
 
 
+@pytest.mark.slow
 def test_a_searcher_may_choose_the_sub_network_itself(tmp_path):
     check_searcher(Choosing(), supernet(), input_size=32)
     whole, run = RunDir(tmp_path / "whole"), RunDir(tmp_path / "run")

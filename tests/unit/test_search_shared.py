@@ -38,6 +38,7 @@ def test_imitation_is_the_weighted_square_of_the_difference_whatever_the_targets
     assert torch.allclose(slope, wanted, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [supernet, fixed_net])
 @pytest.mark.parametrize("around", ["criterion", "strength", "random"])
 def test_draws_are_connected_and_fill_the_range_of_budgets(build, around):
@@ -61,6 +62,7 @@ def test_draws_are_connected_and_fill_the_range_of_budgets(build, around):
     assert len(kinds) > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("around", ["criterion", "strength"])
 def test_draws_prefer_strong_edges_and_noise_blurs_that(around):
     net, context = trial(supernet(), num_landmarks=4, input_size=32)
@@ -79,6 +81,7 @@ def test_draws_prefer_strong_edges_and_noise_blurs_that(around):
     assert common[0.0] >= common[0.5] > common[20.0]
 
 
+@pytest.mark.slow
 def test_sub_networks_learn_too_and_leave_the_statistics_alone():
     """With an imitation of weight 0 and one of weight 1, the weights differ; the draws are the same."""
     plain, _ = searched(SharedSearcher(imitation=0.0), supernet(), epochs=1)
@@ -90,6 +93,7 @@ def test_sub_networks_learn_too_and_leave_the_statistics_alone():
     assert counts == {4}  # one update per step of the whole network
 
 
+@pytest.mark.slow
 def test_first_runs_l1_for_the_epochs_before():
     net, context = trial(supernet(), num_landmarks=4, input_size=32, epochs=4)
     rows: list[tuple[str, int, str]] = []
@@ -106,6 +110,7 @@ def test_first_runs_l1_for_the_epochs_before():
     ]
 
 
+@pytest.mark.slow
 def test_a_stopped_search_continues_bit_for_bit(tmp_path):
     searcher = SharedSearcher(draws=2)
     whole, _ = searched(searcher, supernet(), epochs=3)
@@ -140,6 +145,7 @@ def test_it_conforms(searcher):
     check_searcher(searcher, fixed_net(modules=(1,)), input_size=32)
 
 
+@pytest.mark.slow
 def test_in_a_run_folder_after_l1(tmp_path):
     run = RunDir(tmp_path / "run")
     wanted = (

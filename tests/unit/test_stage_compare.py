@@ -228,6 +228,7 @@ def test_a_process_waits_for_what_another_one_works_on(done, lenient, monkeypatc
     assert waited
 
 
+@pytest.mark.slow
 def test_thin_scales_options_together_up_to_the_budget():
     base = recipe()
     macs = 337e3

@@ -40,6 +40,7 @@ class KilledError(Exception):
     """Stands for a killed process."""
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_of_an_older_version_goes_on(run, tmp_path):
     old = RunDir(tmp_path / "old")
     steps: list[int] = []
@@ -61,6 +62,7 @@ def test_an_interrupted_run_of_an_older_version_goes_on(run, tmp_path):
         search(recipe("criterion.name=taylor"), old, MACHINE)
 
 
+@pytest.mark.slow
 def test_a_sweep_of_an_older_version_goes_on(run, tmp_path):
     out = RunDir(tmp_path / "sweep")
     how = Measure(inherited=False, latency_batch=0)
