@@ -18,11 +18,10 @@ def pick_device(name: str = "auto") -> torch.device:
             "cpu"
         )
     try:
-        torch.device(name)
+        device = torch.device(name)
     except RuntimeError as err:  # torch lists all devices that any build of it knows
         raise RunError(f"there is no device '{name}'; give --device auto, cpu, cuda, cuda:1, mps or xpu") from err
     try:
-        device = torch.device(name)
         torch.empty(1, device=device)  # a device that only parses, such as cuda:9, fails here
         if device.type == "meta":
             raise RuntimeError("it holds no values")

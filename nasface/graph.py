@@ -179,6 +179,13 @@ class Graph:
         """Return the closed sub-graph of some prunable edges and of all fixed edges that closure does not remove."""
         return self.keep({*edges, *self.fixed})
 
+    def without(self, edge: Edge) -> Graph | None:
+        """Return the closed sub-graph without a prunable edge, or None if it would be disconnected."""
+        try:
+            return self.keep_prunable(other for other in self.prunable if other != edge)
+        except GraphError:
+            return None
+
     def random_subgraph(self, rng: np.random.Generator, share: float, attempts: int = 1000) -> Graph:
         """Return a random closed sub-graph, for which each prunable edge is drawn with probability `share`.
 

@@ -9,7 +9,6 @@ import torch
 from annotated_types import Ge
 
 from nasface.context import Context
-from nasface.errors import GraphError
 from nasface.graph import Edge, Graph
 from nasface.net import GraphNet, frozen_statistics
 
@@ -37,11 +36,9 @@ def ablation(net: GraphNet, context: Context, *, batches: Annotated[int, Ge(1)] 
             whole = loss(net.graph)
             grown: dict[Edge, float] = {}
             for edge in net.graph.prunable:
-                try:
-                    rest = net.graph.keep_prunable(other for other in net.graph.prunable if other != edge)
-                except GraphError:
-                    continue
-                grown[edge] = max(0.0, loss(rest) - whole)
+                rest = net.graph.without(edge)
+                if rest is not None:
+                    grown[edge] = max(0.0, loss(rest) - whole)
     finally:
         net.train(training)
     vital = 1 + max(grown.values(), default=0.0)

@@ -50,7 +50,7 @@ def elimination(
     rates: dict[Edge, float] = {}
     steps: list[list[Edge]] = []
     while True:
-        rests = {edge: rest for edge in kept.prunable if (rest := _without(kept, edge)) is not None}
+        rests = {edge: rest for edge in kept.prunable if (rest := kept.without(edge)) is not None}
         able = [edge for edge, rest in rests.items() if context.costs.prunable(rest).macs >= least]
         if not able:
             break
@@ -78,7 +78,7 @@ def _one_round(kept: Graph, ranked: Sequence[Edge], number: int, least: int | fl
             return
         if edge[0] in sources or edge[1] in targets or edge not in kept.edges:
             continue
-        rest = _without(kept, edge)
+        rest = kept.without(edge)
         if rest is None or costs.prunable(rest).macs < least:
             continue
         gone = set(kept.edges) - set(rest.edges)
@@ -86,14 +86,6 @@ def _one_round(kept: Graph, ranked: Sequence[Edge], number: int, least: int | fl
         targets |= {dst for _, dst in gone}
         kept, number = rest, number - 1
         yield kept
-
-
-def _without(graph: Graph, edge: Edge) -> Graph | None:
-    """Return the network without an edge and without what closure then removes; None if it would be disconnected."""
-    try:
-        return graph.keep_prunable(other for other in graph.prunable if other != edge)
-    except GraphError:
-        return None
 
 
 def _error(context: Context, graph: Graph) -> float:

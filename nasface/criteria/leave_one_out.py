@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from nasface.context import Context
-from nasface.errors import GraphError
 from nasface.graph import Edge
 from nasface.net import GraphNet
 
@@ -21,11 +20,9 @@ def leave_one_out(net: GraphNet, context: Context, *, excess: bool = False) -> d
     """
     errors: dict[Edge, float] = {}
     for edge in net.graph.prunable:
-        try:
-            rest = net.graph.keep_prunable(other for other in net.graph.prunable if other != edge)
-        except GraphError:
-            continue
-        errors[edge] = context.evaluate(rest)
+        rest = net.graph.without(edge)
+        if rest is not None:
+            errors[edge] = context.evaluate(rest)
     vital = 1 + max(errors.values(), default=0.0)
     base = min(errors.values(), default=0.0) if excess else 0.0
     return {edge: errors.get(edge, vital) - base for edge in net.graph.prunable}

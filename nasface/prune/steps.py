@@ -40,9 +40,8 @@ def greedy(
     while macs > share * full:
         steps: list[tuple[float, int, Graph]] = []
         for edge in kept.prunable:
-            try:
-                rest = kept.keep_prunable(other for other in kept.prunable if other != edge)
-            except GraphError:
+            rest = kept.without(edge)
+            if rest is None:
                 continue
             saved = macs - costs.prunable(rest).macs
             loss = worth - _worth(rest, importance)

@@ -19,6 +19,7 @@ from nasface.errors import GraphError
 from nasface.graph import Graph
 from nasface.net import GraphNet
 from nasface.prune import budget
+from nasface.search.budget import switch_off
 from nasface.step import Phase
 
 Share = Annotated[float, Interval(ge=0, le=1)]
@@ -61,7 +62,7 @@ class HotSearcher:
 
         weights = tuple(net.parameters())
         context.fit([Phase("weights", weights, context.optimizer, context.step, begin=begin)], net=model)
-        model.settle()
+        switch_off(net, model.graph)
         return model.graph
 
     def limit(self, epoch: int, epochs: int, full: int) -> float:
@@ -99,12 +100,6 @@ class Shrinking(nn.Module):
         """Run as `graph` from now on."""
         edges = set(graph.edges)
         self.kept.copy_(torch.tensor([edge in edges for edge in self.net.graph.edges]))
-
-    def settle(self) -> None:
-        """Set the factors of all other edges to 0, with which the whole network computes what the sub-graph does."""
-        kept = set(self.graph.prunable)
-        with torch.no_grad():
-            self.net.alpha[[edge not in kept for edge in self.net.graph.prunable]] = 0.0
 
     def forward(self, images_B3HW: Tensor) -> Tensor:
         """Compute the heatmaps (B, L, h, w) of the sub-graph."""
