@@ -50,9 +50,18 @@ class RunDir:
         """Importance factors by another criterion than the run's own (JSON)."""
         return self.path / f"factors-{_in_a_name(criterion)}.json"
 
-    def sweep_by(self, criterion: str | None) -> Path:
+    def sweep_by(self, criterion: str | None) -> RunDir:
         """The folder of a sweep for which none is named; networks rated by different criteria are kept apart."""
-        return self.path / ("sweep" if criterion is None else f"sweep-{_in_a_name(criterion)}")
+        return RunDir(self.path / ("sweep" if criterion is None else f"sweep-{_in_a_name(criterion)}"))
+
+    @property
+    def family(self) -> RunDir:
+        """The folder of the networks of a search that trains several, which reads like that of a sweep."""
+        return RunDir(self.path / "family")
+
+    def network(self, name: str) -> RunDir:
+        """The folder of a network in the folder of a sweep."""
+        return RunDir(self.path / "networks" / name)
 
     @property
     def arch(self) -> Path:

@@ -111,9 +111,14 @@ class Criterion(Plugin):
 
 
 class Finetune(Part):
-    """Training of a single network: of the slim one after pruning, or of a full one by `nasface train`."""
+    """Training of a single network: of the slim one after pruning, or of a full one by `nasface train`.
+
+    Attributes:
+        share: fraction of the training faces that each epoch draws.
+    """
 
     epochs: Epochs = 60
+    share: Annotated[float, Interval(gt=0, le=1)] = 1.0
     optimizer: Optimizer = Optimizer()
 
 

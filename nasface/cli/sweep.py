@@ -174,7 +174,7 @@ def sweep_thresholds(
     from nasface.stages.sweep.run import sweep
 
     source = RunDir(run)
-    folder = RunDir(out or source.sweep_by(changes.criterion))
+    folder = source.sweep_by(changes.criterion) if out is None else RunDir(out)
     with place.machine(as_json) as machine:
         rows = sweep(changes.resolve(source), source, folder, networks.request(), steps.measure(), machine)
     if as_json:

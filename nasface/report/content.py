@@ -19,7 +19,7 @@ from nasface.model.source import Source, read_arch, read_factors
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.scores import DEFAULT_NORMALISER, HELD_OUT
-from nasface.stages.select import read_table
+from nasface.stages.select import read_table, sweep_folder
 
 T = TypeVar("T")
 _WORDS = ("network", "face", "subsets", "stage", "phase")
@@ -201,10 +201,13 @@ def _errors(run: RunDir) -> pd.DataFrame | None:
 
 
 def _sweep(run: RunDir) -> Sweep | None:
-    folder = next((place for place in (run.path, run.path / "sweep") if RunDir(place).pareto.is_file()), None)
-    if folder is None:
+    try:
+        folder = sweep_folder(run.path)
+    except RunError:
         if run.factors.is_file():
-            raise RunError(f"no sweep yet; `nasface sweep-thresholds {run.path}` makes many networks of this search")
+            raise RunError(
+                f"no sweep yet; `nasface sweep-thresholds {run.path}` makes many networks of this search"
+            ) from None
         return None
     table = read_table(folder)
     paths = {row.network: folder / row.arch for row in table.itertuples() if isinstance(row.arch, str)}

@@ -18,7 +18,7 @@ from nasface.data.prepare import PreparedFaces
 from nasface.metrics import Summary
 from nasface.net import GraphNet
 from nasface.recipe import Recipe
-from nasface.scores import DEFAULT_NORMALISER, Normaliser
+from nasface.scores import DEFAULT_NORMALISER, HELD_OUT, Normaliser, Score, Stage, SweepRow
 from nasface.stages.faces import Faces
 
 log = logging.getLogger(__name__)
@@ -149,3 +149,26 @@ def evaluate_net(name: str, net: GraphNet, recipe: Recipe, faces: Faces, costs: 
         blocks=len(net.graph.blocks),
         held_out_nme=held_out_nme(net, recipe, faces),
     )
+
+
+def sweep_row(network: str, found: Evaluation, costs: Costs) -> SweepRow:
+    """Return the row of a network in a sweep with what it costs, and the number of faces behind its scores."""
+    return SweepRow(
+        network=network,
+        edges=found.edges,
+        blocks=found.blocks,
+        params=found.params,
+        macs=found.macs,
+        params_no_head=found.params_no_head,
+        macs_no_head=found.macs_no_head,
+        macs_prunable=found.macs_prunable,
+        prunable_share=found.macs_prunable / max(1, costs.prunable(costs.space.graph).macs),
+        images={name: summary.images for name, summary in found.subsets.get(DEFAULT_NORMALISER, {}).items()},
+    )
+
+
+def scores_at(found: Evaluation, stage: Stage) -> dict[Score, float]:
+    """Return the NMEs of held-out faces and test subsets as shares, without NaN, which JSON does not know."""
+    nmes = {HELD_OUT.at(stage): found.held_out_nme}
+    nmes |= {Score(name, stage): summary.nme for name, summary in found.subsets.get(DEFAULT_NORMALISER, {}).items()}
+    return {score: nme for score, nme in nmes.items() if np.isfinite(nme)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from nasface.net import slim_net
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.faces import load_faces
+from nasface.stages.family import write_family
 from nasface.stages.measure import evaluate_net
 from nasface.stages.prune import choose, write_arch
 from nasface.stages.score import measure
@@ -57,7 +59,8 @@ def search(recipe: Recipe, run: RunDir, machine: Machine, weights: Path | None =
             context = search_context(net, recipe, lambda: faces, fit)
 
             with work.measuring():  # what the searcher measures outside of trainings
-                chosen = searcher.search(net, context)
+                found = searcher.search(net, context)
+            family = found if isinstance(found, Mapping) else {}
             save_net(run.supernet, net, recipe)
 
             if run.factors.exists():  # a resumed run would measure again; on a GPU not to the last bit
@@ -67,21 +70,21 @@ def search(recipe: Recipe, run: RunDir, machine: Machine, weights: Path | None =
                 rundir.write_text(run.factors, factors.to_json())
 
             work.measured.macs += factors.provenance.get("macs", 0)
-            graph = chosen or _choose(recipe, factors, costs, run)
-            write_arch(run, graph, factors, recipe, run.supernet, recipe.search if chosen else None)
-
-            slim, inherited = slim_net(net, graph)
-            with work.measuring():
-                engine.recalibrate(slim, faces.train, settings(recipe))
-            log.info("slim network of %d of %d edges: %s", len(graph.edges), len(net.graph.edges), inherited)
+            supernet = evaluate_net("supernet", net, recipe, faces, costs)
+            if family:
+                write_family(work, family, supernet, factors, faces, costs)
+                slim = list(family.values())[-1]
+                graph = slim.graph
+            else:
+                graph = found if isinstance(found, Graph) else _choose(recipe, factors, costs, run)
+                slim, inherited = slim_net(net, graph)
+                with work.measuring():
+                    engine.recalibrate(slim, faces.train, settings(recipe))
+                log.info("slim network of %d of %d edges: %s", len(graph.edges), len(net.graph.edges), inherited)
+            write_arch(run, graph, factors, recipe, run.supernet, recipe.search if found else None)
             finetune(slim, work, faces)
             save_net(run.slim, slim, recipe)
-
-            found = [
-                evaluate_net("supernet", net, recipe, faces, costs),
-                evaluate_net("slim", slim, recipe, faces, costs),
-            ]
-            return finish(work, found)
+            return finish(work, [supernet, evaluate_net("slim", slim, recipe, faces, costs)])
 
 
 def _choose(recipe: Recipe, factors: Factors, costs: Costs, run: RunDir) -> Graph:

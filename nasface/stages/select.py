@@ -78,15 +78,19 @@ class Choice:
 
 
 def sweep_folder(folder: Path) -> Path:
-    """Return the folder that holds pareto.csv: `folder` itself, or the `sweep` in it where it is a searched run.
+    """Return the folder that holds pareto.csv: `folder` itself, or the sweep or the family in it if it is a searched run.
 
     Raises:
         RunError: when neither holds one.
     """
-    for place in (folder, folder / "sweep"):
-        if RunDir(place).pareto.is_file():
-            return place
-    raise RunError(f"{folder} holds no pareto.csv; give a run that `nasface sweep-thresholds` swept, or its --out")
+    run = RunDir(folder)
+    for place in (run, run.sweep_by(None), run.family):
+        if place.pareto.is_file():
+            return place.path
+    raise RunError(
+        f"{folder} holds no pareto.csv; give a run that `nasface sweep-thresholds` swept, its --out, or a run of the "
+        "searcher 'family'"
+    )
 
 
 def read_table(folder: Path) -> pd.DataFrame:

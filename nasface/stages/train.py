@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 def finetune(net: GraphNet, work: Work, faces: Faces) -> None:
     """Train factors and weights of one network together, as the recipe's section `finetune` says."""
     plan = work.recipe.finetune
-    phase = Phase("weights", tuple(net.parameters()), plan.optimizer, task(work.recipe).step)
+    phase = Phase("weights", tuple(net.parameters()), plan.optimizer, task(work.recipe).step, plan.share)
     trainer(work, net, faces, "finetune", plan.epochs)([phase])
 
 

@@ -11,7 +11,8 @@ from nasface.errors import GraphError
 from nasface.model.source import read_arch, read_factors
 from nasface.net import edge_values, slim_net
 from nasface.rundir import RunDir
-from nasface.search.hot import HotSearcher, Shrinking
+from nasface.search.hot import HotSearcher
+from nasface.search.shrinking import Shrinking
 from nasface.stages.search import search
 from nasface.testing import check_searcher, trial
 from tests.refusal import refused

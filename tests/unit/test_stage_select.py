@@ -22,7 +22,7 @@ from nasface.report.content import read
 from nasface.rundir import RunDir
 from nasface.scores import HELD_OUT, Stage, SweepRow
 from nasface.stages.select import copy_network, read_table, select, sweep_folder
-from nasface.stages.sweep.book import _with_front
+from nasface.stages.sweep.book import with_front
 from searchspaces.hrsupernet import hrsupernet
 from tests.refusal import names, refused
 
@@ -294,7 +294,7 @@ def test_tables_give_the_latency_in_ms_with_its_ratio(monkeypatch: pytest.Monkey
 def test_a_network_that_costs_as_much_as_another_and_is_worse_is_not_on_the_front():
     costs_and_errors = (("a", 10, 0.2), ("b", 10, 0.1), ("c", 5, 0.3), ("d", 5, 0.30001))
     found = [SweepRow(name, macs=macs, nme={HELD_OUT.at(Stage.INHERITED): nme}) for name, macs, nme in costs_and_errors]
-    assert [row.network for row in _with_front(found) if row.on_front] == ["b", "c"]
+    assert [row.network for row in with_front(found) if row.on_front] == ["b", "c"]
 
 
 def test_a_network_with_a_recipe_of_its_own_takes_that_along(run: Path, tmp_path: Path):

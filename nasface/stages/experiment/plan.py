@@ -128,7 +128,7 @@ def _check(experiment: Experiment) -> None:
     plan = experiment.plan
     if plan.comparison is not None:
         for name, row in plan.comparison.rows.items():
-            _check_row(experiment, name, row, plan.comparison.budgets[0])
+            _check_row(experiment, name, row, plan.comparison.budgets)
     for changes in plan.runs.values():
         experiment.recipe(changes, 0)
         for title, how in plan.distill.items():
@@ -144,14 +144,14 @@ def _check(experiment: Experiment) -> None:
             plugins.pruner(planned.pruner, {**planned.options, "share": 0.5})
 
 
-def _check_row(experiment: Experiment, name: str, row: RowPlan, macs: float) -> None:
+def _check_row(experiment: Experiment, name: str, row: RowPlan, budgets: Sequence[float]) -> None:
     """Raise a RecipeError if a row of a comparison cannot be resolved, or has nothing to give the budget to."""
     where = f"row '{name}' of experiment '{experiment.name}'"
     content = experiment.content(row.changes, 0)
     if row.searches and row.best_of is None:
         if row.serves_all and takes_budget(content):
             raise RecipeError(f"{where}: its searcher is given the budget, so no search serves all; remove serves_all")
-        content = budgeted(content, macs, where)
+        content = budgeted(content, budgets[0], budgets, where)
     recipes.resolve(content, where)
 
 

@@ -79,7 +79,7 @@ class Study:
 
     def run(self, network: str) -> RunDir:
         """The folder of a network."""
-        return RunDir(self.folder / "networks" / network)
+        return RunDir(self.folder).network(network)
 
     def ask_for(self, candidate: Candidate, write: Callable[[RunDir], None], untuned: bool = False) -> None:
         """Record a request. A new network is written to its folder and waits for a process to work on it.
@@ -202,7 +202,7 @@ class Study:
             last = {trial.user_attrs["network"]: trial for trial in finished}  # the later one was fine-tuned too
             rows += [self._row(trial, wishes) for trial in last.values()]
             rows.sort(key=lambda row: (row.network != SUPERNET, row.state is not State.DONE, -(row.macs or 0)))
-            rows = _with_front([replace(row, seed=self.seed) for row in rows])
+            rows = with_front([replace(row, seed=self.seed) for row in rows])
             if rows:
                 rundir.write_rows(RunDir(self.folder).pareto, table_of(rows))
             return rows
@@ -292,7 +292,7 @@ def _pruner(wish: Mapping[str, Any]) -> str:
     return f"{wish['pruner']}{seed}"
 
 
-def _with_front(rows: list[SweepRow]) -> list[SweepRow]:
+def with_front(rows: list[SweepRow]) -> list[SweepRow]:
     """Mark the networks that no other beats in both MACs and the held-out NME of the last stage."""
     done = [row for row in rows if row.is_slim]
     reached = [stage for stage in Stage if any(HELD_OUT.at(stage) in row.nme for row in done)]

@@ -30,10 +30,10 @@ from nasface.model.source import arch_graph, read_arch
 from nasface.net import GraphNet, slim_net
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
-from nasface.scores import DEFAULT_NORMALISER, HELD_OUT, SUPERNET, Score, Stage, SweepRow
+from nasface.scores import HELD_OUT, SUPERNET, Score, Stage, SweepRow
 from nasface.sections import Prune
 from nasface.stages.faces import Faces, load_faces, load_prepared
-from nasface.stages.measure import Evaluation, evaluate_net
+from nasface.stages.measure import Evaluation, evaluate_net, scores_at, sweep_row
 from nasface.stages.prune import write_arch
 from nasface.stages.score import score
 from nasface.stages.sweep.book import Study
@@ -234,12 +234,12 @@ class _Bench:
     def supernet_row(self) -> SweepRow:
         """Measure the supernet itself, for comparison."""
         found = self._evaluate(self.supernet)
-        nme = _scores(found, Stage.INHERITED)
+        nme = scores_at(found, Stage.INHERITED)
         if self.measuring.recalibrated:
             recalibrated = deepcopy(self.supernet)
             engine.recalibrate(recalibrated, self.faces.train, settings(self.work.recipe), ready=self.ready)
-            nme |= _scores(self._evaluate(recalibrated), Stage.RECALIBRATED)
-        return replace(self._sizes(SUPERNET, found), nme=nme)
+            nme |= scores_at(self._evaluate(recalibrated), Stage.RECALIBRATED)
+        return replace(sweep_row(SUPERNET, found, self.costs), nme=nme)
 
     def untuned(self) -> _Bench:
         """The same without fine-tuning."""
@@ -254,16 +254,16 @@ class _Bench:
         error: str | None = None
         if self.measuring.inherited:
             found = self._evaluate(slim)
-            nme |= _scores(found, Stage.INHERITED)
+            nme |= scores_at(found, Stage.INHERITED)
         if self.measuring.recalibrated or self.measuring.epochs:
             engine.recalibrate(slim, self.faces.train, settings(self.work.recipe), ready=self.ready)
         if self.measuring.recalibrated:
             found = self._evaluate(slim)
-            nme |= _scores(found, Stage.RECALIBRATED)
+            nme |= scores_at(found, Stage.RECALIBRATED)
         if self.measuring.epochs:
             try:
                 found = self._finetune(slim, run, f"{position} {name}")
-                nme |= _scores(found, Stage.FINETUNED)
+                nme |= scores_at(found, Stage.FINETUNED)
             except DivergedError as err:  # the other networks may do better
                 log.warning("network %s: %s", name, err)
                 error = str(err)
@@ -271,7 +271,7 @@ class _Bench:
         if error is None:
             save_net(run.slim, slim, self.work.recipe)
         found = found or self._evaluate(slim)
-        return self._timed(replace(self._sizes(name, found), nme=nme, error=error), slim)
+        return self._timed(replace(sweep_row(name, found, self.costs), nme=nme, error=error), slim)
 
     def _evaluate(self, net: GraphNet) -> Evaluation:
         return evaluate_net("slim", net, self.work.recipe, self.faces, self.costs)
@@ -286,21 +286,6 @@ class _Bench:
         finish(work, [found])
         return found
 
-    def _sizes(self, name: str, found: Evaluation) -> SweepRow:
-        """The row of a network with what it costs, and the number of images behind its scores."""
-        return SweepRow(
-            network=name,
-            edges=found.edges,
-            blocks=found.blocks,
-            params=found.params,
-            macs=found.macs,
-            params_no_head=found.params_no_head,
-            macs_no_head=found.macs_no_head,
-            macs_prunable=found.macs_prunable,
-            prunable_share=found.macs_prunable / max(1, self.costs.prunable(self.costs.space.graph).macs),
-            images={name: summary.images for name, summary in found.subsets.get(DEFAULT_NORMALISER, {}).items()},
-        )
-
     def _timed(self, row: SweepRow, slim: GraphNet) -> SweepRow:
         """The row with latencies, if they are asked for."""
         if not self.measuring.latency_batch:
@@ -314,10 +299,3 @@ class _Bench:
             threads=torch.get_num_threads(),
             device=str(self.work.device),
         )
-
-
-def _scores(found: Evaluation, stage: Stage) -> dict[Score, float]:
-    """Collect the NMEs of held-out faces and test subsets as shares, without NaN, which JSON does not know."""
-    nmes = {HELD_OUT.at(stage): found.held_out_nme}
-    nmes |= {Score(name, stage): summary.nme for name, summary in found.subsets.get(DEFAULT_NORMALISER, {}).items()}
-    return {score: nme for score, nme in nmes.items() if np.isfinite(nme)}

@@ -6,15 +6,16 @@ A search that is not given the budget is done once per seed, and all rows with t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from nasface import recipe as recipes
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
+from nasface.search.family import in_words
 from nasface.stages.experiment.compare.choosers import AS_SEARCHED, BEST_OF_RANDOM
-from nasface.stages.experiment.compare.plan import ComparisonPlan, budgeted, takes_budget
+from nasface.stages.experiment.compare.plan import ComparisonPlan, budgeted, takes_all, takes_budget
 from nasface.stages.experiment.compare.rest import Bill, Rest, changed
 from nasface.stages.experiment.part import FINISHED, Part, is_finished, status
 from nasface.stages.experiment.plan import Experiment
@@ -31,8 +32,9 @@ class Entry:
 
     Attributes:
         row, budget, seed: which one it is.
-        parts: the parts of the work in order; the last one ends with the network.
+        parts: the parts of the work in order.
         bill: what the network has taken when it is finished.
+        home: the run folder with the trained network.
         chosen: the run folder with the architecture, if the row searches.
     """
 
@@ -41,12 +43,8 @@ class Entry:
     seed: int
     parts: tuple[Part, ...]
     bill: Bill
+    home: RunDir
     chosen: RunDir | None = None
-
-    @property
-    def home(self) -> RunDir:
-        """The run folder with the trained network."""
-        return self.parts[-1].folder
 
 
 @dataclass(frozen=True)
@@ -105,11 +103,24 @@ class Comparison:
         return self._entries[key]
 
     def _entry(self, name: str, budget: float, seed: int) -> Entry:
+        if self._trains_all(name):
+            return self._of_family(name, budget, seed)
         home = self.folder(name, budget, seed)
         if name == self.plan.reference:
             part = _part(name, seed, f"search {in_words(budget)}", _Search(self._recipe(name, budget, seed), home))
-            return Entry(name, budget, seed, (part,), ((home, 1.0),), home)
+            return Entry(name, budget, seed, (part,), ((home, 1.0),), home, home)
         return (self._searched if self.plan.rows[name].searches else self._from_scratch)(name, budget, seed)
+
+    def _of_family(self, name: str, budget: float, seed: int) -> Entry:
+        """Return a network of a search that trains a network for every budget."""
+        run = RunDir(self.out / f"{name}-family-{seed}")
+        recipe = self._recipe(name, budget, seed)
+        part = _part(name, seed, "search of all", _Search(changed(recipe, finetune={"epochs": 0}), run))
+        home = run.family.network(in_words(budget))
+        entry = Entry(name, budget, seed, (part,), ((run, self.plan.part_of(budget)),), home, home)
+        if name == self.plan.reference:
+            return entry
+        return self._trained(entry, recipe, self.folder(name, budget, seed))
 
     def _from_scratch(self, name: str, budget: float, seed: int) -> Entry:
         """Return a network that is trained from random weights, without a search of its own."""
@@ -125,7 +136,7 @@ class Comparison:
             needs += tuple(part for part in source.parts if part.folder != source.home or part.folder == source.chosen)
         rest = Rest(recipe, home, reference.bill, arch=arch, thin=row.thin or (), budget=budget)
         part = _part(name, seed, f"training {in_words(budget)}", rest, needs)
-        return Entry(name, budget, seed, (part,), ((home, 1.0),))
+        return Entry(name, budget, seed, (part,), ((home, 1.0),), home)
 
     def _searched(self, name: str, budget: float, seed: int) -> Entry:
         """Return a network that is searched, chosen as inherited, and then trained to the end."""
@@ -139,11 +150,23 @@ class Comparison:
             supernet = self._supernet(name, seed)
             choice = _Search(self._choice(name, recipe, budget, seed), home, supernet.folder.supernet)
             parts = (supernet, _part(name, seed, f"choice {in_words(budget)}", choice, (supernet,)))
-            spent = ((supernet.folder, 1 / len(self.plan.budgets) if row.serves_all else 1.0), (home, 1.0))
-        reference = self.entry(self.plan.reference, budget, seed)
-        rest = Rest(recipe, RunDir(home.path / "trained"), reference.bill, spent, home.arch, home.slim)
-        last = _part(name, seed, f"training {in_words(budget)}", rest, (*reference.parts, *parts))
-        return Entry(name, budget, seed, (*parts, last), (*spent, (rest.folder, 1.0)), home)
+            spent = ((supernet.folder, self.plan.part_of(budget) if row.serves_all else 1.0), (home, 1.0))
+        entry = Entry(name, budget, seed, parts, spent, home, home)
+        return self._trained(entry, recipe, RunDir(home.path / "trained"))
+
+    def _trained(self, entry: Entry, recipe: Recipe, folder: RunDir) -> Entry:
+        """Return an entry whose chosen network is trained until the compute of the reference is used up."""
+        assert entry.chosen is not None
+        reference = self.entry(self.plan.reference, entry.budget, entry.seed)
+        rest = Rest(recipe, folder, reference.bill, entry.bill, entry.chosen.arch, entry.chosen.slim)
+        needs = (*reference.parts, *entry.parts)
+        last = _part(entry.row, entry.seed, f"training {in_words(entry.budget)}", rest, needs)
+        return replace(entry, parts=(*entry.parts, last), bill=(*entry.bill, (folder, 1.0)), home=folder)
+
+    def _trains_all(self, name: str) -> bool:
+        """Return whether the searcher of a row trains a network for every budget."""
+        row = self.plan.rows[name]
+        return row.searches and row.best_of is None and takes_all(self.experiment.content(row.changes, 0))
 
     def _searches_per_budget(self, name: str) -> bool:
         """Return whether the searcher of a row is given the budget."""
@@ -183,13 +206,8 @@ class Comparison:
         where = f"row '{name}' of experiment '{self.experiment.name}'"
         content: Mapping[str, Any] = self.experiment.content(row.changes, seed)
         if row.searches and row.best_of is None:
-            content = budgeted(content, budget, where)
+            content = budgeted(content, budget, self.plan.budgets, where)
         return recipes.resolve(content, where)
-
-
-def in_words(budget: float) -> str:
-    """Return a budget as folders name it, such as '8M' or '1.2G'."""
-    return f"{budget / 1e9:g}G" if budget >= 1e9 else f"{budget / 1e6:g}M"
 
 
 def _part(name: str, seed: int, title: str, step: _Search | Rest, needs: tuple[Part, ...] = ()) -> Part:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
 from annotated_types import Ge, Gt, Len
@@ -22,7 +22,8 @@ class RowPlan(Part):
     thin: options of the space, such as [width], that are scaled together until the budget is met; no search.
     graph_of: the row whose graphs are trained from scratch; no search.
     best_of: number of random sub-networks of the searched supernet, of which the best one on held-out faces is trained.
-    serves_all: whether one search serves all budgets, so that each network bears only its part of the search.
+    serves_all: whether one search serves all budgets, so that each network bears only its part of the search, as it
+        does where the searcher trains a network for each budget.
     """
 
     space: Changes = Field(default_factory=dict)
@@ -94,13 +95,17 @@ class ComparisonPlan(Part):
         reference = self.rows[self.reference]
         if not reference.searches or reference.serves_all or reference.best_of:
             raise ValueError(
-                f"the reference '{self.reference}' must be a search of one network per budget, without thin, graph_of, "
+                f"the reference '{self.reference}' must be a search that is given the budget, without thin, graph_of, "
                 "best_of and serves_all"
             )
         for name, row in self.rows.items():
             if row.graph_of is not None and not self.rows[row.graph_of].searches:
                 raise ValueError(f"the row '{name}' takes the graphs of '{row.graph_of}', which does not search")
         return self
+
+    def part_of(self, budget: float) -> float:
+        """Return the part of a search for all budgets that the network of one of them bears: as its MACs are."""
+        return budget / sum(self.budgets)
 
     def seeds_of(self, name: str, seeds: tuple[int, ...]) -> list[int]:
         """Return the seeds of a row, if those of the experiment are `seeds`: those, and those of its claims."""
@@ -113,13 +118,23 @@ def takes_budget(content: Mapping[str, Any]) -> bool:
     return plugins.takes("searchers", _section(content, "search")["name"], "macs")
 
 
-def budgeted(content: Mapping[str, Any], macs: float, where: str) -> dict[str, Any]:
+def takes_all(content: Mapping[str, Any]) -> bool:
+    """Return whether the searcher of a recipe's content is given all budgets, and returns a network for each."""
+    return plugins.takes("searchers", _section(content, "search")["name"], "budgets")
+
+
+def budgeted(content: Mapping[str, Any], macs: float, budgets: Sequence[float], where: str) -> dict[str, Any]:
     """Return the content of a recipe whose searcher, or else whose pruner, is given a budget in its option `macs`.
 
+    A searcher with the option `budgets` is given all of them.
+
     Raises:
-        RecipeError: if neither of them has that option.
+        RecipeError: if none of them has such an option.
     """
     search, prune = _section(content, "search"), _section(content, "prune")
+    if takes_all(content):
+        options = {**(search.get("options") or {}), "budgets": list(budgets)}
+        return {**content, "search": {**search, "options": options}}
     if takes_budget(content):
         chosen, section = "search", search
     elif plugins.takes("pruners", prune["name"], "macs"):

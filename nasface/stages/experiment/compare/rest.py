@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,14 +96,15 @@ class Rest:
         """Return whether the folder holds this training: epochs and scaled options are found out when it begins."""
         kept = recipes.load(str(self.folder.recipe))
         scaled = {name: kept.space.options.get(name) for name in self.thin}
-        own = changed(self.recipe, finetune={"epochs": kept.finetune.epochs}, space=_with_options(self.recipe, scaled))
+        length = {"epochs": kept.finetune.epochs, "share": kept.finetune.share}
+        own = changed(self.recipe, finetune=length, space=_with_options(self.recipe, scaled))
         return own.digest == kept.digest
 
     def work(self, machine: Machine) -> None:
-        """Train the network for as many epochs as come closest to the compute of the reference.
+        """Train the network for as many steps as come closest to the compute of the reference.
 
         Raises:
-            NotComparableError: if the search has used up the compute, or no number of epochs comes close enough.
+            NotComparableError: if the search has used up the compute, or no number of steps comes close enough.
             GraphError: if no scaled options meet the budget.
         """
         recipe = self.recipe
@@ -111,27 +113,54 @@ class Rest:
             scaled = thin_options(recipe, self.thin, self.budget, landmarks)
             recipe = changed(recipe, space=_with_options(recipe, scaled))
         limit, spent = total(self.reference), total(self.spent)
-        each = epoch_macs(recipe, self.arch, machine)
-        epochs = max(0, round((limit - spent) / each))
-        check_compute(f"the network in {self.folder.path}", spent + epochs * each, limit)
-        recipe = changed(recipe, finetune={"epochs": epochs})
-        log.info("%s: %d epochs, each %.3g multiply-adds", self.folder.path.name, epochs, each)
+        epoch = epoch_of(recipe, self.arch, machine)
+        epochs, share = epoch.repeated(limit - spent)
+        check_compute(f"the network in {self.folder.path}", spent + epochs * epoch.macs(share), limit)
+        recipe = changed(recipe, finetune={"epochs": epochs, "share": share})
+        log.info("%s: %d epochs of %.3g of the faces", self.folder.path.name, epochs, share)
         arch = None if self.arch is None else read_arch(self.arch)
         train(recipe, self.folder, machine, arch, self.weights)
 
 
-def epoch_macs(recipe: Recipe, arch: Path | None, machine: Machine) -> int:
-    """Return the multiply-adds of an epoch of training a network, counted from one step, with its validation."""
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch of training a network takes, in multiply-adds.
+
+    Attributes:
+        step: of a training step.
+        validation: of measuring the network at the end.
+        steps: number of steps on all faces.
+    """
+
+    step: int
+    validation: int
+    steps: int
+
+    def macs(self, share: float = 1.0) -> int:
+        """Return the multiply-adds of an epoch on a share of the faces."""
+        return round(share * self.steps) * self.step + self.validation
+
+    def repeated(self, limit: float) -> tuple[int, float]:
+        """Return the number of epochs, and the share of the faces in each, that come closest to so many multiply-adds."""
+        epochs = max(0, math.ceil(limit / self.macs() - 1e-9))
+        if not epochs:
+            return 0, 1.0
+        steps = round((limit / epochs - self.validation) / self.step)
+        return epochs, min(max(steps, 1), self.steps) / self.steps
+
+
+def epoch_of(recipe: Recipe, arch: Path | None, machine: Machine) -> Epoch:
+    """Count what an epoch of training a network takes, from one step."""
     device = pick_device(machine.device)
     faces = load_faces(recipe, device, machine)
     full = build_net(recipe, faces.train.scheme.num_landmarks, device)
     net = load_net(full, full.graph if arch is None else arch_graph(read_arch(arch), full), None)
     batch = next(engine.training_batches(faces.train, settings(recipe)))
-    with metering() as meter:
-        with counting(faces.train.steps(recipe.training.batch)):
-            task(recipe).step(net, batch)["loss"].backward()  # type: ignore[no-untyped-call]
+    with metering() as step, counting():
+        task(recipe).step(net, batch)["loss"].backward()  # type: ignore[no-untyped-call]
+    with metering() as validation:
         held_out_nme(net, recipe, faces)
-    return meter.total
+    return Epoch(step.total, validation.total, faces.train.steps(recipe.training.batch))
 
 
 def changed(recipe: Recipe, **sections: Mapping[str, Any]) -> Recipe:

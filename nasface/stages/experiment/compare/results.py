@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -37,14 +38,12 @@ def results(comparison: Comparison) -> pd.DataFrame:
 
 def _finished(comparison: Comparison) -> Iterator[Entry]:
     for name in comparison.plan.rows:
-        for budget in comparison.plan.budgets:
-            start = comparison.folder(name, budget, "").path.name
-            ends = (path.name.removeprefix(start) for path in comparison.out.glob(f"{start}*"))
-            for seed in sorted(int(end) for end in ends if end.isdecimal()):
-                entry = comparison.entry(name, budget, seed)
-                reference = comparison.entry(comparison.plan.reference, budget, seed)
-                if all(comparison.is_finished(part) for part in (*reference.parts, *entry.parts)):
-                    yield entry
+        ends = (path.name.rpartition("-")[2] for path in comparison.out.glob(f"{name}-*"))
+        for seed, budget in product(sorted({int(end) for end in ends if end.isdecimal()}), comparison.plan.budgets):
+            entry = comparison.entry(name, budget, seed)
+            reference = comparison.entry(comparison.plan.reference, budget, seed)
+            if all(comparison.is_finished(part) for part in (*reference.parts, *entry.parts)):
+                yield entry
 
 
 def _row(comparison: Comparison, entry: Entry) -> Row:
