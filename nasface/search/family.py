@@ -7,6 +7,7 @@ and a copy of it is annealed at each of them. What a network of the family takes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -28,11 +29,11 @@ _MOMENTS = 1000  # of a schedule at which its learning rate is looked up to find
 
 @dataclass(frozen=True)
 class FamilySearcher:
-    """Trains a network for each of several budgets: a shrinking trunk at the highest learning rate, and its annealed copies.
+    """Trains a network for each of several budgets: a trunk that shrinks at the highest learning rate, and its copies.
 
-    The recipe's epochs are those of the trunk. Its schedule of the learning rate is that of one network: its rise and its
-    highest value are the trunk's, and what follows the highest value is stretched over the epochs of each copy. The
-    networks are nested, and edges are dropped by the recipe's criterion.
+    The recipe's epochs are those of the trunk. The schedule of the learning rate is that of one network: the rise and
+    the highest value are the trunk's, and what follows the highest value is stretched over the epochs of each copy.
+    The networks are nested, and edges are dropped by the recipe's criterion.
 
     Attributes:
         budgets: multiply-adds of the whole network, one for each network of the family.
@@ -68,9 +69,8 @@ class FamilySearcher:
         first = round(self.start * epochs)
         if epochs - first < count:
             raise GraphError(
-                f"the searcher 'family' has {epochs - first} of {epochs} epochs in which the trunk can shrink, and "
-                f"{count} budgets; give search.epochs or search.options another value, such as "
-                f"{first + count} epochs"
+                f"the trunk of the searcher 'family' has {epochs - first} of its {epochs} epochs to meet {count} "
+                f"budgets in; give search.epochs at least {math.ceil(count / (1 - self.start))}, or a smaller start"
             )
         ends = [first + round((epochs - first) * (i + 1) / count) for i in range(count)]
         return [range(begin, end) for begin, end in zip([0, *ends], ends, strict=False)]

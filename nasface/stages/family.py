@@ -1,4 +1,4 @@
-"""The networks of a search that trains several: each in a folder of its own, and one table of all, as a sweep has it."""
+"""The networks of a search that trains several: each in a folder of its own, and one table of all, as in a sweep."""
 
 from __future__ import annotations
 

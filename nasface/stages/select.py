@@ -78,7 +78,7 @@ class Choice:
 
 
 def sweep_folder(folder: Path) -> Path:
-    """Return the folder that holds pareto.csv: `folder` itself, or the sweep or the family in it if it is a searched run.
+    """Return the folder that holds pareto.csv: `folder` itself, or the sweep or family in it if it is a searched run.
 
     Raises:
         RunError: when neither holds one.

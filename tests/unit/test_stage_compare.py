@@ -261,11 +261,18 @@ def test_random_sub_networks_use_the_budget_and_stay_connected():
         random_within(graph, costs, 10e3, np.random.default_rng(0), attempts=2)
 
 
-@given(limit=st.floats(1e6, 1e15), spent=st.floats(0, 0.95), each=st.floats(1e-4, 0.0399))
-def test_planned_epochs_come_within_two_percent_where_an_epoch_costs_less_than_four(limit, spent, each):
-    before, epoch = spent * limit, each * limit
-    epochs = max(0, round((limit - before) / epoch))
-    check_compute("a network", before + epochs * epoch, limit)
+@given(st.integers(2, 60), st.floats(0, 0.5), st.floats(1.0, 50))
+def test_planned_steps_come_within_half_a_step_per_epoch(steps, validation, length):
+    epoch = rest.Epoch(step=1000, validation=round(1000 * steps * validation), steps=steps)
+    limit = length * epoch.macs()
+    epochs, share = epoch.repeated(limit)
+    assert abs(epochs * epoch.macs(share) - limit) <= epochs * 500
+    assert epochs - 1 < length <= epochs or epochs == pytest.approx(length)
+    assert 0 < share <= 1
+
+
+def test_a_training_for_which_nothing_is_left_has_no_epochs():
+    assert rest.Epoch(10, 1, 5).repeated(-3.0) == (0, 1.0)
 
 
 def table_of(**errors: list[float]) -> pd.DataFrame:
@@ -314,6 +321,35 @@ def test_hypervolume_and_rank_correlation_compare_what_can_be_compared():
     four = table.assign(inherited_held_out_nme=[0.2, 0.3, 0.9, 0.8], held_out_nme=[0.1, 0.2, 0.4, 0.3])
     assert rank_correlations(four).correlation.tolist() == pytest.approx([1, 1])
     assert len(rank_correlations(table)) == 0
+
+
+@pytest.mark.slow
+def test_a_search_of_a_family_is_done_once_and_borne_by_its_networks_as_their_macs_are(folder, lenient):
+    rows = {
+        "family": {
+            "search": {"name": "family", "epochs": 3, "options": {"anneal": 2, "start": 0.3}},
+            "criterion": {"name": "taylor", "options": {"batches": 1}},
+            "finetune": {"epochs": 0},
+        },
+        "thin": {"thin": ["width", "stem_channels"]},
+        "scratch": {"graph_of": "family"},
+    }
+    plan = {"seeds": [0], "comparison": {"budgets": [337e3, 345e3], "reference": "family", "rows": rows}}
+    home = folder / "families"
+    home.mkdir()
+    experiment = read_experiment(str(written(home, plan)), None)
+    assert set(outline(experiment, home / "out").folder) == {
+        str(home / "out" / name)
+        for name in ("family-family-0", "thin-0.337M-0", "thin-0.345M-0", "scratch-0.337M-0", "scratch-0.345M-0")
+    }
+    table = run_experiment(experiment, home / "out", MACHINE).set_index(["row", "budget"])
+    assert len(table) == 6
+    assert table.comparable.all()
+    assert (table.macs <= [budget for _, budget in table.index]).all()
+    whole = sum(rundir.read_json(home / "out" / "family-family-0" / "metrics.json", "figures")["compute"].values())
+    for budget in (337e3, 345e3):
+        assert table.compute["family", budget] == pytest.approx(whole * budget / (337e3 + 345e3), abs=1)
+        assert table.macs["scratch", budget] == table.macs["family", budget]
 
 
 def test_claims_ask_for_seeds_of_their_rows_only():

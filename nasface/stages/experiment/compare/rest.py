@@ -141,7 +141,7 @@ class Epoch:
         return round(share * self.steps) * self.step + self.validation
 
     def repeated(self, limit: float) -> tuple[int, float]:
-        """Return the number of epochs, and the share of the faces in each, that come closest to so many multiply-adds."""
+        """Return the number of epochs and the share of the faces in each that come closest to so many MACs."""
         epochs = max(0, math.ceil(limit / self.macs() - 1e-9))
         if not epochs:
             return 0, 1.0
