@@ -12,6 +12,7 @@ from typing import Any
 
 from nasface.errors import GraphError
 from nasface.graph import Edge, Graph, parse_edges
+from nasface.importing import note
 
 SCHEMA_VERSION = 1
 
@@ -228,6 +229,8 @@ def parse_object(text: str, where: str, what: str) -> dict[str, Any]:
 
 def _parse(text: str, where: str, what: str) -> Any:
     try:
-        return json.loads(text)
+        content = json.loads(text)
     except ValueError as err:
         raise GraphError(f"{where} is not valid JSON ({err}); expected {what}") from err
+    note(content, where)
+    return content

@@ -1,16 +1,74 @@
-"""Import by name: 'module:attr', where modules of the working directory are found too."""
+"""Import by name: 'module:attr', where modules of the working directory are found too.
+
+Files are data. Whoever reads a file that can name a plug-in calls `note` with its content, and a name that was noted is
+imported only if the person has given it too: typed as an option, in a Python program, or with `allow`.
+"""
 
 from __future__ import annotations
 
 import pkgutil
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from nasface.errors import described
+from nasface.errors import RecipeError, described
+
+_given: set[str] = set()  # by the person, to this process
+_noted: dict[str, str] = {}  # found in files -> the last of these files
+_imported: set[str] = set()
 
 
 class NotImportableError(Exception):
     """An object that cannot be imported; the text says why, in one line. Callers turn it into an error of their own."""
+
+
+class NotAllowedError(RecipeError):
+    """A name that only a file gives."""
+
+
+def allow(*names: str) -> None:
+    """Let files name these plug-ins, given as 'module:attr', for as long as this process runs."""
+    _given.update(names)
+
+
+@contextmanager
+def allowing(*names: str) -> Iterator[None]:
+    """Let files name these plug-ins while the block runs."""
+    new = set(names) - _given
+    _given.update(new)
+    try:
+        yield
+    finally:
+        _given.difference_update(new)
+
+
+def imported() -> list[str]:
+    """Return what this process has imported by 'module:attr', for the record; it allows nothing."""
+    return sorted(_imported)
+
+
+def note(content: object, file: object) -> None:
+    """Remember every name in the content of a file, so that none of them is imported on the file's word alone.
+
+    Args:
+        content: see `names_in`.
+        file: where it was read, for messages.
+    """
+    _noted.update(dict.fromkeys(names_in(content), str(file)))
+
+
+def names_in(content: object) -> Iterator[str]:
+    """Yield every text that could be a 'module:attr', at any depth of what YAML or JSON can hold."""
+    waiting, seen = [content], set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, str):
+            if ":" in value:
+                yield value
+        elif isinstance(value, Mapping | list | tuple | set) and id(value) not in seen:  # YAML aliases share values
+            seen.add(id(value))
+            waiting += [*value.keys(), *value.values()] if isinstance(value, Mapping) else value
 
 
 def import_attr(name: str) -> object:
@@ -20,12 +78,21 @@ def import_attr(name: str) -> object:
         name: 'module:attr'. As with `python -m`, the working directory is searched; installed modules take precedence.
 
     Raises:
+        NotAllowedError: a file gives this name, and the person has not.
         NotImportableError: there is no such module or attribute, or the module raises anything as it is imported.
     """
+    if name in _noted and name not in _given:
+        raise NotAllowedError(
+            f"{_noted[name]} names '{name}', which is code and not an installed plug-in; if you trust it, give "
+            f"--allow-plugin {name} (in Python: nasface.importing.allow), or install it as an entry point"
+        )
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)
     try:
-        return pkgutil.resolve_name(name)
+        found = pkgutil.resolve_name(name)
     except (Exception, SystemExit) as err:
         raise NotImportableError(described(err)) from err
+    _given.add(name)  # no file gave it: files that this process writes and reads again may
+    _imported.add(name)
+    return found

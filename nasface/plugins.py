@@ -1,4 +1,7 @@
-"""Plug-ins, found by the name of an entry point or as 'module:attr', and the check of their options."""
+"""Plug-ins, found by the name of an entry point or as 'module:attr', and the check of their options.
+
+A file can only name plug-ins that are installed; see `nasface.importing`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from pydantic import ConfigDict, ValidationError, create_model
 from nasface.criteria import Criterion
 from nasface.data.base import Dataset
 from nasface.errors import NasfaceError, RecipeError, described, did_you_mean
-from nasface.importing import NotImportableError, import_attr
+from nasface.importing import NotAllowedError, NotImportableError, import_attr
 from nasface.prune import Pruner
 from nasface.search import Searcher
 from nasface.space import SearchSpace
@@ -35,6 +38,10 @@ SUPPLIED = {
 }  # number of leading arguments that nasface passes itself
 
 
+CHOOSERS = tuple(f"nasface.stages.experiment.compare.choosers:{name}" for name in ("AsSearched", "BestOfRandom"))
+"""Searchers that `nasface experiment` writes into recipes. Nobody chooses them, so they are no entry points."""
+
+
 @cache  # searching the metadata of all installed packages takes about 50 ms
 def names(group: str) -> dict[str, EntryPoint]:
     """Return the installed plug-ins of a group (a key of `GROUPS`) by name."""
@@ -51,14 +58,16 @@ def load(group: str, name: str) -> Callable[..., Any]:
     Raises:
         RecipeError: if there is no such plug-in, or if it cannot be imported.
     """
-    kind, known = GROUPS[group], names(group)
+    kind, known = GROUPS[group], _installed(group)
     if name not in known and ":" not in name:
         raise RecipeError(
-            f"there is no {kind} '{name}'; {did_you_mean(name, known)} "
+            f"there is no {kind} '{name}'; {did_you_mean(name, names(group))} "
             "(`nasface plugins` lists those installed; give your own as 'module:attr', or install it as an entry point)"
         )
     try:
         found = known[name].load() if name in known else import_attr(name)
+    except NotAllowedError:
+        raise
     except (Exception, SystemExit) as err:  # a plug-in's module may raise anything
         why = str(err) if isinstance(err, NotImportableError) else described(err)
         raise RecipeError(
@@ -67,6 +76,13 @@ def load(group: str, name: str) -> Callable[..., Any]:
     if not callable(found):
         raise RecipeError(f"the {kind} '{name}' is a {type(found).__name__}; expected a function or a class")
     return cast(Callable[..., Any], found)
+
+
+@cache
+def _installed(group: str) -> dict[str, EntryPoint]:
+    """Return the plug-ins that a file may name: by the names of their entry points, and by 'module:attr' as well."""
+    own = [EntryPoint(name, name, group) for name in CHOOSERS] if group == "searchers" else []
+    return {point.value: point for point in (*names(group).values(), *own)} | names(group)
 
 
 def check_options(group: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:

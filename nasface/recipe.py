@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from nasface import plugins
 from nasface.errors import RecipeError, did_you_mean
+from nasface.importing import allow, names_in, note
 from nasface.sections import Plugin, Recipe
 
 __all__ = [
@@ -220,6 +221,7 @@ def _read(source: str, seen: tuple[str, ...]) -> dict[str, Any]:
         raise RecipeError(
             f"recipe {path} holds a {type(content).__name__}; expected a mapping of sections such as 'space' and 'data'"
         )
+    note(content, path)
     base = content.pop("extends", None)
     if base is None:
         return _migrated(content)
@@ -290,6 +292,7 @@ def _override(content: dict[str, Any], text: str) -> None:
         raise RecipeError(
             f"--set {text!r}: the value is not valid YAML; give a number, a word or a list, with text in quotes"
         ) from err
+    allow(*names_in(inner[last]))  # typed by the person, whatever files name too
 
 
 def _check_keys(content: Mapping[str, Any], where: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nasface.errors import RunError
+from nasface.importing import note
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -201,9 +202,11 @@ def read_json(path: Path, what: str) -> Any:
         RunError: when the file is missing or not valid JSON.
     """
     try:
-        return json.loads(read_text(path, what))
+        content = json.loads(read_text(path, what))
     except ValueError as err:
         raise RunError(f"{path} is not valid JSON ({err}); expected {what}") from err
+    note(content, path)
+    return content
 
 
 def read_text(path: Path, what: str) -> str:
@@ -265,13 +268,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         RunError: when the file is missing or not a readable safetensors file.
     """
     with _opened(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, _meta(file)  # noqa: SIM118
+        return {name: file.get_tensor(name) for name in file.keys()}, _meta(file, path)  # noqa: SIM118
 
 
 def read_meta(path: Path) -> dict[str, Any]:
     """Return the metadata of a safetensors file without its tensors; see `read_tensors`."""
     with _opened(path) as file:
-        return _meta(file)
+        return _meta(file, path)
 
 
 @contextlib.contextmanager
@@ -289,9 +292,10 @@ def _opened(path: Path) -> Iterator[Any]:
         ) from err
 
 
-def _meta(file: Any) -> dict[str, Any]:
+def _meta(file: Any, path: Path) -> dict[str, Any]:
     """What `write_tensors` was given as metadata; empty for files of other programs."""
     meta = json.loads((file.metadata() or {}).get("nasface", "{}"))
     if not isinstance(meta, dict):
         raise ValueError("its metadata are not a JSON object")
+    note(meta, path)
     return meta

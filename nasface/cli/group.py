@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Any
 
@@ -11,10 +12,43 @@ import click
 from nasface import __version__
 from nasface.cli import interrupt
 from nasface.errors import NasfaceError
+from nasface.importing import allowing
+
+
+_TYPED = ("space", "dataset", "searcher", "criterion", "pruner", "teacher")
+"""The options by which a person names a plug-in; what they give may be named in files too."""
+
+
+class Command(click.Command):
+    """A command with the option --allow-plugin, which says what files may name."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(
+            click.Option(
+                ["--allow-plugin", "allowed"],
+                multiple=True,
+                metavar="MODULE:ATTR",
+                envvar="NASFACE_PLUGINS",
+                help="Let recipes and run folders name this plug-in, which is not installed; its code is run.",
+            )
+        )
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, with the plug-ins allowed that were typed."""
+        allowed = ctx.params.pop("allowed")
+        if strange := [name for name in allowed if ":" not in name]:
+            raise click.UsageError(f"--allow-plugin takes 'module:attr', not '{strange[0]}'; installed ones need none")
+        typed = (ctx.params.get(option) for option in _TYPED)  # a teacher may also be a file or folder
+        with allowing(*allowed, *(name for name in typed if name and not os.path.exists(name))):
+            return super().invoke(ctx)
 
 
 class Commands(click.Group):
     """A group that turns a NasfaceError of any command into one sentence and exit code 2."""
+
+    command_class = Command
+    group_class = type
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the chosen command."""

@@ -19,6 +19,7 @@ from nasface.compute import Meter, metering
 from nasface.device import pick_device
 from nasface.engine import Progress
 from nasface.errors import NasfaceError, RunBusyError, RunError
+from nasface.importing import imported
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.step import Row
@@ -152,6 +153,8 @@ def working_in(
                 "nasface %s, torch %s, %s with %d threads, recipe %s, seed %d",
                 __version__, torch.__version__, device, torch.get_num_threads(), recipe.digest, recipe.seed,
             )  # fmt: skip
+            if code := imported():
+                log.info("plug-ins that are not installed: %s", ", ".join(code))
             try:
                 yield Work(recipe, run, machine, device, writer=writer)
             except NasfaceError as err:
@@ -232,6 +235,7 @@ def provenance(recipe: Recipe) -> dict[str, Any]:
         "dataset": recipe.data.name,
         "seed": recipe.seed,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        **({"plugins": code} if (code := imported()) else {}),  # a record, which allows nothing when it is read
     }
 
 

@@ -14,6 +14,7 @@ from nasface.cost import Costs, count_space
 from nasface.device import pick_device
 from nasface.distill import Distillation, Students, distill_step
 from nasface.errors import RecipeError, RunError
+from nasface.importing import allow
 from nasface.model.build import build_net, load_net, net_costs
 from nasface.model.files import save_net
 from nasface.model.source import arch_graph
@@ -111,6 +112,8 @@ def _teacher_name(recipe: Recipe, teacher: str | None, fallback: str | None) -> 
     how = recipe.distill
     if not how.teacher:
         return ""
+    if teacher is not None:
+        allow(teacher)  # given by the person; job.json names it too
     name = teacher or how.teacher_from or fallback
     if name is None:
         raise RunError(
