@@ -14,9 +14,7 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "load"]
 
 
-def load(
-    source: str | Path, *, network: str | None = None, device: str = "cpu", plugins: Sequence[str] = ()
-) -> Model:
+def load(source: str | Path, *, network: str | None = None, device: str = "cpu", plugins: Sequence[str] = ()) -> Model:
     """Load a network with everything that it takes to use it.
 
     Args:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,7 +13,6 @@ from nasface import __version__
 from nasface.cli import interrupt
 from nasface.errors import NasfaceError
 from nasface.importing import allowing
-
 
 _TYPED = ("space", "dataset", "searcher", "criterion", "pruner", "teacher")
 """The options by which a person names a plug-in; what they give may be named in files too."""
@@ -40,7 +39,7 @@ class Command(click.Command):
         if strange := [name for name in allowed if ":" not in name]:
             raise click.UsageError(f"--allow-plugin takes 'module:attr', not '{strange[0]}'; installed ones need none")
         typed = (ctx.params.get(option) for option in _TYPED)  # a teacher may also be a file or folder
-        with allowing(*allowed, *(name for name in typed if name and not os.path.exists(name))):
+        with allowing(*allowed, *(name for name in typed if name and ":" in name and not Path(name).exists())):
             return super().invoke(ctx)
 
 

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from xml.etree import ElementTree
 
 import numpy as np
@@ -46,10 +46,16 @@ def readable(title: str) -> Iterator[None]:
         ) from error
 
 
-def is_there(path: Path) -> bool:
-    """Tell whether a file named in a list exists; a name that no file can have, such as a whole line, does not."""
+def is_there(folder: Path, name: str | PurePath) -> bool:
+    """Tell whether a file named in a list exists below a folder.
+
+    A name that no file can have, such as a whole line, does not, nor does one that leads out of the folder.
+    """
+    inside = PurePath(name)
+    if inside.is_absolute() or ".." in inside.parts:
+        return False
     try:
-        return path.is_file()
+        return (folder / inside).is_file()
     except PermissionError:
         raise
     except (OSError, ValueError):

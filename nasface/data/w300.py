@@ -244,10 +244,9 @@ def _find_image(root: Path, name: str) -> Path | None:
     if not inside.name:
         return None
     for folder in (root, root / "images"):
-        path = folder / inside
-        for choice in (path, *(path.with_suffix(suffix) for suffix in IMAGE_SUFFIXES)):
-            if is_there(choice):
-                return choice
+        for choice in (inside, *(inside.with_suffix(suffix) for suffix in IMAGE_SUFFIXES)):
+            if is_there(folder, choice):
+                return folder / choice
     return None
 
 

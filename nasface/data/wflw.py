@@ -114,7 +114,7 @@ def _read_list(path: Path, split: Split, images: Path) -> tuple[list[Face], list
         fault = landmark_fault(numbers[:196].reshape(98, 2), 98)
         if not fault and not np.isfinite(numbers).all():
             fault = "has a box or flag that is not a finite number"
-        if not fault and not is_there(images / image):
+        if not fault and not is_there(images, image):
             fault = f"names the image {shortened(image)}, which is not in {images}"
         if fault:
             problems.append(Problem(where, f"{where} {fault}"))

@@ -13,6 +13,7 @@ from nasface.arch import Architecture, Factors
 from nasface.errors import GraphError, RunError
 from nasface.graph import Graph
 from nasface.net import GraphNet
+from nasface.places import checked_name
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 
@@ -135,7 +136,7 @@ class Source:
         Raises:
             RunError: when the run named by the provenance is gone or its weights have changed.
         """
-        name = str(self.arch.provenance.get("weights", "supernet.safetensors"))
+        name = checked_name(self.arch.provenance.get("weights", "supernet.safetensors"), self.path)
         for folder in (self.run, self.path.parent):
             if (path := folder / name).exists():
                 break

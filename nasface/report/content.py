@@ -16,6 +16,7 @@ from nasface.cost import Costs, count_space
 from nasface.errors import NasfaceError, RunError
 from nasface.model.build import check_size
 from nasface.model.source import Source, read_arch, read_factors
+from nasface.places import below
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.scores import DEFAULT_NORMALISER, HELD_OUT
@@ -210,7 +211,10 @@ def _sweep(run: RunDir) -> Sweep | None:
             ) from None
         return None
     table = read_table(folder)
-    paths = {row.network: folder / row.arch for row in table.itertuples() if isinstance(row.arch, str)}
+    table_file = RunDir(folder).pareto
+    paths = {
+        row.network: below(folder, row.arch, table_file) for row in table.itertuples() if isinstance(row.arch, str)
+    }
     return Sweep(table, {name: read_arch(path) for name, path in paths.items() if path.is_file()})
 
 

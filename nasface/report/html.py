@@ -22,6 +22,7 @@ from nasface.device import pick_device
 from nasface.errors import DataError, NasfaceError
 from nasface.graph import Graph
 from nasface.model.files import at
+from nasface.places import refuse_link
 from nasface.report import drawing, figures, overview
 from nasface.report.content import Content, read
 from nasface.report.tradeoff import measured, tradeoff
@@ -82,6 +83,7 @@ def write_report(
     """
     content = read(folder)
     page = out or folder / "report.html"
+    refuse_link(page.parent / "figures")
     missing = dict(content.missing)
     graph = content.costs.space.graph if content.costs else None
     trade = None if content.sweep is None else tradeoff(content.sweep, graph)

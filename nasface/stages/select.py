@@ -14,6 +14,7 @@ from nasface import pareto, rundir
 from nasface import recipe as recipes
 from nasface.errors import RunError
 from nasface.model.source import read_arch, required
+from nasface.places import below
 from nasface.rundir import RunDir
 from nasface.scores import HELD_OUT, SUPERNET, Stage, State, SweepRow, scores_in
 from nasface.stages.workspace import claim
@@ -51,7 +52,7 @@ class Choice:
     @property
     def arch(self) -> Path:
         """Its arch.json."""
-        return self.folder / str(self.row.arch)
+        return below(self.folder, self.row.arch, RunDir(self.folder).pareto)
 
     @property
     def held_out_nme(self) -> float:

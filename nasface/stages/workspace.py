@@ -20,6 +20,7 @@ from nasface.device import pick_device
 from nasface.engine import Progress
 from nasface.errors import NasfaceError, RunBusyError, RunError
 from nasface.importing import imported
+from nasface.places import own_files, refuse_links
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.step import Row
@@ -190,6 +191,7 @@ def _alone_in(run: RunDir) -> Iterator[bool]:
     """
     lock = FileLock(run.path / ".lock", timeout=0)
     new = True
+    refuse_links(run.path)  # the lock is a file too
     try:
         try:
             run.path.mkdir(parents=True)
@@ -209,20 +211,35 @@ def _alone_in(run: RunDir) -> Iterator[bool]:
 
 
 def check_free(run: RunDir, recipe: Recipe, job: Mapping[str, str]) -> None:
-    """Refuse a run folder that holds the results of another command or recipe with a RunError."""
+    """Refuse a run folder with a RunError.
+
+    It may hold the results of another command or recipe, files of the user's own, which would be replaced, or symbolic
+    links in the place of what is written.
+    """
+    refuse_links(run.path)
     if run.has_results():
         way_out = "give --out another folder, or remove this one to start over"
         if not run.job.exists() or rundir.read_json(run.job, "the job of a run folder") != dict(job):
             raise RunError(f"{run.path} holds the results of another command; {way_out}")
         if recipes.load(str(run.recipe)).digest != recipe.digest:
             raise RunError(f"{run.path} holds a run of another recipe; {way_out}")
+    elif (own := own_files(run.path)) and not _is_claimed(run):
+        raise RunError(
+            f"{own[0]} is not from nasface, but would be replaced; give --out another folder, or move the file away"
+        )
+
+
+def _is_claimed(run: RunDir) -> bool:
+    """Return whether a command of nasface has claimed the folder, even if it got no further."""
+    job = rundir.read_json(run.job, "the job of a run folder") if run.job.is_file() else None
+    return isinstance(job, dict) and isinstance(job.get("job"), str)
 
 
 def claim(run: RunDir, recipe: Recipe, job: Mapping[str, str]) -> None:
     """Write recipe and job into a run folder, unless it holds the results of another one (RunError)."""
     check_free(run, recipe, job)
+    rundir.write_json(run.job, dict(job))  # first: it says that the folder is nasface's
     rundir.write_text(run.recipe, recipe.to_yaml())  # also when it goes on: the data may lie elsewhere now
-    rundir.write_json(run.job, dict(job))
 
 
 def provenance(recipe: Recipe) -> dict[str, Any]:

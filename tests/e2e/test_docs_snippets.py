@@ -21,6 +21,7 @@ from PIL import Image
 from nasface import plugins
 from nasface import recipe as recipes
 from nasface.cli import main
+from nasface.importing import allowing, names_in
 from nasface.model.source import read_arch
 from nasface.rundir import RunDir
 from nasface.stages.experiment.plan import read_experiment
@@ -197,7 +198,8 @@ def test_yaml_is_a_recipe(page: Path, here: Path):
         if "experiment" in yaml.safe_load(snippet.text):
             read_experiment(str(file), None)
         else:
-            recipes.load(str(file))
+            with allowing(*names_in(yaml.safe_load(snippet.text))):  # of the plug-ins that the page shows
+                recipes.load(str(file))
 
 
 @pytest.mark.parametrize("page", pages_with("toml"), ids=page_id)

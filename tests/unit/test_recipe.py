@@ -10,6 +10,7 @@ import yaml
 
 from nasface import plugins
 from nasface.errors import RecipeError
+from nasface.importing import allowing
 from nasface.recipe import assemble, listing, load, override, read, resolve
 from nasface.step import Optimizer
 from tests.refusal import names, refused
@@ -174,7 +175,8 @@ def test_a_plugin_of_another_name_starts_from_its_own_defaults(tmp_path):
     own = written(
         tmp_path, "b.yaml", f"extends: {base}\nprune: {{name: 'tiny:needy_pruner', options: {{edges: 20}}}}\n"
     )
-    assert load(own).prune.options == {"edges": 20, "bonus": 0.5}
+    with allowing("tiny:needy_pruner"):
+        assert load(own).prune.options == {"edges": 20, "bonus": 0.5}
     same = written(tmp_path, "c.yaml", "extends: 300w\nsearch: {name: l1, options: {penalty: 1.0}}\n")
     assert load(same).search.options["alpha_lr"] == 1.8e-4
     bare = written(tmp_path, "d.yaml", f"extends: {base}\nprune: {{name: share}}\n")
@@ -304,6 +306,7 @@ def test_the_old_option_and_the_new_section_override_one_another_along_extends(t
 
 def test_an_option_of_that_name_of_another_searcher_is_its_own(tmp_path):
     text = "search: {name: 'tiny:ImportantSearcher', options: {importance: 3}}\n"
-    recipe = load(written(tmp_path, "own.yaml", text))
+    with allowing("tiny:ImportantSearcher"):
+        recipe = load(written(tmp_path, "own.yaml", text))
     assert recipe.search.options == {"importance": 3}
     assert recipe.criterion.name == "alpha"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from nasface import recipe as recipes
-from nasface.errors import NasfaceError
+from nasface.errors import NasfaceError, RunError
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.workspace import Machine
@@ -58,3 +59,18 @@ def status(run: RunDir, recipe: Recipe) -> str:
 def is_finished(run: RunDir, recipe: Recipe) -> bool:
     """Return whether a run with this very recipe has finished."""
     return run.metrics.exists() and recipes.load(str(run.recipe)).digest == recipe.digest
+
+
+_RESULTS = ("results.csv", "ablation.csv", "ablation.md", "differences.csv", "comparison.md")
+
+
+def check_results_free(out: Path) -> None:
+    """Raise a RunError if the folder of an experiment holds files of the user's own that its results would replace.
+
+    The folder is nasface's if there is a run folder in it.
+    """
+    own = next((out / name for name in _RESULTS if (out / name).exists()), None)
+    if own is not None and not any(out.glob("*/job.json")):
+        raise RunError(
+            f"{own} is not from nasface, but would be replaced; give --out another folder, or move the file away"
+        )

@@ -14,10 +14,11 @@ from pydantic import Field, ValidationError, model_validator
 from nasface import plugins
 from nasface import recipe as recipes
 from nasface.errors import RecipeError, RunError
+from nasface.places import is_own
 from nasface.recipe import Recipe
 from nasface.sections import Part
 from nasface.stages.distill.teacher import teacher_digest
-from nasface.stages.experiment.compare.plan import ComparisonPlan, RowPlan, budgeted, takes_budget
+from nasface.stages.experiment.compare.plan import ComparisonPlan, Name, RowPlan, budgeted, takes_budget
 
 log = logging.getLogger(__name__)
 
@@ -49,18 +50,30 @@ class Plan(Part):
     """
 
     seeds: tuple[Annotated[int, Ge(0)], ...] = (0,)
-    runs: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    sweeps: dict[str, SweepPlan] = Field(default_factory=dict)
+    runs: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    sweeps: dict[Name, SweepPlan] = Field(default_factory=dict)
     compare: tuple[tuple[str, ...], ...] = ()
     teacher: dict[str, Any] | None = None
-    teachers: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    distill: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    teachers: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    distill: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     comparison: ComparisonPlan | None = None
 
     @model_validator(mode="after")
     def _runs_or_comparison(self) -> Self:
         if bool(self.runs) == (self.comparison is not None):
             raise ValueError("an experiment has either `runs` or a `comparison`; give one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _folders_differ(self) -> Self:
+        schools = {"teacher", *(f"teacher-{name}" for name in self.teachers)}
+        for name in self.runs:
+            if name in schools and (self.teacher is not None or self.teachers):
+                raise ValueError(f"the run '{name}' would have the folder of a teacher; rename it")
+        for title in (*self.sweeps, *self.distill):
+            if is_own(title) or (title in self.sweeps and title in self.distill):
+                other = "a file or folder of a run" if is_own(title) else "both a sweep and a variant"
+                raise ValueError(f"'{title}' is the name of {other}; rename it")
         return self
 
 

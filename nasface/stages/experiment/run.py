@@ -15,12 +15,13 @@ from nasface.data import masks
 from nasface.errors import DivergedError, RecipeError, RunBusyError
 from nasface.model.files import one
 from nasface.model.source import read_arch
+from nasface.places import refuse_link
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.distill.run import distill
 from nasface.stages.evaluate.compare import evaluate
 from nasface.stages.experiment.compare.run import outline_comparison, run_comparison
-from nasface.stages.experiment.part import Part, is_finished, named, status
+from nasface.stages.experiment.part import Part, check_results_free, is_finished, named, status
 from nasface.stages.experiment.plan import Experiment, SweepPlan
 from nasface.stages.experiment.results import masked_file, results
 from nasface.stages.search import search
@@ -49,13 +50,16 @@ def run_experiment(experiment: Experiment, out: Path, machine: Machine, only: Se
 
     Raises:
         RecipeError: when a name in `only` is not that of a run.
+        RunError: when the folder holds files of the user's own that would be replaced.
     """
+    check_results_free(out)
     if experiment.plan.comparison is not None:
         return run_comparison(experiment, out, machine, only)
     for run, seed in _chosen(experiment, only):
         own = named(machine, f"{run}-{seed}")
         try:
             for part in _parts(experiment, run, seed, out):
+                refuse_link(part.folder.path)
                 part.work(own)
                 log.info("%s, seed %d: %s", run, seed, part.title)
                 results(experiment, out)

@@ -18,7 +18,7 @@ from nasface import __version__, detect, rundir
 from nasface.data.parallel import default_workers, map_in_order
 from nasface.detect import Boxes, FoundFaces, Pixels
 from nasface.device import pick_device
-from nasface.errors import DataError
+from nasface.errors import DataError, RunError
 from nasface.model import Model
 from nasface.model.files import Saved
 from nasface.recipe import Recipe
@@ -216,7 +216,9 @@ def predict_files(
 
     Raises:
         DataError: when no picture can be read, or none has a face.
+        RunError: when a file in `out` that would be replaced is not nasface's.
     """
+    _check_out(out)
     if not pictures:
         raise DataError("there is no image or video to read; name image files, videos, or folders that contain some")
     images = [picture for picture in pictures if not picture.is_video]
@@ -247,9 +249,20 @@ def predict_files(
         "faces_per_second": round(faces / seconds, 2),
     }
     report = {"nasface": __version__, "summary": summary, "images": entries}
+    rundir.write_json(out / "landmarks.json", report)  # first: it says that both files are nasface's
     rundir.write_rows(out / "landmarks.csv", [row for entry in entries for row in _rows(entry)])
-    rundir.write_json(out / "landmarks.json", report)
     return report
+
+
+def _check_out(out: Path) -> None:
+    """Raise a RunError if the results would replace files that are not of an earlier prediction."""
+    table, report = out / "landmarks.csv", out / "landmarks.json"
+    if not (table.exists() or report.exists()):
+        return
+    made = rundir.read_json(report, "the landmarks of an earlier prediction") if report.exists() else None
+    if not (isinstance(made, dict) and "nasface" in made):
+        own = report if report.exists() else table
+        raise RunError(f"{own} is not from nasface, but would be replaced; give --out another folder, or move it away")
 
 
 def _require_faces(entries: Sequence[Mapping[str, Any]], min_score: float | None) -> None:

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from nasface import rundir
 from nasface.errors import RunError
 from nasface.pareto import front
+from nasface.places import checked_name
 from nasface.rundir import RunDir
 from nasface.scores import HELD_OUT, SUPERNET, Stage, State, SweepRow, table_of
 from nasface.stages.sweep.candidates import Candidate
@@ -78,8 +79,9 @@ class Study:
         return cls(folder, study, storage, seed)
 
     def run(self, network: str) -> RunDir:
-        """The folder of a network."""
-        return RunDir(self.folder).network(network)
+        """The folder of a network; a RunError if the name comes from a damaged study and is none."""
+        folder = RunDir(self.folder)
+        return folder.network(checked_name(network, folder.study))
 
     def ask_for(self, candidate: Candidate, write: Callable[[RunDir], None], untuned: bool = False) -> None:
         """Record a request. A new network is written to its folder and waits for a process to work on it.

@@ -27,6 +27,7 @@ from nasface.model.build import build_net, load_net, net_costs
 from nasface.model.files import save_net
 from nasface.model.source import arch_graph, read_arch
 from nasface.net import GraphNet, slim_net
+from nasface.places import refuse_link
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.scores import HELD_OUT, SUPERNET, Score, Stage, SweepRow
@@ -97,6 +98,8 @@ def sweep(
         RunError: when the folder holds another sweep, or one on other data.
     """
     _check(request, measure)
+    if out.path.parent == source.path:  # the default: no one has named this folder
+        refuse_link(out.path)
     own = recipe
     recipe = recipe.model_copy(update={"finetune": recipe.finetune.model_copy(update={"epochs": measure.epochs})})
     factors, file = score(recipe, source, recipe.criterion, machine)

@@ -6,13 +6,24 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
 from annotated_types import Ge, Gt, Len
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from nasface import plugins
 from nasface.errors import RecipeError, did_you_mean
+from nasface.places import name_fault
 from nasface.sections import Part, Recipe
 
 Changes = dict[str, Any]
+
+
+def _named(name: str) -> str:
+    if fault := name_fault(name):
+        raise ValueError(f"the name {name[:120]!r} {fault}")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_named)]
+"""The name of a run, row, sweep, variant or teacher, which becomes part of the name of a folder."""
 
 
 class RowPlan(Part):
@@ -83,7 +94,7 @@ class ComparisonPlan(Part):
 
     budgets: Annotated[tuple[Annotated[float, Gt(0)], ...], Len(1)]
     reference: str
-    rows: Annotated[dict[str, RowPlan], Len(1)]
+    rows: Annotated[dict[Name, RowPlan], Len(1)]
     claims: tuple[Claim, ...] = ()
 
     @model_validator(mode="after")

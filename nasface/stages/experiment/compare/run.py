@@ -11,6 +11,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from nasface.errors import DivergedError, GraphError, RecipeError, RunBusyError, did_you_mean
+from nasface.places import refuse_link
 from nasface.stages.experiment.compare.entries import Comparison
 from nasface.stages.experiment.compare.rest import NotComparableError
 from nasface.stages.experiment.compare.results import results
@@ -74,6 +75,7 @@ def outline_comparison(experiment: Experiment, out: Path, only: Sequence[str] = 
 
 def _work(part: Part, machine: Machine) -> bool:
     """Do a part, and return whether that was possible; a RunBusyError while another process does it."""
+    refuse_link(part.folder.path)
     _check_busy(part)
     try:
         part.work(named(machine, part.folder.path.name))
