@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nasface import rundir
+from nasface.checksum import checksum
 from nasface.errors import RunError
 from nasface.step import Row
 
@@ -49,8 +50,9 @@ class Checkpoint:
         for i, optimizer in enumerate(optimizers):
             for j, state in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{i}.{j}.{k}": v for k, v in state.items() if isinstance(v, Tensor)}
+        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         meta = {"title": self.title, "start": self.start, "rows": json.dumps(rows)}
-        rundir.write_tensors(self.path, tensors, meta)
+        rundir.write_tensors(self.path, tensors, {**meta, "checksum": _checksum(tensors, meta)})
 
     def restore(self, net: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> list[Row]:
         """Load the weights and optimizer states that `save` wrote.
@@ -59,11 +61,17 @@ class Checkpoint:
             The metric rows so far; none if there is no checkpoint.
 
         Raises:
-            RunError: if the file belongs to another training.
+            RunError: if the file belongs to another training, or has changed since it was written.
         """
         if not self.path.exists():
             return []
         tensors, meta = rundir.read_tensors(self.path)
+        written = meta.pop("checksum", None)  # checkpoints of nasface 0.1.0 have none
+        if written is not None and written != _checksum(tensors, meta):
+            raise RunError(
+                f"{self.path} has changed since it was written, so the training cannot go on from it; restore the file "
+                "from a copy, or remove it to begin this training again"
+            )
         if (meta.get("title"), meta.get("start")) != (self.title, self.start):
             raise RunError(
                 f"{self.path} is a checkpoint of another training (with other data or initial weights); remove it, or "
@@ -80,3 +88,10 @@ class Checkpoint:
         rows: list[Row] = json.loads(meta["rows"])
         log.info("%s: resumed after epoch %d from %s", self.title, rows[-1]["epoch"] if rows else 0, self.path)
         return rows
+
+
+def _checksum(tensors: Mapping[str, Tensor], meta: Mapping[str, object]) -> str:
+    """Return the checksum of everything in a checkpoint; the tensors are contiguous and on the CPU."""
+    heads = {name: f"{name} {value.dtype} {tuple(value.shape)}".encode() for name, value in sorted(tensors.items())}
+    parts = ((head, tensors[name].reshape(-1).view(torch.uint8).numpy().data) for name, head in heads.items())
+    return checksum([json.dumps(meta, sort_keys=True).encode(), *(part for pair in parts for part in pair)])

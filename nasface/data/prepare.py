@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,12 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
+from nasface.checksum import blocks, checksum
 from nasface.data.base import Dataset, Face, Index, Problem, Scheme, Split
 from nasface.data.crop import Crop, crop_face
 from nasface.data.crop import PrepareOptions as PrepareOptions
 from nasface.data.images import load_digests, save_digests
 from nasface.data.parallel import map_in_order
-from nasface.errors import DataError, did_you_mean
+from nasface.errors import DataError, described, did_you_mean
 
 _log = logging.getLogger(__name__)
 
@@ -143,7 +144,9 @@ def prepare(
     key = _key(dataset, index, options, root, workers)
     target = root / "prepared" / f"{dataset.name}-{key[:20]}"
     meta = _load_meta(target)
-    if meta is None:
+    if isinstance(meta, str):
+        if meta:
+            _log.warning("%s is not as it was written (%s), so the faces are prepared again", target, meta)
         meta = _build(dataset, index, options, target, workers, progress, unread)
     problems = (*unread, *(Problem(**entry) for entry in meta["problems"]))
     _report(dataset, problems, total)
@@ -226,6 +229,8 @@ def _build(
                     done += 1
                     if progress:
                         progress(done, total)
+        meta["checksums"] = {path.name: _checksum(path) for path in _files(part)}
+        meta["checksum"] = _own_checksum(meta)
         (part / "meta.json").write_text(json.dumps(meta))
         return _publish(part, target, meta)
     except OSError as error:
@@ -281,13 +286,17 @@ def _file(folder: Path, split: Split, part: str) -> Path:
     return folder / f"{split}-{part}.npy"
 
 
+def _files(folder: Path) -> list[Path]:
+    return [_file(folder, split, part) for split in _SPLITS for part in ("images", "landmarks", "affines")]
+
+
 def _publish(part: Path, target: Path, meta: dict[str, Any]) -> dict[str, Any]:
     """Move the finished folder to its place; if another process was faster, take its result."""
     try:
         part.replace(target)
     except OSError:
         other = _load_meta(target)
-        if other is not None:
+        if not isinstance(other, str):
             return other
         shutil.rmtree(target, ignore_errors=True)  # damaged
         part.replace(target)
@@ -303,18 +312,45 @@ def _sweep(folder: Path) -> None:
                 shutil.rmtree(part, ignore_errors=True)
 
 
-def _load_meta(target: Path) -> dict[str, Any] | None:
-    """Read the description of a finished cache folder; None if the folder is missing or damaged."""
+def _load_meta(target: Path) -> dict[str, Any] | str:
+    """Read the description of a finished cache folder.
+
+    Returns:
+        What has changed since it was written, if anything has; empty if there is no such folder.
+    """
+    if not target.exists():
+        return ""
     try:
         meta: dict[str, Any] = json.loads((target / "meta.json").read_text())
-        for split in _SPLITS:
-            for part in ("images", "landmarks", "affines"):
-                array = np.load(_file(target, split, part), mmap_mode="r")
-                if len(array) != len(meta["kept"][split]):
-                    return None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return meta
+        return _fault(target, meta) or meta
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        return described(error)
+
+
+def _fault(target: Path, meta: dict[str, Any]) -> str:
+    """Say what has changed in a cache folder since it was written; empty if nothing has."""
+    if "checksum" not in meta:
+        return "it has no checksums, which older versions did not write"
+    if meta["checksum"] != _own_checksum(meta):
+        return "meta.json has changed"
+    changed = [path.name for path in _files(target) if meta["checksums"][path.name] != _checksum(path)]
+    return f"{changed[0]} has changed" if changed else ""
+
+
+def _own_checksum(meta: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in meta.items() if name != "checksum"}
+    return checksum([json.dumps(rest, sort_keys=True).encode()])
+
+
+def _checksum(path: Path) -> str:
+    """Return the checksum of a file, which a process reads once for as long as it stays the same."""
+    stat = path.stat()
+    return _checksum_of(path, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+@lru_cache(maxsize=64)
+def _checksum_of(path: Path, *state: int) -> str:
+    return checksum(blocks(path))
 
 
 def _open_split(

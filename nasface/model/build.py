@@ -21,6 +21,7 @@ from nasface.space import SearchSpace, TakesBackbone
 
 _PICKLES = (".pth", ".pt", ".pkl", ".bin", ".ckpt", ".tar")
 _WRAPPERS = re.compile(r"^(module\.|backbone\.)+")
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _COUNTER = ".num_batches_tracked"  # ignored by BN layers that have a momentum
 
 _counted: dict[str, Costs] = {}
@@ -88,7 +89,7 @@ def read_net(space: SearchSpace, num_landmarks: int, graph: Graph, weights: Path
         device: the device of the network.
 
     Raises:
-        RunError: when the weights fit neither network.
+        RunError: when the weights fit neither network, or cannot be those of a network at all.
     """
     tensors, _ = rundir.read_tensors(weights)
     with torch.random.fork_rng(
@@ -99,6 +100,7 @@ def read_net(space: SearchSpace, num_landmarks: int, graph: Graph, weights: Path
         if fault and graph != space.graph:
             supernet = GraphNet(space, num_landmarks)
             if not _misfit(supernet, tensors):
+                _check_numbers(weights, supernet, tensors)
                 supernet.load_state_dict(tensors)
                 return place(slim_net(supernet, graph)[0], device)
     if fault:
@@ -106,6 +108,7 @@ def read_net(space: SearchSpace, num_landmarks: int, graph: Graph, weights: Path
             f"the weights {weights} do not fit the network: {fault}; give weights of the same search space with the "
             "same number of landmarks"
         )
+    _check_numbers(weights, net, tensors)
     net.load_state_dict(tensors)
     return place(net, device)
 
@@ -157,6 +160,7 @@ def load_backbone(net: GraphNet, path: Path) -> Inherited:
             else f"no option of '{space.name}' fixes that; give another backbone"
         )
         raise RunError(f"the backbone {path} does not fit the network: {fault}; {fix}")
+    _check_numbers(path, net, content, public)
     net.load_state_dict(content)
     return Inherited(tuple(public), (), tuple(left))
 
@@ -187,3 +191,26 @@ def _misfit(net: GraphNet, tensors: Mapping[str, Tensor], called: Mapping[str, s
             shown = called.get(name, name)
             return f"{shown} has shape {tuple(tensor.shape)} instead of {tuple(wanted[name].shape)}"
     return ""
+
+
+def _check_numbers(
+    path: Path, net: GraphNet, tensors: Mapping[str, Tensor], called: Mapping[str, str] | None = None
+) -> None:
+    """Raise a RunError if a tensor that fits the network holds what no weight can be; see `_misfit`."""
+    for name, wanted in net.state_dict().items():
+        if fault := _number_fault(name, tensors[name], wanted.dtype):
+            raise RunError(
+                f"the weights {path} are damaged: {(called or {}).get(name, name)} {fault}; give another file"
+            )
+
+
+def _number_fault(name: str, tensor: Tensor, wanted: torch.dtype) -> str:
+    """Say what is wrong with the numbers of a tensor; empty if nothing is."""
+    if not wanted.is_floating_point:  # the counter of BN
+        whole = not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype is torch.bool)
+        return "" if whole else f"holds {tensor.dtype} where integers are expected"
+    if tensor.dtype not in _FLOATS:
+        return f"holds {tensor.dtype} where floating-point numbers are expected"
+    if not torch.isfinite(tensor.to(wanted)).all():
+        return "holds numbers that are not finite"
+    return "holds a negative variance" if name.endswith(".running_var") and (tensor < 0).any() else ""

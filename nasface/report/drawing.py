@@ -186,8 +186,8 @@ def read_alphas(source: Source, full: Graph, kept: Graph) -> tuple[dict[Edge, fl
     except RunError:
         return None, ""
     alpha = rundir.read_tensors(weights)[0].get("alpha")
-    if alpha is None or alpha.shape != (len(graph.prunable),):
+    if alpha is None or alpha.shape != (len(graph.prunable),) or not alpha.isfinite().all():
         raise RunError(
-            f"{weights} does not hold one factor for each of the {len(graph.prunable)} edges; replace the file"
+            f"{weights} does not hold one finite factor for each of the {len(graph.prunable)} edges; replace the file"
         )
     return dict(zip(graph.prunable, alpha.tolist(), strict=True)), str(weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import multiprocessing
 import os
 import shutil
@@ -22,7 +23,7 @@ from nasface.data.crop import crop_face
 from nasface.data.prepare import PrepareOptions, cache_folder, prepare
 from nasface.data.w300 import W300
 from nasface.errors import DataError
-from tests.refusal import refused
+from tests.refusal import names, refused
 
 SMALL = PrepareOptions(input_size=32)
 
@@ -240,8 +241,10 @@ def test_folders_left_by_killed_processes_are_removed_and_live_ones_kept(tmp_pat
     assert live.exists()
 
 
-@pytest.mark.parametrize("damage", ["cut", "no meta", "no array", "garbage"])
-def test_a_damaged_cache_is_made_anew(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize(
+    "damage", ["cut", "no meta", "no array", "garbage", "pixel", "landmark", "index", "old", "list"]
+)
+def test_a_damaged_cache_is_made_anew(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     before = np.array(prepare(toy(), SMALL, tmp_path)["train"].images_NHWC)
     (folder,) = (tmp_path / "prepared").iterdir()
     if damage == "cut":
@@ -250,12 +253,42 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path, damage: str) -> None:
         (folder / "meta.json").unlink()
     elif damage == "no array":
         (folder / "test-landmarks.npy").unlink()
+    elif damage in ("pixel", "landmark"):
+        path = folder / ("train-images.npy" if damage == "pixel" else "test-landmarks.npy")
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+    elif damage in ("index", "old"):
+        meta = json.loads((folder / "meta.json").read_text())
+        if damage == "index":
+            meta["kept"]["train"][0] = 10**6
+        else:  # as nasface 0.1.0 wrote it
+            del meta["checksum"], meta["checksums"]
+        (folder / "meta.json").write_text(json.dumps(meta))
     else:
-        (folder / "meta.json").write_text("{")
+        (folder / "meta.json").write_text("[" if damage == "garbage" else "[]")
     again = toy()
     np.testing.assert_array_equal(prepare(again, SMALL, tmp_path)["train"].images_NHWC, before)
     assert again.reads
     assert len(folders(tmp_path)) == 1
+    (line,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    names(line, folder, "prepared again")
+    caplog.clear()
+    once_more = toy()
+    prepare(once_more, SMALL, tmp_path)
+    assert not once_more.reads
+    assert not caplog.records
+
+
+def test_a_cache_is_checked_once_by_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(toy(), SMALL, tmp_path)
+    checked: list[str] = []
+    original = module.blocks
+    monkeypatch.setattr(module, "blocks", lambda path: (checked.append(path.name), original(path))[1])
+    for _ in range(3):
+        prepare(toy(), SMALL, tmp_path)
+    assert sorted(checked) == sorted(set(checked))
+    assert len(checked) == 6
 
 
 def test_too_small_a_disk_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
