@@ -203,7 +203,7 @@ def test_weights_name_installed_plugins_only_unless_the_person_allows_more(
     path = weights_naming(code.name, tmp_path)
     with refused(RecipeError, path, code.name, "--allow-plugin"):
         nasface.load(path)
-    names(command_refuses("predict", "--model", path, "photo.png"), "photo.png")  # which is looked for first
+    names(command_refuses("predict", "--model", path, "photo.png"), path, code.name)
     assert not code.ran
     (tmp_path / "honest_space.py").write_text("from searchspaces.hrsupernet import hrsupernet as own\n")
     own = weights_naming("honest_space:own", tmp_path)

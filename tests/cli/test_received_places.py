@@ -11,12 +11,11 @@ from click.testing import CliRunner
 
 from nasface import recipe as recipes
 from nasface.cli import main
-from nasface.data.w300 import W300
-from nasface.data.wflw import WFLW
 from nasface.errors import NasfaceError, RecipeError, RunError
 from nasface.places import below, checked_name, is_own, name_fault
 from nasface.report.html import write_report
 from nasface.rundir import RunDir
+from nasface.scores import HELD_OUT, Stage
 from nasface.stages.experiment.plan import read_experiment
 from nasface.stages.experiment.run import run_experiment
 from nasface.stages.predict.run import predict_files
@@ -111,7 +110,7 @@ def test_paths_in_files_lead_into_the_folder(tmp_path: Path):
 
 def test_the_table_of_a_sweep_names_networks_of_the_sweep(tmp_path: Path):
     rows = [
-        "network,state,params,macs,arch,held_out_nme",
+        f"network,state,params,macs,arch,{HELD_OUT.at(Stage.FINETUNED).column}",
         "supernet,done,9,9,,0.1",
         "a,done,5,5,../../other/arch.json,0.1",
     ]
@@ -246,29 +245,6 @@ def test_results_of_ones_own_are_not_replaced_by_those_of_an_experiment_or_a_pre
         with refused(RunError, folder / name, "--out"):
             predict_files(None, [], folder)  # type: ignore[arg-type]
         assert (folder / name).read_text() == text
-
-
-def test_lists_of_images_lead_below_the_data_root_only(tmp_path: Path):
-    from data_files import points, write_image
-
-    write_image(tmp_path / "secret.png")
-    root = tmp_path / "data"
-    write_image(root / "images" / "a.png")
-    cells = ",".join(["1.0", "32", "32", *(str(v) for v in points(68).ravel())])
-    outside = ["../secret.png", str(tmp_path / "secret.png"), "images/../../secret.png", "..\\secret.png", "../secret"]
-    (root / "train.csv").write_text("\n".join(f"{image},{cells}" for image in ["a.png", *outside]))
-    index = W300(root, annotations="csv").index()
-    assert [face.source for face in index.faces] == [root / "images" / "a.png"]
-    assert len(index.problems) == len(outside)
-    for image, problem in zip(outside, index.problems, strict=True):
-        names(problem.what, image, root)
-    marks = " ".join(f"{value:.6f}" for value in points(98, 0).ravel())
-    (root / "WFLW_images").mkdir()
-    lines = [f"{marks} 10 12 50 60 0 0 0 0 0 0 {image}" for image in ("../../secret.png", tmp_path / "secret.png")]
-    (root / "list_98pt_rect_attr_train.txt").write_text("\n".join(lines))
-    index = WFLW(root).index()
-    assert not index.faces
-    assert len(index.problems) == 2
 
 
 def test_a_prediction_replaces_an_earlier_one(run: RunDir, tmp_path: Path):

@@ -13,7 +13,7 @@ from data_files import points, real_data, write_300w_face, write_image, write_pt
 from nasface.data.base import Face, Index
 from nasface.data.w300 import W300
 from nasface.errors import DataError, RecipeError
-from tests.refusal import refused
+from tests.refusal import names, refused
 
 
 def by_name(index: Index) -> dict[str, Face]:
@@ -315,3 +315,17 @@ def test_the_real_originals_and_xml_files_are_read() -> None:
         assert (face.landmarks_L2 < (width, height)).all()
     listed = W300(real_data("samples/dlib_xml")).index()
     assert Counter(face.split for face in listed.faces) == {"train": 18, "test": 25}
+
+
+def test_a_csv_reads_images_below_the_data_root_only(tmp_path: Path) -> None:
+    write_image(tmp_path / "secret.png")
+    root = tmp_path / "data"
+    write_image(root / "images" / "a.png")
+    cells = ",".join(["1.0", "32", "32", *(str(value) for value in points().ravel())])
+    outside = ["../secret.png", str(tmp_path / "secret.png"), "images/../../secret.png", "..\\secret.png", "../secret"]
+    (root / "train.csv").write_text("\n".join(f"{image},{cells}" for image in ["a.png", *outside]))
+    index = W300(root, annotations="csv").index()
+    assert [face.source for face in index.faces] == [root / "images" / "a.png"]
+    assert len(index.problems) == len(outside)
+    for image, problem in zip(outside, index.problems, strict=True):
+        names(problem.what, image, root)

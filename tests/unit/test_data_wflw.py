@@ -135,3 +135,12 @@ def test_the_real_sample_is_read() -> None:
         assert face.landmarks_L2[:, 0].max() < x + width
         assert y + height / 2 < face.landmarks_L2[:, 1].max()  # one box is cut off where its image ends
         assert dataset.read(face).shape[2] == 3
+
+
+def test_a_list_reads_images_below_its_folder_only(tmp_path: Path) -> None:
+    write_image(tmp_path / "secret.png")
+    (tmp_path / "data" / "WFLW_images").mkdir(parents=True)
+    write_list(tmp_path / "data", "train", [line("../../secret.png"), line(str(tmp_path / "secret.png"))])
+    index = WFLW(tmp_path / "data").index()
+    assert not index.faces
+    assert len(index.problems) == 2
