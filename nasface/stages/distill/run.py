@@ -112,7 +112,7 @@ def _teacher_name(recipe: Recipe, teacher: str | None, fallback: str | None) -> 
     how = recipe.distill
     if not how.teacher:
         return ""
-    if teacher is not None:
+    if teacher is not None and not Path(teacher).exists():
         allow(teacher)  # given by the person; job.json names it too
     name = teacher or how.teacher_from or fallback
     if name is None:
