@@ -192,6 +192,7 @@ def check_your_searcher(said: str) -> None:
 def test_yaml_is_a_recipe(page: Path, here: Path):
     for snippet in found(page, "python"):
         write_file(snippet)
+    shown = [name for snippet in found(page, "yaml") for name in names_in(yaml.safe_load(snippet.text))]
     for snippet in found(page, "yaml"):
         write_file(snippet)
         file = here / f"line{snippet.line}.yaml"
@@ -199,7 +200,7 @@ def test_yaml_is_a_recipe(page: Path, here: Path):
         if "experiment" in yaml.safe_load(snippet.text):
             read_experiment(str(file), None)
         else:
-            with allowing(*names_in(yaml.safe_load(snippet.text))):  # of the plug-ins that the page shows
+            with allowing(*shown):
                 recipes.load(str(file))
 
 

@@ -237,14 +237,14 @@ def test_a_foreign_checkpoint_is_refused(tmp_path):
 @pytest.mark.parametrize("part", ["tensors", "rows"])
 def test_a_checkpoint_that_has_changed_is_refused_and_an_old_one_resumes(tmp_path, part):
     checkpoint = tmp_path / "train.safetensors"
-    begun, longer = new_net(), replace(SETTINGS, epochs=2)
-    rows = fit(begun, phases_of(begun), FACES, replace(SETTINGS, epochs=1), checkpoint=checkpoint)
+    begun, longer = new_net(), replace(SETTINGS, epochs=3)
+    rows = fit(begun, phases_of(begun), FACES, replace(SETTINGS, epochs=2), checkpoint=checkpoint)
     tensors, meta = rundir.read_tensors(checkpoint)
     changed_tensors, changed_meta = dict(tensors), dict(meta)
     if part == "tensors":
         changed_tensors["net.alpha"] = tensors["net.alpha"] + 1e-7
     else:
-        changed_meta["rows"] = meta["rows"].replace('"epoch": 1', '"epoch": 2')
+        changed_meta["rows"] = meta["rows"].replace('"epoch": 1', '"epoch": 7')
     rundir.write_tensors(checkpoint, changed_tensors, changed_meta)
     net = new_net()
     before = state(net)
