@@ -27,3 +27,11 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many hostile inputs were tried and held; a test that does not hold one fails."""
+    passed = [report for report in terminalreporter.getreports("passed") if report.when == "call"]
+    tried = sum(int(str(value)) for report in passed for name, value in report.user_properties if name == "hostile")
+    if tried:
+        terminalreporter.write_line(f"hostile inputs: {tried} tried and held")
