@@ -105,7 +105,7 @@ class Architecture:
                     f"{where}: '{name}' is missing or has the wrong type; write the file again with `nasface prune`"
                 )
             most = _MOST.get(name)
-            if most is not None and value > most:
+            if most is not None and isinstance(value, int) and value > most:
                 raise GraphError(f"{where}: '{name}' is {shown(value)}; expected at most {most}")
         return cls(
             space=content["space"],

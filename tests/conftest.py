@@ -30,8 +30,8 @@ def seeded() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print how many hostile inputs were tried and held; a test that does not hold one fails."""
-    passed = [report for report in terminalreporter.getreports("passed") if report.when == "call"]
-    tried = sum(int(str(value)) for report in passed for name, value in report.user_properties if name == "hostile")
+    """Print how many hostile inputs were tried; a test that does not hold one fails."""
+    ended = [report for report in terminalreporter.stats.get("", []) if report.when == "teardown"]
+    tried = sum(value for report in ended for name, value in report.user_properties if name == "hostile")
     if tried:
-        terminalreporter.write_line(f"hostile inputs: {tried} tried and held")
+        terminalreporter.write_line(f"hostile inputs tried: {tried:,}")

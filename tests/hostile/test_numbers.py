@@ -39,6 +39,7 @@ NEEDED = {
     "greedy": {"share": 0.5},
     "random": {"share": 0.5},
     "hot": {"macs": 1e6},
+    "family": {"budgets": [1e6]},
 }
 
 
