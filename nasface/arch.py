@@ -6,15 +6,20 @@ Of a sub-network only the kept edges are stored; everything else follows from th
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nasface.errors import GraphError
+from nasface import untrusted
+from nasface.errors import GraphError, shortened, shown
 from nasface.graph import Edge, Graph, parse_edges
 from nasface.importing import note
 
 SCHEMA_VERSION = 1
+MAX_LANDMARKS = 10_000  # heatmaps of a network
+MAX_INPUT = 4096  # side of the input in pixels
+_MOST = {"num_landmarks": MAX_LANDMARKS, "input_size": MAX_INPUT}
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Architecture:
         if dangling := set(self.kept) - set(kept.edges):
             raise GraphError(
                 f"the architecture keeps edges that lie on no path from an input to an output ({len(dangling)}, for "
-                f"example {' -> '.join(min(dangling))}); remove them, or prune again"
+                f"example {shortened(' -> '.join(min(dangling)))}); remove them, or prune again"
             )
         return kept
 
@@ -82,7 +87,7 @@ class Architecture:
         version = content.get("schema_version")
         if version != SCHEMA_VERSION:
             raise GraphError(
-                f"{where} has schema_version {version!r}, but this version of nasface reads {SCHEMA_VERSION}; "
+                f"{where} has schema_version {shown(version)}, but this version of nasface reads {SCHEMA_VERSION}; "
                 "write the file again with `nasface prune`"
             )
         wanted: dict[str, type] = {
@@ -100,6 +105,9 @@ class Architecture:
                 raise GraphError(
                     f"{where}: '{name}' is missing or has the wrong type; write the file again with `nasface prune`"
                 )
+            most = _MOST.get(name)
+            if most is not None and isinstance(value, int) and value > most:
+                raise GraphError(f"{where}: '{name}' is {shown(value)}; expected at most {most}")
         return cls(
             space=content["space"],
             options=content["options"],
@@ -160,10 +168,14 @@ class Factors:
         content = parse_object(text, where, "factors written by `nasface search`")
         try:
             if content["schema_version"] != SCHEMA_VERSION:
-                raise ValueError(f"schema_version {content['schema_version']!r} is not {SCHEMA_VERSION}")
+                raise ValueError(f"schema_version {shown(content['schema_version'])} is not {SCHEMA_VERSION}")
             edges = _edges([item["edge"] for item in content["edges"]], where)
-            if any(not 0 <= float(item["importance"]) < float("inf") for item in content["edges"]):
+            if any(not 0 <= float(item["importance"]) < math.inf for item in content["edges"]):
                 raise ValueError("an importance is negative or not finite")
+            if not all(math.isfinite(float(item["alpha"])) for item in content["edges"]):
+                raise ValueError("an alpha is not finite")
+            if not 1 <= int(content["num_landmarks"]) <= MAX_LANDMARKS:
+                raise ValueError(f"num_landmarks is not a number from 1 to {MAX_LANDMARKS}")
             return cls(
                 space=str(content["space"]),
                 options=dict(content["options"]),
@@ -173,9 +185,10 @@ class Factors:
                 alpha={e: float(i["alpha"]) for e, i in zip(edges, content["edges"], strict=True)},
                 provenance=dict(content["provenance"]),
             )
-        except (KeyError, TypeError, ValueError) as err:
+        except (KeyError, TypeError, ValueError, OverflowError) as err:
             raise GraphError(
-                f"{where} is not a factors file that this version of nasface reads ({err}); run `nasface search` again"
+                f"{where} is not a factors file that this version of nasface reads ({shortened(str(err))}); run "
+                "`nasface search` again"
             ) from err
 
 
@@ -187,7 +200,7 @@ def check_digest(what: str, digest: str, graph: Graph) -> None:
     """Raise a GraphError if `what`, made for the graph with this digest, does not fit `graph`."""
     if digest != graph.digest:
         raise GraphError(
-            f"{what} belongs to the graph {digest}, but the space now has the graph {graph.digest}; "
+            f"{what} belongs to the graph {shortened(digest)}, but the space now has the graph {graph.digest}; "
             "use the version and options of that graph, or search again"
         )
 
@@ -229,8 +242,8 @@ def parse_object(text: str, where: str, what: str) -> dict[str, Any]:
 
 def _parse(text: str, where: str, what: str) -> Any:
     try:
-        content = json.loads(text)
-    except ValueError as err:
+        content = untrusted.parse_json(text)
+    except untrusted.NotReadableError as err:
         raise GraphError(f"{where} is not valid JSON ({err}); expected {what}") from err
     note(content, where)
     return content

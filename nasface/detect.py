@@ -16,7 +16,17 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nasface.errors import DataError, NasfaceError, RecipeError, RunError, described, did_you_mean
+from nasface import untrusted
+from nasface.errors import (
+    DataError,
+    NasfaceError,
+    RecipeError,
+    RunError,
+    described,
+    did_you_mean,
+    out_of_memory,
+    shortened,
+)
 from nasface.importing import NotImportableError, import_attr
 
 # The box of the 68 landmarks in units of the Haar box's side: how far its centre lies below that of the Haar box, its
@@ -119,7 +129,9 @@ def find_detector(name: str) -> Detector:
                 raise ValueError(f"it returned an array of shape {boxes.shape}")
         except NasfaceError:
             raise
-        except Exception as err:  # a detector may raise anything
+        except (Exception, SystemExit) as err:  # a detector may raise anything
+            if out_of_memory(err):
+                raise
             raise DataError(
                 f"the detector '{name}' failed ({described(err)}); expected an array (K, 4) of boxes: x0, y0, x1, y1"
             ) from err
@@ -157,7 +169,11 @@ def probe(video: Path) -> tuple[int, float]:
         RunError: OpenCV is not installed.
     """
     cv2 = opencv()
-    capture = cv2.VideoCapture(str(video))
+    try:
+        untrusted.check_file(video)
+    except OSError as err:
+        raise DataError(f"{video}: cannot be read as a video ({err.strerror}); give a video file") from err
+    capture = cv2.VideoCapture(os.fsencode(video))  # it crashes on a text with bytes that are not UTF-8
     try:
         if not capture.grab():
             raise DataError(f"{video}: cannot be read as a video; convert it to another format, such as H.264 in MP4")
@@ -170,7 +186,7 @@ def probe(video: Path) -> tuple[int, float]:
 def frames(video: Path) -> Iterator[Pixels]:
     """Yield the frames of a video, RGB and upright, up to its end or to the first damaged one."""
     cv2 = opencv()
-    capture = cv2.VideoCapture(str(video))
+    capture = cv2.VideoCapture(os.fsencode(video))  # it crashes on a text with bytes that are not UTF-8
     try:
         while True:
             there, frame_HW3 = capture.read()
@@ -195,17 +211,18 @@ def read_boxes(path: Path) -> dict[str, Boxes]:
     columns = ["image", "x0", "y0", "x1", "y1"]
     expected = f"expected a CSV file with the columns {', '.join(columns)}"
     try:
-        table = pd.read_csv(path, dtype={"image": str}, skipinitialspace=True, encoding="utf-8-sig")
+        table = untrusted.read_table(path)
     except (OSError, ValueError) as err:  # pandas raises kinds of ValueError
-        raise DataError(f"{path}: cannot be read as CSV ({' '.join(str(err).split())}); {expected}") from err
+        reason = getattr(err, "strerror", None) or shortened(" ".join(str(err).split()))
+        raise DataError(f"{path}: cannot be read as CSV ({reason}); {expected}") from err
     if missing := [name for name in columns if name not in table]:
         raise DataError(f"{path} has no column {', '.join(missing)}; {expected}")
     boxes_N4 = table[columns[1:]].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     sound = np.isfinite(boxes_N4).all(axis=1) & (boxes_N4[:, 2:] > boxes_N4[:, :2]).all(axis=1)
-    sound &= table["image"].notna().to_numpy()
+    sound &= (table["image"] != "").to_numpy()
     if not sound.all():
         row = int(np.argmin(sound))
-        given = ", ".join(str(value) for value in table.loc[row, columns])
+        given = ", ".join(shortened(value, 60) for value in table.loc[row, columns])
         raise DataError(
             f"{path}, row {row + 1}: {given} is not a face box; expected an image and numbers with x0 < x1 and y0 < y1"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from nasface.errors import RunError
+from nasface.errors import RunError, shortened
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -20,13 +20,15 @@ def pick_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as err:  # torch lists all devices that any build of it knows
-        raise RunError(f"there is no device '{name}'; give --device auto, cpu, cuda, cuda:1, mps or xpu") from err
+        raise RunError(
+            f"there is no device '{shortened(name)}'; give --device auto, cpu, cuda, cuda:1, mps or xpu"
+        ) from err
     try:
         torch.empty(1, device=device)  # a device that only parses, such as cuda:9, fails here
         if device.type == "meta":
             raise RuntimeError("it holds no values")
     except (RuntimeError, AssertionError, NotImplementedError) as err:
         raise RunError(
-            f"device '{name}' is not available here ({str(err).splitlines()[0]}); use --device auto or cpu"
+            f"device '{shortened(name)}' is not available here ({str(err).splitlines()[0]}); use --device auto or cpu"
         ) from err
     return device

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar, cast
 
 import torch
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nasface.bounds import Epochs, Portion, Share, Weight
 from nasface.data.patches import random_mask
 from nasface.errors import RecipeError
 from nasface.net import GraphNet
@@ -57,25 +58,25 @@ class Distillation:
             dropped. The teacher must be a nasface network.
     """
 
-    epochs: Annotated[int, Interval(ge=0, le=100_000)] = 60
+    epochs: Epochs = 60
     optimizer: Optimizer = field(default_factory=Optimizer)
     teacher: bool = True
     peer: bool = True
     masked: bool = True
     teacher_from: str | None = None
-    ensemble_weight: Annotated[float, Ge(0)] = 4.0
-    teacher_weight: Annotated[float, Ge(0)] = 1.0
-    temperature: Annotated[float, Gt(0)] = 1.0
+    ensemble_weight: Weight = 4.0
+    teacher_weight: Weight = 1.0
+    temperature: Annotated[float, Interval(gt=0, le=1e6)] = 1.0
     constant_ensemble: bool = True
-    mask_probability: Annotated[float, Interval(ge=0, le=1)] = 0.5
-    mask_size: tuple[Annotated[float, Interval(gt=0, le=1)], Annotated[float, Interval(gt=0, le=1)]] = (0.1, 0.5)
-    peer_noise: Annotated[float, Ge(0)] = 0.02
+    mask_probability: Portion = 0.5
+    mask_size: tuple[Share, Share] = (0.1, 0.5)
+    peer_noise: Annotated[float, Interval(ge=0, le=1000)] = 0.02
     standardise: bool = False
     decay: bool = False
-    ensemble_share: Annotated[float, Ge(0)] | None = None
-    teacher_share: Annotated[float, Ge(0)] | None = None
-    target_mix: Annotated[float, Interval(ge=0, le=1)] = 0.0
-    feature_weight: Annotated[float, Ge(0)] = 0.0
+    ensemble_share: Weight | None = None
+    teacher_share: Weight | None = None
+    target_mix: Portion = 0.0
+    feature_weight: Weight = 0.0
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import reprlib
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -37,7 +40,7 @@ class RunBusyError(RunError):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a hint that names the closest known word, or else all known words."""
     words = sorted(known)
-    close = get_close_matches(name, words, n=1, cutoff=0.6)
+    close = get_close_matches(name[:100], words, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"
     return f"known: {', '.join(words)}" if words else "none is known"
@@ -45,4 +48,55 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def described(err: BaseException) -> str:
     """Return the type and the text of an exception in one line, for use within a sentence."""
-    return f"{type(err).__name__}: {' '.join(str(err).split())}"
+    return f"{type(err).__name__}: {shortened(' '.join(str(err).split()), 300)}"
+
+
+class _Shown(reprlib.Repr):
+    """Representations that are cut while they are made, so that aliases and long numbers cost nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxdict, self.maxlist, self.maxtuple = 3, 8, 12, 12
+        self.maxstring = self.maxother = 120
+
+    def repr_int(self, value: int, level: int) -> str:
+        """Longer integers are named by their length: Python refuses to write those of more than 4300 digits."""
+        return repr(value) if abs(value) < 10**30 else f"a number of {int(value.bit_length() * 0.30103) + 1} digits"
+
+
+_shown = _Shown()
+
+
+def shown(value: object, most: int = 200) -> str:
+    """Return a value as it appears in a message: its representation, cut to about `most` characters."""
+    return shortened(_shown.repr(value), most)
+
+
+def shortened(text: str, most: int = 120) -> str:
+    """Return a text in one line, cut to about `most` characters: what a file says may be of any length."""
+    line = printable(text[: 4 * most])
+    return line if len(text) <= most else f"{line[: 2 * most // 3]}... ({len(text)} characters)"
+
+
+def printable(text: str) -> str:
+    """Return a text with control characters, and bytes of a file name that are not UTF-8, written as escapes."""
+    return _UNPRINTABLE.sub(lambda found: _escaped(found[0]), text)
+
+
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return char.encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
+def out_of_memory(err: BaseException) -> bool:
+    """Return whether an error says that the machine, or its accelerator, has no memory left."""
+    exhausted = getattr(sys.modules.get("torch"), "OutOfMemoryError", MemoryError)
+    words = ("out of memory", "can't allocate memory")
+    return isinstance(err, (MemoryError, exhausted)) or (
+        isinstance(err, RuntimeError) and any(said in str(err).lower() for said in words)
+    )

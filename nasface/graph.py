@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-from nasface.errors import GraphError, did_you_mean
+from nasface.errors import GraphError, did_you_mean, shortened, shown
 
 Edge = tuple[str, str]
 
@@ -135,8 +135,8 @@ class Graph:
         if unknown := wanted - set(self.edges):
             src, dst = min(unknown)
             raise GraphError(
-                f"edge {src} -> {dst} is not in the search space (unknown edges: {len(unknown)}); "
-                "an edge is written as [source, target] and joins two nodes of this graph"
+                f"edge {shortened(src)} -> {shortened(dst)} is not in the search space (unknown edges: "
+                f"{len(unknown)}); an edge is written as [source, target] and joins two nodes of this graph"
             )
         # Edges sorted by the place of their source are in topological order, so one sweep in each direction is enough.
         reached = set(self.inputs)
@@ -222,11 +222,11 @@ def parse_edges(items: Sequence[object]) -> list[Edge]:
                 return end
             case [int(), int()]:
                 return f"{end[0]}.{end[1]}"
-        raise GraphError(f"'{end}' is not a node; expected an id such as \"3.1\" or a pair [stage, resolution]")
+        raise GraphError(f'{shown(end)} is not a node; expected an id such as "3.1" or a pair [stage, resolution]')
 
     edges = []
     for item in items:
         if not isinstance(item, list | tuple) or len(item) != 2:
-            raise GraphError(f"{json.dumps(item, default=str)[:80]} is not an edge; expected [source, target]")
+            raise GraphError(f"{shown(item)} is not an edge; expected [source, target]")
         edges.append((name(item[0]), name(item[1])))
     return edges

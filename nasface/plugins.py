@@ -6,7 +6,9 @@ A file can only name plug-ins that are installed; see `nasface.importing`.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -14,9 +16,11 @@ from typing import Any, cast, get_type_hints
 
 from pydantic import ConfigDict, ValidationError, create_model
 
+from nasface.bounds import switched
 from nasface.criteria import Criterion
 from nasface.data.base import Dataset
-from nasface.errors import NasfaceError, RecipeError, described, did_you_mean
+from nasface.errors import NasfaceError, RecipeError, described, did_you_mean, out_of_memory, shortened, shown
+from nasface.graph import Graph
 from nasface.importing import NotAllowedError, NotImportableError, import_attr
 from nasface.prune import Pruner
 from nasface.search import Searcher
@@ -36,6 +40,9 @@ SUPPLIED = {
     "datasets": 1,
     "teachers": 1,
 }  # number of leading arguments that nasface passes itself
+RESULTS: dict[str, type] = {"criteria": Mapping, "pruners": Graph}
+
+log = logging.getLogger(__name__)
 
 
 CHOOSERS = tuple(f"nasface.stages.experiment.compare.choosers:{name}" for name in ("AsSearched", "BestOfRandom"))
@@ -58,10 +65,10 @@ def load(group: str, name: str) -> Callable[..., Any]:
     Raises:
         RecipeError: if there is no such plug-in, or if it cannot be imported.
     """
-    kind, known = GROUPS[group], _installed(group)
+    kind, known, said = GROUPS[group], _installed(group), shortened(name)
     if name not in known and ":" not in name:
         raise RecipeError(
-            f"there is no {kind} '{name}'; {did_you_mean(name, names(group))} "
+            f"there is no {kind} '{said}'; {did_you_mean(name, names(group))} "
             "(`nasface plugins` lists those installed; give your own as 'module:attr', or install it as an entry point)"
         )
     try:
@@ -71,10 +78,10 @@ def load(group: str, name: str) -> Callable[..., Any]:
     except (Exception, SystemExit) as err:  # a plug-in's module may raise anything
         why = str(err) if isinstance(err, NotImportableError) else described(err)
         raise RecipeError(
-            f"the {kind} '{name}' cannot be imported ({why}); install its package, or correct the name or the module"
+            f"the {kind} '{said}' cannot be imported ({why}); install its package, or correct the name or the module"
         ) from err
     if not callable(found):
-        raise RecipeError(f"the {kind} '{name}' is a {type(found).__name__}; expected a function or a class")
+        raise RecipeError(f"the {kind} '{said}' is a {type(found).__name__}; expected a function or a class")
     return cast(Callable[..., Any], found)
 
 
@@ -109,8 +116,9 @@ def check_options(group: str, name: str, options: Mapping[str, Any]) -> dict[str
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
         fields[parameter.name] = (hints.get(parameter.name, Any), default)
     where = f"options of {GROUPS[group]} '{name}'"
-    if unknown := sorted(set(options) - set(fields)):
-        raise RecipeError(f"{where}: unknown key '{unknown[0]}'; {did_you_mean(unknown[0], fields)}")
+    if unknown := sorted(map(str, options.keys() - fields)):
+        raise RecipeError(f"{where}: unknown key '{shortened(unknown[0])}'; {did_you_mean(unknown[0], fields)}")
+    refuse_switches(options, {name: hint for name, (hint, _) in fields.items()}, where)
     try:
         model = create_model("Options", __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields)
         return dict(model(**options))
@@ -118,6 +126,12 @@ def check_options(group: str, name: str, options: Mapping[str, Any]) -> dict[str
         raise RecipeError(explain(err, where)) from err
     except Exception as err:  # for annotations it does not know, pydantic raises many types of errors
         raise RecipeError(f"{where} cannot be checked ({described(err)}); correct the plug-in's signature") from err
+
+
+def refuse_switches(values: Mapping[str, Any], hints: Mapping[str, Any], where: str) -> None:
+    """Raise a RecipeError where a number is given as true or false; YAML takes also yes, no, on and off for these."""
+    if name := switched(values, hints):
+        raise RecipeError(f"{where}: {name}: expected a number, not {str(values[name]).lower()}")
 
 
 def takes(group: str, name: str, option: str) -> bool:
@@ -141,13 +155,45 @@ def searcher(name: str, options: Mapping[str, Any] | None = None) -> Searcher:
 
 
 def criterion(name: str, options: Mapping[str, Any] | None = None) -> Criterion:
-    """Return a criterion whose options are bound."""
-    return cast(Criterion, partial(load("criteria", name), **check_options("criteria", name, options or {})))
+    """Return a criterion whose options are bound, and whose faults are RecipeErrors that name it."""
+    return cast(Criterion, _bound("criteria", name, options or {}))
 
 
 def pruner(name: str, options: Mapping[str, Any] | None = None) -> Pruner:
-    """Return a pruner whose options are bound."""
-    return cast(Pruner, partial(load("pruners", name), **check_options("pruners", name, options or {})))
+    """Return a pruner whose options are bound, and whose faults are RecipeErrors that name it."""
+    return cast(Pruner, _bound("pruners", name, options or {}))
+
+
+def _bound(group: str, name: str, options: Mapping[str, Any]) -> Callable[..., Any]:
+    call, result = partial(load(group, name), **check_options(group, name, options)), RESULTS[group]
+
+    def checked(*supplied: Any) -> Any:
+        with faults(group, name):
+            found = call(*supplied)
+            if not isinstance(found, result):
+                raise TypeError(f"it returned a {type(found).__name__}, expected a {result.__name__}")
+        return found
+
+    return checked
+
+
+@contextmanager
+def faults(group: str, name: str) -> Iterator[None]:
+    """Turn whatever a plug-in raises as it works into a RecipeError that names it; the log has the traceback.
+
+    A NasfaceError, and what the machine refuses, pass as they are.
+    """
+    try:
+        yield
+    except (NasfaceError, OSError):
+        raise
+    except (Exception, SystemExit) as err:
+        if out_of_memory(err):
+            raise
+        log.info("the %s '%s' failed", GROUPS[group], name, exc_info=True)
+        raise RecipeError(
+            f"the {GROUPS[group]} '{name}' failed ({described(err)}); correct its options or the plug-in itself"
+        ) from err
 
 
 def _build(
@@ -161,7 +207,7 @@ def _build(
         lacking = [member for member in members if not hasattr(built, member)]
     except NasfaceError:
         raise
-    except Exception as err:  # a plug-in may raise anything
+    except (Exception, SystemExit) as err:  # a plug-in may raise anything
         raise RecipeError(
             f"the {GROUPS[group]} '{name}' cannot be built ({described(err)}); correct its options, its name or "
             "the plug-in itself"
@@ -199,7 +245,7 @@ def listing() -> list[dict[str, str]]:
 def explain(err: ValidationError, where: str) -> str:
     """Return the first problem of a pydantic error as one sentence; `where` names what was checked."""
     first = err.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
+    place = shortened(".".join(str(part) for part in first["loc"]))
     got = first.get("input")
-    shown = "" if first["type"] == "missing" else f" (got {got!r})"
-    return f"{where}: {f'{place}: ' if place else ''}{first['msg'][:1].lower()}{first['msg'][1:]}{shown}"
+    value = "" if first["type"] == "missing" else f" (got {shown(got)})"
+    return f"{where}: {f'{place}: ' if place else ''}{first['msg'][:1].lower()}{first['msg'][1:]}{value}"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-import yaml
 from pydantic import ValidationError
 
-from nasface import plugins
-from nasface.errors import RecipeError, did_you_mean
+from nasface import plugins, untrusted
+from nasface.errors import RecipeError, did_you_mean, shortened, shown
 from nasface.importing import allow, names_in, note
 from nasface.sections import Plugin, Recipe
 
@@ -21,10 +21,6 @@ __all__ = [
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
-
-# Besides YAMLError, PyYAML passes on the Python errors of, for example, the date 2020-99-99, the number 0x_, a tag
-# without a value or deep nesting.
-_YAML_FAULTS = (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError)
 
 _BUDGETS = ("share", "macs", "params")  # options of pruners that exclude one another
 _L1 = ("l1", "nasface.search.l1:L1Searcher")
@@ -171,7 +167,7 @@ def _section(content: Mapping[str, Any], name: str, place: str = "") -> dict[str
     section = content.get(name)
     if section is not None and not isinstance(section, dict):
         raise RecipeError(
-            f"the recipe sets {place or name} to {section!r}; expected a mapping, such as {name}: {{key: value}}"
+            f"the recipe sets {place or name} to {shown(section)}; expected a mapping, such as {name}: {{key: value}}"
         )
     return section or {}
 
@@ -202,21 +198,25 @@ def _read(source: str, seen: tuple[str, ...]) -> dict[str, Any]:
     path = known.get(source, Path(source))
     if source not in known and path.suffix not in (".yaml", ".yml"):
         raise RecipeError(
-            f"there is no recipe '{source}'; {did_you_mean(source, known)} (or give the path of a .yaml file)"
+            f"there is no recipe '{shortened(source)}'; {did_you_mean(source, known)} (or give the path of a .yaml "
+            "file)"
         )
-    place = str(path.resolve())
+    place = os.path.realpath(path)  # Path.resolve fails on links that lead in a circle
     if place in seen:
         raise RecipeError(
             f"recipes extend one another in a circle: {' -> '.join((*seen, place))}; remove one 'extends'"
         )
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        untrusted.check_file(path, untrusted.MAX_RECIPE)
+        content = untrusted.parse_yaml(path.read_text(encoding="utf-8")) or {}
+    except untrusted.NotReadableError as err:
+        raise RecipeError(f"recipe {path} is not valid YAML: {err}") from err
     except (OSError, UnicodeDecodeError) as err:
+        reason = getattr(err, "strerror", None) or err
         raise RecipeError(
-            f"cannot read the recipe {path} ({err}); give the path of a YAML file or the name of a shipped recipe"
+            f"cannot read the recipe {shortened(str(path), 400)} ({reason}); give the path of a YAML file or the name "
+            "of a shipped recipe"
         ) from err
-    except _YAML_FAULTS as err:
-        raise RecipeError(f"recipe {path} is not valid YAML: {' '.join(str(err).split())}") from err
     if not isinstance(content, dict):
         raise RecipeError(
             f"recipe {path} holds a {type(content).__name__}; expected a mapping of sections such as 'space' and 'data'"
@@ -278,19 +278,20 @@ def _override(content: dict[str, Any], text: str) -> None:
     path, sign, value = text.partition("=")
     if not sign or not path.strip():
         raise RecipeError(
-            f"--set {text!r} does not have the form a.b=value; expected, for example, --set search.epochs=10"
+            f"--set {shown(text)} does not have the form a.b=value; expected, for example, --set search.epochs=10"
         )
     *sections, last = path.strip().split(".")
     inner = content
     for section in sections:
         inner = inner.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise RecipeError(f"--set {text!r}: '{section}' is a value, not a section; set it as a whole")
+            raise RecipeError(f"--set {shown(text)}: '{section}' is a value, not a section; set it as a whole")
     try:
-        inner[last] = yaml.safe_load(value)
-    except _YAML_FAULTS as err:
+        inner[last] = untrusted.parse_yaml(value)
+    except untrusted.NotReadableError as err:
         raise RecipeError(
-            f"--set {text!r}: the value is not valid YAML; give a number, a word or a list, with text in quotes"
+            f"--set {shown(text)}: the value is not valid YAML ({err}); give a number, a word or a list, with text in "
+            "quotes"
         ) from err
     allow(*names_in(inner[last]))  # typed by the person, whatever files name too
 
@@ -299,7 +300,7 @@ def _check_keys(content: Mapping[str, Any], where: str) -> None:
     """Raise a RecipeError that suggests the correct spelling of an unknown key, which pydantic would not do."""
     for path, key, known in _unknown(content, Recipe):
         place = ".".join((*path, key))
-        raise RecipeError(f"{where}: unknown key '{place}'; {did_you_mean(key, known)}")
+        raise RecipeError(f"{where}: unknown key '{shortened(place)}'; {did_you_mean(key, known)}")
 
 
 def _unknown(content: Any, model: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str, list[str]]]:
@@ -307,9 +308,10 @@ def _unknown(content: Any, model: Any, path: tuple[str, ...] = ()) -> Iterator[t
     fields = getattr(model, "model_fields", None) or getattr(model, "__dataclass_fields__", None)
     if fields is None or not isinstance(content, Mapping):
         return
+    hints = get_type_hints(model, include_extras=True)
+    plugins.refuse_switches(content, hints, ".".join(("recipe", *path)))
     for key, value in content.items():
         if key not in fields:
             yield path, str(key), list(fields)
             continue
-        default = getattr(fields[key], "default", None)
-        yield from _unknown(value, type(default), (*path, str(key)))
+        yield from _unknown(value, hints[key], (*path, str(key)))

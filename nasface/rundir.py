@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nasface import untrusted
 from nasface.errors import RunError
 from nasface.importing import note
 
@@ -183,7 +184,7 @@ def _unwritable(path: Path, err: OSError) -> RunError:
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -202,8 +203,8 @@ def read_json(path: Path, what: str) -> Any:
         RunError: when the file is missing or not valid JSON.
     """
     try:
-        content = json.loads(read_text(path, what))
-    except ValueError as err:
+        content = untrusted.parse_json(read_text(path, what))
+    except untrusted.NotReadableError as err:
         raise RunError(f"{path} is not valid JSON ({err}); expected {what}") from err
     note(content, path)
     return content
@@ -220,6 +221,7 @@ def read_text(path: Path, what: str) -> str:
         RunError: when the file cannot be read.
     """
     try:
+        untrusted.check_file(path, untrusted.MAX_JSON)
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as err:
         raise RunError(f"{path} does not exist; expected {what}") from err
@@ -232,7 +234,9 @@ def read_text(path: Path, what: str) -> str:
 def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file's content in hexadecimal. Raises RunError when it cannot be read."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        untrusted.check_file(path)
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as err:
         raise RunError(f"cannot read {path} ({err.strerror}); give an existing file that you may read") from err
 
@@ -243,7 +247,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
     with atomic(path) as temporary:
         # dtype object keeps integers as they are in columns where some rows have no value
-        pd.DataFrame(list(rows), dtype=object).to_csv(temporary, index=False)
+        pd.DataFrame(list(rows), dtype=object).to_csv(temporary, index=False, errors="backslashreplace")
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None) -> None:
@@ -282,6 +286,7 @@ def _opened(path: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        untrusted.check_file(path)
         with safe_open(path, framework="pt") as file:
             yield file
     except FileNotFoundError as err:
@@ -294,7 +299,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _meta(file: Any, path: Path) -> dict[str, Any]:
     """What `write_tensors` was given as metadata; empty for files of other programs."""
-    meta = json.loads((file.metadata() or {}).get("nasface", "{}"))
+    meta = untrusted.parse_json((file.metadata() or {}).get("nasface", "{}"))
     if not isinstance(meta, dict):
         raise ValueError("its metadata are not a JSON object")
     note(meta, path)

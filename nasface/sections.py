@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from annotated_types import Ge, Interval, Le
+from annotated_types import Interval
 from pydantic import BaseModel, ConfigDict
 
+from nasface.bounds import Epochs, Seed, Weight
 from nasface.data.augment import Augmentation
 from nasface.distill import Distillation
 from nasface.step import Optimizer
 from nasface.task import Decoder
-
-Epochs = Annotated[int, Interval(ge=0, le=100_000)]
 
 
 class Part(BaseModel):
@@ -45,7 +44,7 @@ class Data(Plugin):
 
     name: str = "300w"
     root: Path | None = None
-    input_size: Annotated[int, Ge(16), Le(1024)] = 256
+    input_size: Annotated[int, Interval(ge=16, le=1024)] = 256
     margin: Annotated[float, Interval(ge=1, le=4)] = 1.6
     box: Literal["landmarks", "provided"] = "landmarks"
     box_scale: Annotated[float, Interval(ge=0.1, le=10)] = 1.25
@@ -80,7 +79,7 @@ class Training(Part):
 
     batch: Annotated[int, Interval(ge=2, le=65536)] = 16
     precision: Literal["fp32", "bf16"] = "fp32"
-    clip: Annotated[float, Ge(0)] = 0.0
+    clip: Weight = 0.0
     threads: Annotated[int, Interval(ge=0, le=1024)] = 0
 
 
@@ -136,7 +135,7 @@ class Recipe(Part):
     prune: Prune = Prune(options={"share": 0.5})
     finetune: Finetune = Finetune()
     distill: Distillation = Distillation()
-    seed: Annotated[int, Interval(ge=0, lt=2**63)] = 0
+    seed: Seed = 0
 
     def to_yaml(self) -> str:
         """Return the recipe as YAML, with every default written out."""

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import torch
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Interval, Len
 from torch import Tensor, nn
+
+from nasface.bounds import Epochs, Rate, Weight
 
 STRICT: dict[str, Any] = {"extra": "forbid"}  # pydantic: recipes with keys that the dataclass does not have are refused
 
@@ -70,11 +72,11 @@ class Optimizer:
     """
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
-    lr: Annotated[float, Gt(0)] = 1e-4
-    weight_decay: Annotated[float, Ge(0)] = 0.0
+    lr: Rate = 1e-4
+    weight_decay: Weight = 0.0
     schedule: Literal["constant", "steps", "one_cycle"] = "constant"
-    milestones: tuple[int, ...] = ()
-    drop: Annotated[float, Gt(0)] = 0.1
+    milestones: Annotated[tuple[Epochs, ...], Len(0, 1000)] = ()
+    drop: Rate = 0.1
     warmup: Annotated[float, Interval(gt=0, lt=1)] = 0.2
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT

@@ -5,15 +5,17 @@ The two topologies differ only in their graphs (Lin et al. 2023, section 3.1).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 import torch
+from annotated_types import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nasface.errors import GraphError
+from nasface.bounds import outside
+from nasface.errors import GraphError, shown
 from nasface.graph import Graph, Node
 from nasface.space import Head
 from searchspaces.blocks import BasicBlock, Bottleneck, MBConv, conv_bn, stack
@@ -21,6 +23,16 @@ from searchspaces.blocks import BasicBlock, Bottleneck, MBConv, conv_bn, stack
 FUSE_MOMENTUM = 0.01  # momentum of the BN layers of fusion edges in the networks that the authors released
 ENCODERS = {"mbconv": MBConv, "residual": BasicBlock}
 STAGE1 = ("mbconv", "residual", "bottleneck")
+MAX_WEIGHTS = 200_000_000  # of a space: 0.8 GB, and three times as much again in training
+MAX_PARTS = 2_000  # edges and blocks of a space, each of which is built, counted and drawn
+
+Width = Annotated[int, Interval(ge=1, le=256)]
+Depth = Annotated[int, Interval(ge=1, le=32)]
+Stages = Annotated[int, Interval(ge=2, le=64)]
+Resolutions = Annotated[int, Interval(ge=1, le=6)]
+Channels = Annotated[int, Interval(ge=1, le=1024)]
+Groups = Annotated[int, Interval(ge=1, le=64)]
+Alpha = Annotated[float, Interval(ge=-100, le=100)]
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,20 @@ class HighResolutionSpace:
     stem_channels: int
     alpha: float | None
     relu_after_identity: bool
+
+    def __post_init__(self) -> None:
+        parts = len(self.graph.edges) + self.blocks * sum(node.block for node in self.graph.nodes)
+        for number, most, what in ((parts, MAX_PARTS, "edges and blocks"), (_weights(self), MAX_WEIGHTS, "weights")):
+            if number > most:
+                raise GraphError(
+                    f"the search space {self.name} has about {number:,} {what}; expected at most {most:,}: choose a "
+                    "smaller width or depth, or fewer stages or resolutions"
+                )
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks of a node that has an encoder."""
+        return self.depth
 
     def initial_alpha(self, src: Node, dst: Node) -> float:
         """Return the option `alpha`, or 1 / number of inputs of `dst`."""
@@ -171,11 +197,29 @@ def branch(stage: int, resolution: int, width: int, block: bool = True) -> Node:
     return Node(f"{stage}.{resolution}", width << resolution, 4 << resolution, stage, block)  # the stem has stride 4
 
 
-def check_options(encoder: str, stage1: str, **at_least_one: int) -> None:
-    """Raise a GraphError for unknown names of blocks and for sizes below 1."""
-    for option, value, known in (("encoder", encoder, tuple(ENCODERS)), ("stage1", stage1, STAGE1)):
-        if value not in known:
+def check_options(factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Raise a GraphError for a name that no block has, and for a number outside the range in the factory's signature.
+
+    Recipes are checked by the same signature before; this is for callers in Python.
+    """
+    for option, known in (("encoder", tuple(ENCODERS)), ("stage1", STAGE1)):
+        value = options.get(option)
+        if value is not None and value not in known:
             raise GraphError(f"the space option {option} is '{value}'; expected one of {', '.join(known)}")
-    for option, number in at_least_one.items():
-        if number < 1:
-            raise GraphError(f"the space option {option} is {number}; expected at least 1")
+    hints = get_type_hints(factory, include_extras=True)
+    for option, value in options.items():
+        if isinstance(value, int | float) and (limits := outside(value, hints[option])):
+            raise GraphError(f"the space option {option} is {shown(value)}; expected a number {limits}")
+
+
+def _weights(space: HighResolutionSpace) -> int:
+    """Return about how many weights the parts of a space have; it builds none."""
+    graph, per_block = space.graph, 18 if space.encoder == "residual" else 1
+    count = 0
+    for node in graph.nodes:
+        count += node.block * space.blocks * per_block * node.channels**2
+    for src, dst in ((graph.node[src], graph.node[dst]) for src, dst in graph.edges):
+        if (src.stride, src.channels) != (dst.stride, dst.channels):
+            halvings = max(1, (dst.stride // src.stride).bit_length() - 1)
+            count += 9 * src.channels * (dst.channels + (halvings - 1) * src.channels)
+    return count + sum(graph.node[name].channels for name in graph.outputs) ** 2

@@ -12,23 +12,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from nasface.errors import GraphError
 from nasface.graph import Edge, Graph, Node
 from nasface.space import Head
 from searchspaces.blocks import conv_bn
-from searchspaces.highres import ENCODERS, FUSE_MOMENTUM, HighResolutionSpace, branch, check_options
+from searchspaces.highres import (
+    ENCODERS,
+    FUSE_MOMENTUM,
+    Alpha,
+    Channels,
+    Groups,
+    HighResolutionSpace,
+    Resolutions,
+    Stages,
+    Width,
+    branch,
+    check_options,
+)
 
 STEM = "stem"
+Layers = Annotated[int, Interval(ge=0, le=32)]
 
 
 @dataclass(frozen=True)
 class HRFlexSpace(HighResolutionSpace):
     """The space that `hrflex` builds; the edges between its stages are those of the paper's space."""
+
+    @property
+    def blocks(self) -> int:
+        """One: every block of an encoder is a node."""
+        return 1
 
     def initial_alpha(self, src: Node, dst: Node) -> float:
         """Return 1 for the output of a block; otherwise the option `alpha`, or 1 / number of inputs of `dst`."""
@@ -82,17 +101,17 @@ class GroupHead(Head):
 def hrflex(
     *,
     encoder: Literal["mbconv", "residual"] = "mbconv",
-    width: int = 18,
-    depth: int = 2,
-    stages: int = 5,
-    resolutions: int = 4,
-    stem_channels: int = 16,
-    stage1_channels: int = 32,
-    stage1_groups: int = 4,
-    stage1_depth: int = 1,
-    head_channels: int = 48,
-    head_groups: int = 3,
-    alpha: float | None = None,
+    width: Width = 18,
+    depth: Layers = 2,
+    stages: Stages = 5,
+    resolutions: Resolutions = 4,
+    stem_channels: Channels = 16,
+    stage1_channels: Channels = 32,
+    stage1_groups: Groups = 4,
+    stage1_depth: Layers = 1,
+    head_channels: Channels = 48,
+    head_groups: Groups = 3,
+    alpha: Alpha | None = None,
 ) -> HRFlexSpace:
     """HRFlex: the stages of the HRSuperNet, with stem, stage 1, depth and head as prunable edges too.
 
@@ -113,11 +132,7 @@ def hrflex(
         alpha: initial factor of the edges that fuse; None stands for 1 / number of inputs. Those of blocks start at 1.
     """
     options: dict[str, Any] = dict(locals())
-    numbers = {name: value for name, value in options.items() if isinstance(value, int)}
-    depths = {name: numbers.pop(name) for name in ("depth", "stage1_depth")}
-    check_options(encoder, encoder, **numbers, **{name: value + 1 for name, value in depths.items()})
-    if stages < 2:
-        raise GraphError(f"the space option stages is {stages}; expected at least 2, stage 1 and one that fuses")
+    check_options(hrflex, options)
     build = _Builder(Node(STEM, stem_channels, 2, stage=0, block=False))
     groups = (
         Node(f"1.0.{group}", size, 4, stage=1, block=False)

@@ -11,11 +11,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from nasface.errors import GraphError
+from annotated_types import Interval, Len
+
+from nasface.errors import GraphError, shown
 from nasface.graph import Edge, Graph, Node
-from searchspaces.highres import HighResolutionSpace, branch, build, check_options, stage1_channels
+from searchspaces.highres import (
+    Alpha,
+    Channels,
+    Depth,
+    HighResolutionSpace,
+    Width,
+    branch,
+    build,
+    check_options,
+    stage1_channels,
+)
+
+MAX_STAGES, MAX_MODULES = 5, 32
+Modules = Annotated[Sequence[Annotated[int, Interval(ge=1, le=MAX_MODULES)]], Len(1, MAX_STAGES)]
 
 _PUBLIC = re.compile(r"((conv|bn)[12]|layer1|(transition|stage)\d+)\..+")
 _BODY = {"conv1": 0, "bn1": 1, "conv2": 3, "bn2": 4, "conv3": 6, "bn3": 7}  # indices 2 and 5 are ReLUs
@@ -90,11 +105,11 @@ def hrnet(
     *,
     encoder: Literal["mbconv", "residual"] = "residual",
     stage1: Literal["mbconv", "residual", "bottleneck"] = "bottleneck",
-    width: int = 18,
-    depth: int = 4,
-    modules: Sequence[int] = (1, 4, 3),
-    stem_channels: int = 64,
-    alpha: float | None = 1.0,
+    width: Width = 18,
+    depth: Depth = 4,
+    modules: Modules = (1, 4, 3),
+    stem_channels: Channels = 64,
+    alpha: Alpha | None = 1.0,
     relu_after_identity: bool = True,
 ) -> HRNetSpace:
     """HRNet, by default HRNetV2-W18 with 36 nodes, 88 edges with a factor and 9 fixed edges.
@@ -109,9 +124,12 @@ def hrnet(
         alpha: initial factor of every edge; 1 is the network as published, None stands for 1 / number of inputs.
         relu_after_identity: see `HighResolutionSpace`.
     """
-    check_options(encoder, stage1, width=width, depth=depth, stem_channels=stem_channels)
-    if not modules or min(modules) < 1:
-        raise GraphError(f"the space option modules is {list(modules)}; expected one number per stage, each at least 1")
+    check_options(hrnet, locals())
+    if not 0 < len(modules) <= MAX_STAGES or not all(1 <= number <= MAX_MODULES for number in modules):
+        raise GraphError(
+            f"the space option modules is {shown(list(modules))}; expected 1 to {MAX_STAGES} numbers, one per stage, "
+            f"each from 1 to {MAX_MODULES}"
+        )
     first = Node("1.0", stage1_channels(stage1, stem_channels), 4, stage=1)
     nodes, edges, fixed = [first], list[Edge](), set[Edge]()
     last, column = [first], 1

@@ -5,21 +5,32 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Literal
 
-from nasface.errors import GraphError
 from nasface.graph import Graph, Node
-from searchspaces.highres import HighResolutionSpace, branch, build, check_options, stage1_channels
+from searchspaces.highres import (
+    Alpha,
+    Channels,
+    Depth,
+    HighResolutionSpace,
+    Resolutions,
+    Stages,
+    Width,
+    branch,
+    build,
+    check_options,
+    stage1_channels,
+)
 
 
 def hrsupernet(
     *,
     encoder: Literal["mbconv", "residual"] = "mbconv",
     stage1: Literal["mbconv", "residual", "bottleneck"] | None = None,
-    width: int = 18,
-    depth: int = 4,
-    stages: int = 10,
-    resolutions: int = 4,
-    stem_channels: int = 64,
-    alpha: float | None = None,
+    width: Width = 18,
+    depth: Depth = 4,
+    stages: Stages = 10,
+    resolutions: Resolutions = 4,
+    stem_channels: Channels = 64,
+    alpha: Alpha | None = None,
     relu_after_identity: bool = True,
 ) -> HighResolutionSpace:
     """The HRSuperNet: stage 1 at stride 4, then stages of `resolutions` maps, each densely connected to the one before.
@@ -37,10 +48,8 @@ def hrsupernet(
         alpha: initial factor of every edge; None stands for 1 / number of inputs.
         relu_after_identity: see `HighResolutionSpace`.
     """
+    check_options(hrsupernet, locals())
     stage1 = stage1 or encoder
-    check_options(encoder, stage1, width=width, depth=depth, resolutions=resolutions, stem_channels=stem_channels)
-    if stages < 2:
-        raise GraphError(f"the space option stages is {stages}; expected at least 2, stage 1 and the stage that fuses")
     first = Node("1.0", stage1_channels(stage1, stem_channels), 4, stage=1)
     columns = [[first]] + [
         [branch(stage, r, width, block=stage < stages) for r in range(resolutions)] for stage in range(2, stages + 1)

@@ -27,3 +27,11 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many hostile inputs were tried; a test that does not hold one fails."""
+    ended = [report for report in terminalreporter.stats.get("", []) if report.when == "teardown"]
+    tried = sum(value for report in ended for name, value in report.user_properties if name == "hostile")
+    if tried:
+        terminalreporter.write_line(f"hostile inputs tried: {tried:,}")

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from nasface.cli.group import main
-from nasface.cli.options import FOLDER, Place, Wanted, json_option, machine_options, recipe_options
+from nasface.cli.options import FOLDER, WORKERS, Place, Wanted, json_option, machine_options, recipe_options
 
 
 @main.group()
@@ -22,7 +22,7 @@ def data() -> None:
 @data.command("check")
 @click.option("--dataset", default="300w", show_default=True, help="Name of the dataset, or 'module:attr'.")
 @click.option("--data-root", type=FOLDER, help="Folder of the dataset.")
-@click.option("--workers", type=click.IntRange(1), help="Number of threads or processes that decode images.")
+@click.option("--workers", type=WORKERS, help="Number of threads or processes that decode images.")
 @click.option("--quiet", is_flag=True, help="Show no progress bar.")
 @click.option("--set", "overrides", multiple=True, metavar="OPTION=VALUE", help="Set an option of the dataset.")
 @json_option

@@ -10,6 +10,7 @@ import click
 
 from nasface.cli.group import main
 from nasface.cli.options import (
+    EPOCHS,
     FILE,
     Place,
     Wanted,
@@ -61,7 +62,7 @@ class Changes:
     click.option("--no-teacher", is_flag=True, help="Train without a teacher."),
     click.option("--no-peer", is_flag=True, help="Train one student instead of two that learn from each other."),
     click.option("--no-masks", is_flag=True, help="Show the students whole images, without random masks."),
-    click.option("--epochs", type=click.IntRange(0), help="Number of epochs, instead of distill.epochs of the recipe."),
+    click.option("--epochs", type=EPOCHS, help="Number of epochs, instead of distill.epochs of the recipe."),
 )
 @out_option
 @tensorboard_option

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nasface.cli.group import main
-from nasface.cli.options import FOLDER, Place, gathered, json_option, machine_options
+from nasface.cli.options import FOLDER, MAX_SEED, Place, gathered, json_option, machine_options
 
 if TYPE_CHECKING:
     from nasface.stages.experiment.plan import Experiment
@@ -36,7 +36,11 @@ plan_options = gathered(
     Planned,
     click.option("--data-root", type=FOLDER, help="Folder of the dataset."),
     click.option(
-        "--seed", "seeds", type=click.IntRange(0), multiple=True, help="A seed, instead of those of the experiment."
+        "--seed",
+        "seeds",
+        type=click.IntRange(0, MAX_SEED),
+        multiple=True,
+        help="A seed, instead of those of the experiment.",
     ),
     click.option(
         "--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change a value of every run's recipe."

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import click
 
 from nasface import __version__
 from nasface.cli import interrupt
-from nasface.errors import NasfaceError
+from nasface.errors import NasfaceError, out_of_memory, printable, shortened
 from nasface.importing import allowing
 
 _TYPED = ("space", "dataset", "searcher", "criterion", "pruner", "teacher")
@@ -56,7 +58,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except NasfaceError as err:
-            click.secho(f"nasface: {err}", fg="red", err=True)
+            click.secho(f"nasface: {printable(str(err))}", fg="red", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:
             interrupt.leave()
@@ -78,15 +80,14 @@ class Commands(click.Group):
             return None  # click exits quietly when the reader of a pipe has gone
         if isinstance(err, OSError):
             reason = err.strerror or " ".join(str(err).split()) or type(err).__name__
-            place = "a file" if err.filename is None else f"{err.filename}"
+            place = "a file" if err.filename is None else shortened(str(err.filename))
             return f"cannot read or write {place} ({reason}); check the path, its permissions and the free disk space"
         if isinstance(err, RecursionError):
             return "the input is nested too deeply to be read; reduce the nesting of the recipe, file or option"
+        if isinstance(err, RuntimeError) and "Symlink loop" in str(err):  # from Path.resolve
+            return f"{shortened(str(err))}: these links lead in a circle; give a path without them"
         text = " ".join(str(err).split())
-        exhausted = getattr(sys.modules.get("torch"), "OutOfMemoryError", MemoryError)
-        if isinstance(err, (MemoryError, exhausted)) or any(
-            words in text.lower() for words in ("out of memory", "can't allocate memory")
-        ):
+        if out_of_memory(err):
             said = f" ({text[:200]})" if text else ""
             return f"out of memory{said}; set a smaller training.batch or input size, or choose another --device"
         return None
@@ -102,6 +103,9 @@ def main() -> None:
       nasface search --recipe demo --out runs/demo
     """
     logging.getLogger("nasface").addHandler(_WarningsToTerminal())
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold bytes that are not UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # nasface has a limit of its own
 
 
 class _WarningsToTerminal(logging.Handler):
@@ -112,4 +116,4 @@ class _WarningsToTerminal(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno < logging.ERROR:  # errors are also raised, and printed then
-            click.secho(f"nasface: {record.getMessage()}", fg="yellow", err=True)
+            click.secho(f"nasface: {printable(record.getMessage())}", fg="yellow", err=True)

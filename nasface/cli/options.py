@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nasface.bounds import MAX_COUNT, MAX_EPOCHS
+
 if TYPE_CHECKING:
     from nasface.model.files import Saved
     from nasface.model.source import Source
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
+MAX_SEED = 2**63 - 1
+WORKERS = click.IntRange(1, 256)
+EPOCHS = click.IntRange(0, MAX_EPOCHS)
+COUNT = click.IntRange(0, MAX_COUNT)
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,7 @@ machine_options = gathered(
     click.option("--device", default="auto", show_default=True, help="Device to run on: cpu, cuda, cuda:1, mps, ..."),
     click.option(
         "--workers",
-        type=click.IntRange(1),
+        type=WORKERS,
         help="Number of workers that decode images.  [default: from the number of cores]",
     ),
     click.option("--quiet", is_flag=True, help="Show no progress bars."),
@@ -124,7 +130,9 @@ out_option = click.option(
 tensorboard_option = click.option(
     "--tensorboard", is_flag=True, help="Write TensorBoard event files too (needs the extra 'tensorboard')."
 )
-seed_option = click.option("--seed", type=click.IntRange(0), help="Seed of weights, shuffling and augmentation.")
+seed_option = click.option(
+    "--seed", type=click.IntRange(0, MAX_SEED), help="Seed of weights, shuffling and augmentation."
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 

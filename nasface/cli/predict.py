@@ -12,6 +12,7 @@ import click
 
 from nasface.cli.group import main
 from nasface.cli.options import FILE, FOLDER, Place, gathered, json_option, machine_options
+from nasface.cli.sizes import Real
 
 if TYPE_CHECKING:
     from nasface.model.files import Saved
@@ -105,12 +106,22 @@ class Looking:
         "[default: 1; 0 with --boxes]",
     ),
     click.option(
-        "--min-score", type=float, default=0.5, show_default=True, help="Drop detected faces with a lower score."
+        "--min-score",
+        type=Real(-1000, 1000),
+        default=0.5,
+        show_default=True,
+        help="Drop detected faces with a lower score.",
     ),
     click.option(
-        "--every", type=click.IntRange(1), default=10, show_default=True, help="Detect faces in every N-th video frame."
+        "--every",
+        type=click.IntRange(1, 1_000_000),
+        default=10,
+        show_default=True,
+        help="Detect faces in every N-th video frame.",
     ),
-    click.option("--batch", type=click.IntRange(1), default=64, show_default=True, help="Faces per forward pass."),
+    click.option(
+        "--batch", type=click.IntRange(1, 4096), default=64, show_default=True, help="Faces per forward pass."
+    ),
 )
 @click.option(
     "--out",

@@ -14,16 +14,16 @@ from nasface.cli.options import (
     machine_options,
     show_costs,
 )
-from nasface.cli.sizes import SIZE
+from nasface.cli.sizes import SIZE, Real
 
 # heavy imports stand inside the commands: `nasface --help` answers at once
 
 
 @main.command(short_help="Choose a sub-network of a searched run.")
 @click.argument("run", type=FOLDER)
-@click.option("--threshold", type=float, help="Keep edges whose importance is above this.")
-@click.option("--share", type=float, help="Keep at most this share of the prunable MACs.")
-@click.option("--top", type=int, help="Keep this many edges.")
+@click.option("--threshold", type=Real(), help="Keep edges whose importance is above this.")
+@click.option("--share", type=Real(), help="Keep at most this share of the prunable MACs.")
+@click.option("--top", type=click.IntRange(1, 1_000_000), help="Keep this many edges.")
 @click.option("--macs", type=SIZE, help="Keep at most this many MACs, of the whole network, for example 12M.")
 @click.option("--params", type=SIZE, help="Keep at most this many parameters, of the whole network.")
 @click.option("--pruner", help="Pruner plug-in (see `nasface plugins`); by default the run's, if it takes the option.")

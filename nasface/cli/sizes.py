@@ -1,13 +1,18 @@
-"""Sizes on the command line: 0.6G, 80M, 350k, 123456."""
+"""Numbers on the command line: sizes such as 0.6G, 80M, 350k and 123456, and finite numbers within a range."""
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import Decimal
+from typing import Any
 
 import click
 from click.types import FuncParamType
 
+from nasface.errors import shown
+
+MAX_SIZE = 10**15
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _FORM = re.compile(r"(\d{1,15}(?:\.\d{0,15})?|\.\d{1,15})([kmg]?)", re.ASCII | re.IGNORECASE)
 
@@ -18,15 +23,27 @@ def size(text: str) -> int:
     What remains below one is dropped, which changes nothing for an upper limit.
 
     Raises:
-        click.BadParameter: for any other text, and for a number below 1.
+        click.BadParameter: for any other text, and for a number below 1 or above `MAX_SIZE`.
     """
     form = _FORM.fullmatch(text.strip())
     count = int(Decimal(form[1]) * _UNITS[form[2].lower()]) if form else 0
-    if count < 1:
+    if not 1 <= count <= MAX_SIZE:
         raise click.BadParameter(
-            f"{text!r} is not a valid size; give a number above 0 such as 0.6G, 80M, 350k or 123456"
+            f"{shown(text)} is not a valid size; give a number above 0 such as 0.6G, 80M, 350k or 123456, at most "
+            f"{MAX_SIZE / 10**9:,.0f}G"
         )
     return count
+
+
+class Real(click.FloatRange):
+    """A finite number in a range; click itself lets nan pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse it."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number; give one, such as 0.5", param, ctx)
+        return number
 
 
 SIZE = FuncParamType(size)  # the type of an option; help texts show the name of the function

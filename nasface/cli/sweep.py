@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nasface.bounds import MAX_COUNT
 from nasface.cli.group import main
-from nasface.cli.options import FILE, FOLDER, Place, gathered, json_option, machine_options
-from nasface.cli.sizes import SIZE
+from nasface.cli.options import COUNT, EPOCHS, FILE, FOLDER, Place, gathered, json_option, machine_options
+from nasface.cli.sizes import SIZE, Real
 
 if TYPE_CHECKING:
     from nasface.recipe import Recipe
@@ -91,12 +92,12 @@ class Changes:
 network_options = gathered(
     "networks",
     Networks,
-    click.option("--threshold", "thresholds", type=float, multiple=True, help="Keep edges of importance above this."),
-    click.option("--count", type=click.IntRange(0), help="Networks to spread over all that a threshold can give."),
+    click.option("--threshold", "thresholds", type=Real(), multiple=True, help="Keep edges of importance above this."),
+    click.option("--count", type=COUNT, help="Networks to spread over all that a threshold can give."),
     click.option("--target-macs", type=SIZE, multiple=True, help="The largest network within so many MACs, e.g. 0.6G."),
     click.option("--target-params", type=SIZE, multiple=True, help="The largest network within so many parameters."),
     click.option(
-        "--share", "shares", type=float, multiple=True, help="The largest network within this share of prunable MACs."
+        "--share", "shares", type=Real(), multiple=True, help="The largest network within this share of prunable MACs."
     ),
     click.option("--arch", "archs", type=FILE, multiple=True, help="An arch.json of your own, of the same space."),
     click.option(
@@ -105,11 +106,11 @@ network_options = gathered(
     ),
     click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="A further option of the pruner."),
     click.option(
-        "--draws", type=click.IntRange(1), default=1, show_default=True,
+        "--draws", type=click.IntRange(1, MAX_COUNT), default=1, show_default=True,
         help="Networks per budget, drawn with the seeds 0, 1, ... of the pruner.",
     ),
     click.option(
-        "--refine", type=click.IntRange(0), default=0,
+        "--refine", type=COUNT, default=0,
         help="Networks to breed from those of the sweep, by their error before fine-tuning (NSGA-II).",
     ),
 )  # fmt: skip
@@ -122,13 +123,13 @@ step_options = gathered(
     click.option(
         "--recalibrated/--no-recalibrated", default=True, help="... and after BN recalibration.  [default: yes]"
     ),
-    click.option("--epochs", type=click.IntRange(0), default=0, help="... and after this many epochs of fine-tuning."),
+    click.option("--epochs", type=EPOCHS, default=0, help="... and after this many epochs of fine-tuning."),
     click.option(
-        "--tune-best", "best", type=click.IntRange(0), default=0, metavar="N",
+        "--tune-best", "best", type=COUNT, default=0, metavar="N",
         help="Fine-tune only the N best within each budget (without budgets: N along the front).  [default: all]",
     ),
     click.option(
-        "--latency-batch", type=click.IntRange(0), default=1, show_default=True,
+        "--latency-batch", type=click.IntRange(0, 1024), default=1, show_default=True,
         help="Images per timed forward pass; 0 times none.",
     ),
 )  # fmt: skip

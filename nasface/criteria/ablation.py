@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Annotated
 
 import torch
-from annotated_types import Ge
 
+from nasface.bounds import Some
 from nasface.context import Context
 from nasface.graph import Edge, Graph
 from nasface.net import GraphNet, frozen_statistics
 
 
-def ablation(net: GraphNet, context: Context, *, batches: Annotated[int, Ge(1)] = 4) -> dict[Edge, float]:
+def ablation(net: GraphNet, context: Context, *, batches: Some = 4) -> dict[Edge, float]:
     """Rate each edge by how much the loss on training batches grows when it is removed; 0 if it does not grow.
 
     BN layers use the statistics of each batch, so that nothing has to be recalibrated: this is `leave_one_out` at a

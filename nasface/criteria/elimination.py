@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from typing import Annotated
 
-from annotated_types import Interval
-
+from nasface.bounds import Portion, Share
 from nasface.context import Context
 from nasface.cost import Costs
 from nasface.errors import GraphError
@@ -22,9 +20,9 @@ def elimination(
     net: GraphNet,
     context: Context,
     *,
-    share_per_round: Annotated[float, Interval(ge=0, le=1)] = 0.1,
-    measured: Annotated[float, Interval(gt=0, le=1)] = 0.3,
-    down_to: Annotated[float, Interval(ge=0, le=1)] = 0.0,
+    share_per_round: Portion = 0.1,
+    measured: Share = 0.3,
+    down_to: Portion = 0.0,
 ) -> dict[Edge, float]:
     """Rate each edge by how long the network can do without dropping it.
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Annotated
 
 import torch
-from annotated_types import Ge
 
+from nasface.bounds import Count
 from nasface.context import Context
 from nasface.graph import Edge
 from nasface.net import GraphNet, frozen_statistics
 
 
-def taylor(net: GraphNet, context: Context, *, batches: Annotated[int, Ge(0)] = 0) -> dict[Edge, float]:
+def taylor(net: GraphNet, context: Context, *, batches: Count = 0) -> dict[Edge, float]:
     """Rate each edge by the root mean square of factor times gradient over training batches (Molchanov et al. 2019).
 
     To first order, factor times gradient is the change of the task's loss when the edge is removed.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -15,6 +17,7 @@ from torch.nn import functional as F
 from nasface.data.base import Scheme
 from nasface.data.patches import random_mask
 from nasface.data.prepare import PreparedFaces
+from nasface.errors import DataError, out_of_memory
 from nasface.step import STRICT, Batch
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet, as is customary
@@ -146,15 +149,42 @@ class DeviceFaces:
 
 
 def on_device(faces: PreparedFaces, device: torch.device, index: list[int] | None = None) -> DeviceFaces:
-    """Copy the crops of a split, or of some of its faces, to the device."""
-    images = faces.images_NHWC if index is None else faces.images_NHWC[index]
-    landmarks = faces.landmarks_NL2 if index is None else faces.landmarks_NL2[index]
-    return DeviceFaces(
-        torch.tensor(images, device=device),
-        torch.tensor(landmarks, dtype=torch.float32, device=device),
-        faces.input_size,
-        faces.scheme,
+    """Copy the crops of a split, or of some of its faces, to the device.
+
+    Raises:
+        DataError: there is not enough memory for them; the message says how much they need.
+    """
+    count, side = len(faces) if index is None else len(index), faces.images_NHWC.shape[1]
+    need = 2 * count * 3 * side**2  # the chosen crops, and the copy of them
+    free = memory_left() if device.type == "cpu" else None
+    short = DataError(
+        f"{count:,} faces of {side} x {side} pixels need {need / 2**30:.1f} GiB of memory on {device.type}"
+        + ("" if free is None else f", where {free / 2**30:.1f} GiB are free")
+        + "; use fewer faces, or a smaller data.input_size or data.margin, or choose another --device"
     )
+    if free is not None and need > free:
+        raise short
+    try:
+        images = faces.images_NHWC if index is None else faces.images_NHWC[index]
+        landmarks = faces.landmarks_NL2 if index is None else faces.landmarks_NL2[index]
+        return DeviceFaces(
+            torch.tensor(images, device=device),
+            torch.tensor(landmarks, dtype=torch.float32, device=device),
+            faces.input_size,
+            faces.scheme,
+        )
+    except (MemoryError, RuntimeError) as err:
+        if out_of_memory(err):
+            raise short from err
+        raise
+
+
+def memory_left() -> int | None:
+    """Return how many bytes of memory the machine can still give to a process; None where it does not say."""
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
+    return None
 
 
 def normalise(images_B3HW: Tensor) -> Tensor:

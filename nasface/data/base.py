@@ -9,6 +9,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from nasface.errors import printable
+
 Split = Literal["train", "test"]
 
 
@@ -34,10 +36,11 @@ class Scheme:
 
 @dataclass(frozen=True)
 class Face:
-    """One annotated face before its image is decoded.
+    r"""One annotated face before its image is decoded.
 
     Attributes:
-        name: unique within the split, such as 'helen/testset/123_1'.
+        name: unique within the split, such as 'helen/testset/123_1'; what cannot be written as text, such as a byte of
+            a file name that is not UTF-8, becomes an escape such as '\xff'.
         split: 'train' or 'test'.
         subsets: names of the subsets it belongs to, such as ('common', 'full').
         landmarks_L2: float64 (L, 2), x and y in pixels of the original image, 0-based, integers at pixel
@@ -53,6 +56,9 @@ class Face:
     source: Any
     box: tuple[float, float, float, float] | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -61,6 +67,10 @@ class Problem:
     where: str
     what: str
     level: Literal["error", "warning"] = "error"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "where", printable(self.where))
+        object.__setattr__(self, "what", printable(self.what))
 
 
 @dataclass(frozen=True)

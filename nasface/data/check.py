@@ -12,12 +12,10 @@ from functools import partial
 import numpy as np
 
 from nasface.data.base import Dataset, Face, Index, Problem, Split
+from nasface.data.crop import PrepareOptions, far_points, find_faces, read_face, square
 from nasface.data.parallel import map_in_order
-from nasface.data.reading import landmark_fault
 from nasface.errors import DataError
 
-# A point further outside its image than this many sides of the face's box is taken for an annotation error.
-_FAR = 0.5
 # Two faces in one image are the same if the intersection over union of their boxes is at least this.
 _SAME_FACE = 0.5
 
@@ -67,7 +65,7 @@ def check(
     Raises:
         DataError: there are no data at all.
     """
-    index = dataset.index()
+    index = find_faces(dataset)
     problems = list(index.problems)
     images: defaultdict[bytes, list[Face]] = defaultdict(list)
     looks = map_in_order(
@@ -89,29 +87,23 @@ def check(
 def _look(dataset: Dataset, face: Face) -> _Look:
     """Decode one image; return the hash of its pixels and what is wrong with the face."""
     try:
-        image = dataset.read(face)
-    except (DataError, OSError) as error:
+        image = read_face(dataset, face)
+    except DataError as error:
         return _Look(b"", Problem(face.name, str(error)))
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        what = f"{face.name}: the image is {image.dtype} {image.shape}; expected uint8 (H, W, 3)"
-        return _Look(b"", Problem(face.name, what))
     digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(image).data)
     return _Look(digest.digest(), _fault(face, image.shape[0], image.shape[1], dataset.scheme.num_landmarks))
 
 
 def _fault(face: Face, height: int, width: int, num_landmarks: int) -> Problem | None:
-    fault = landmark_fault(face.landmarks_L2, num_landmarks)
-    if fault:
-        return Problem(face.name, f"{face.name}: the face {fault}")
-    far = _FAR * np.ptp(face.landmarks_L2, axis=0).max()
-    beyond = np.maximum(-0.5 - face.landmarks_L2, face.landmarks_L2 - (width - 0.5, height - 0.5)).max(axis=1)
-    outside = int((beyond > far).sum())
-    if outside == num_landmarks:
-        return Problem(face.name, f"{face.name}: all landmarks lie far outside the image of {width} x {height}")
+    """What is wrong with a face; errors are those for which `prepare` leaves it out."""
+    try:
+        square((width, height), face, num_landmarks, PrepareOptions())
+    except DataError as error:
+        return Problem(face.name, str(error))
     if face.box is not None and not (np.isfinite(face.box).all() and min(face.box[2:]) > 0):
         return Problem(face.name, f"{face.name}: the provided box {face.box} has no valid size", "warning")
-    if outside:
+    if outside := len(far_points((width, height), face)):
         what = f"{face.name}: {outside} landmarks lie far outside the image of {width} x {height}"
         return Problem(face.name, what, "warning")
     return None

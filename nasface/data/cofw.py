@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nasface import untrusted
 from nasface.data.base import Face, Index, Problem, Split
 from nasface.data.facelists import readable
-from nasface.data.images import file_digest
+from nasface.data.images import MAX_PIXELS, file_digest
 from nasface.data.reading import Source, candidates, landmark_fault
 from nasface.data.schemes import SCHEMES
 from nasface.errors import DataError
@@ -28,6 +29,7 @@ _FILES: tuple[tuple[Split, str, tuple[str, ...]], ...] = (
     ("train", "Tr", ("cofw_train_color.mat", "cofw_train.mat")),
     ("test", "T", ("cofw_test_color.mat", "cofw_test.mat")),
 )
+_MAX_VALUES = 20_000_000  # of a variable; COFW's largest has 117,015
 
 
 class COFW:
@@ -83,7 +85,10 @@ class COFW:
         """Read one image of the MATLAB file as RGB uint8 (H, W, 3); grey images get three equal channels."""
         path, suffix, i = face.source
         with _opened(path) as file:
-            stored = np.asarray(file[file[f"Is{suffix}"][:].ravel()[i]])
+            image = file[file[f"Is{suffix}"][:].ravel()[i]]
+            if image.size > 3 * MAX_PIXELS:
+                raise ValueError(f"image {i + 1} has the shape {image.shape}, more than {MAX_PIXELS:,} pixels")
+            stored = np.asarray(image)
         if stored.dtype != np.uint8 or not (stored.ndim == 2 or (stored.ndim == 3 and stored.shape[0] == 3)):
             raise DataError(
                 f"{path}: image {i + 1} is {stored.dtype} {stored.shape}; expected uint8 (3, W, H) or (W, H)"
@@ -111,6 +116,8 @@ def _annotations(path: Path, suffix: str) -> tuple[NDArray[np.float64], NDArray[
                     f"{path}: {name} is a group, expected an array; this is not a file of COFW, or it is damaged; "
                     "copy or download it again"
                 )
+            if file[name].size > _MAX_VALUES:
+                raise ValueError(f"{name} has {file[name].size:,} values, more than {_MAX_VALUES:,}")
         phis = np.asarray(file[f"phis{suffix}"], dtype=np.float64)
         boxes = np.asarray(file[f"bboxes{suffix}"], dtype=np.float64)
         images = file[f"Is{suffix}"].size
@@ -129,6 +136,7 @@ def _opened(path: Path) -> Iterator[Any]:
     import h5py
 
     try:
+        untrusted.check_file(path)
         with h5py.File(path, "r") as file:
             yield file
     except (OSError, KeyError, RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:

@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nasface.data.base import Face
+from nasface.data.base import Dataset, Face, Index
 from nasface.data.reading import landmark_fault
-from nasface.errors import DataError, RecipeError
+from nasface.errors import DataError, NasfaceError, RecipeError, described, out_of_memory
 
 # A face this many times as large as its crop is averaged over whole pixels before it is filtered.
 _REDUCING_GAP = 3
+# A point further outside its image than this many sides of the face's box is taken for an annotation error.
+_FAR = 0.5
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class PrepareOptions:
     box_scale: float = 1.25
 
     def __post_init__(self) -> None:
-        if self.input_size < 8:
-            raise RecipeError(f"input_size must be at least 8 pixels, not {self.input_size}")
+        if not 8 <= self.input_size <= 4096:
+            raise RecipeError(f"input_size must be between 8 and 4096 pixels, not {self.input_size}")
         if not 1 <= self.margin <= 4:
             raise RecipeError(f"margin must be between 1 and 4, not {self.margin}")
         if self.box not in ("landmarks", "provided"):
@@ -65,20 +67,70 @@ class Crop:
     to_original_23: NDArray[np.float64]
 
 
-def crop_face(image_HWC: NDArray[np.uint8], face: Face, num_landmarks: int, options: PrepareOptions) -> Crop:
-    """Crop one face with anti-aliasing; what lies outside the image is black.
+@dataclass(frozen=True, eq=False)
+class Square:
+    """The stored square of a face: its corners (2,) in edge coordinates of the image, and image pixels per pixel."""
 
-    Output pixel i covers [i, i + 1] * scale of the input from the crop's left edge, so its centre lies at the
-    input coordinate left + (i + 0.5) * scale - 0.5 (integers at pixel centres).
+    edge: NDArray[np.float64]
+    end: NDArray[np.float64]
+    scale: float
+
+
+def read_face(dataset: Dataset, face: Face) -> NDArray[np.uint8]:
+    """Decode the image of a face: RGB uint8 (H, W, 3).
 
     Raises:
-        DataError: the landmarks or the box do not fit the image.
+        DataError: it cannot be decoded, or the dataset returns something else or fails.
     """
+    try:
+        image = dataset.read(face)
+    except DataError:
+        raise
+    except (Exception, SystemExit) as err:  # a plug-in may raise anything
+        if out_of_memory(err):
+            raise
+        raise DataError(f"{face.name}: cannot be read ({described(err)}); repair the file or the dataset") from err
+    if not (isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3 and image.size):
+        form = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise DataError(f"{face.name}: the image is {form}; expected uint8 (H, W, 3)")
+    if image.dtype != np.uint8:
+        raise DataError(f"{face.name}: the image is {image.dtype} {image.shape}; expected uint8 (H, W, 3)")
+    return image
+
+
+def find_faces(dataset: Dataset) -> Index:
+    """Return the index of a dataset. Raises DataError, whatever the dataset raises."""
+    try:
+        return dataset.index()
+    except NasfaceError:
+        raise
+    except (Exception, SystemExit) as err:  # a plug-in may raise anything
+        if out_of_memory(err):
+            raise
+        raise DataError(
+            f"the dataset '{dataset.name}' cannot find its faces ({described(err)}); repair its files or the plug-in"
+        ) from err
+
+
+def square(size: tuple[int, int], face: Face, num_landmarks: int, options: PrepareOptions) -> Square:
+    """Find the square of a face in its image.
+
+    Args:
+        size: width and height of the image in pixels.
+        face: the face.
+        num_landmarks: number of landmarks that it must have.
+        options: how to crop.
+
+    Raises:
+        DataError: the landmarks or the box do not fit the image. `prepare` leaves the face out, and `check` lists it.
+    """
+    width, height = size
     fault = landmark_fault(face.landmarks_L2, num_landmarks)
     if fault:
         raise DataError(f"{face.name}: the face {fault}")
+    if len(far_points(size, face)) == num_landmarks:
+        raise DataError(f"{face.name}: all landmarks lie far outside the image of {width} x {height}")
     centre, side = _square(face, options)
-    height, width = image_HWC.shape[:2]
     if not np.isfinite(centre).all() or not 0 < side <= 4 * options.box_scale * max(height, width):
         raise DataError(f"{face.name}: the face box is {side:.0f} pixels wide in an image of {width} x {height}")
     scale = side / options.input_size
@@ -87,8 +139,31 @@ def crop_face(image_HWC: NDArray[np.uint8], face: Face, num_landmarks: int, opti
     end = edge + options.stored_size * scale
     if (end <= 0).any() or (edge >= (width, height)).any():
         raise DataError(f"{face.name}: the face lies outside its image of {width} x {height}")
-    offset = edge + scale / 2 - 0.5
-    stored = _resample(image_HWC, edge, end, options.stored_size)
+    return Square(edge, end, scale)
+
+
+def far_points(size: tuple[int, int], face: Face) -> NDArray[np.intp]:
+    """Return the indices of the landmarks so far outside the image that they are taken for errors of annotation."""
+    width, height = size
+    points_L2 = face.landmarks_L2
+    beyond = np.maximum(-0.5 - points_L2, points_L2 - (width - 0.5, height - 0.5)).max(axis=1)
+    return np.flatnonzero(beyond > _FAR * np.ptp(points_L2, axis=0).max())
+
+
+def crop_face(image_HWC: NDArray[np.uint8], face: Face, num_landmarks: int, options: PrepareOptions) -> Crop:
+    """Crop one face with anti-aliasing; what lies outside the image is black.
+
+    Output pixel i covers [i, i + 1] * scale of the input from the crop's left edge, so its centre lies at the
+    input coordinate left + (i + 0.5) * scale - 0.5 (integers at pixel centres).
+
+    Raises:
+        DataError: see `square`.
+    """
+    height, width = image_HWC.shape[:2]
+    place = square((width, height), face, num_landmarks, options)
+    scale = place.scale
+    offset = place.edge + scale / 2 - 0.5
+    stored = _resample(image_HWC, place.edge, place.end, options.stored_size)
     landmarks = (face.landmarks_L2 - offset) / scale
     to_original = np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])
     return Crop(np.asarray(stored), landmarks.astype(np.float32), to_original)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -12,7 +12,11 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from nasface.errors import DataError
+from nasface import untrusted
+from nasface.data.reading import number
+from nasface.errors import DataError, shortened
+
+_MANY_PARTS = 1000  # landmarks of a box; more are not kept
 
 
 @dataclass(frozen=True)
@@ -62,11 +66,6 @@ def is_there(folder: Path, name: str | PurePath) -> bool:
         return False
 
 
-def shortened(text: str) -> str:
-    """Shorten a text to about 120 characters for a message: a lost newline makes a whole line one name."""
-    return text if len(text) <= 120 else f"{text[:80]}... ({len(text)} characters)"
-
-
 def read_csv(path: Path, num_landmarks: int, base: int) -> Iterator[ListedFace]:
     """Read rows of image, scale, centre x, centre y, x0, y0, x1, ... by position, skipping a header.
 
@@ -80,51 +79,95 @@ def read_csv(path: Path, num_landmarks: int, base: int) -> Iterator[ListedFace]:
     """
     columns = 4 + 2 * num_landmarks
     try:
+        untrusted.check_file(path, untrusted.MAX_LIST)
         with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-            rows = [(number, row) for number, row in enumerate(csv.reader(file), start=1) if any(row)]
+            for line, row in enumerate(csv.reader(file), start=1):
+                if any(row) and (face := _listed(f"{path.name}, line {line}", row, columns, base, line == 1)):
+                    yield face
     except (OSError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as CSV ({error}); copy or download it again") from error
-    for number, (image, *cells) in rows:
-        where = f"{path.name}, line {number}"
-        try:
-            numbers = np.array([float(cell) for cell in cells])
-        except ValueError as error:
-            if number > 1:
-                yield ListedFace(where, image, fault=f"holds something other than numbers ({error})")
-            continue
-        if len(numbers) != columns - 1:
-            yield ListedFace(where, image, fault=f"has {len(cells) + 1} columns; expected {columns}")
-            continue
-        scale, x, y = (float(value) for value in numbers[:3])
-        side = 200 * scale  # the file keeps only the longer side of the box
-        box = (x - side / 2 - base, y - side / 2 - base, side, side)
-        yield ListedFace(where, image, numbers[3:].reshape(-1, 2) - base, box)
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read as CSV ({reason}); copy or download it again") from error
 
 
-def read_imglab_xml(path: Path) -> Iterator[ListedFace]:
+def _listed(where: str, row: list[str], columns: int, base: int, first: bool) -> ListedFace | None:
+    """Return the face of a row; None for a header."""
+    image, *cells = row
+    if first and not any(map(_is_number, cells)):
+        return None
+    try:
+        numbers = np.array([number(cell) for cell in cells])
+    except ValueError as error:
+        return ListedFace(where, image, fault=f"holds something other than numbers ({error})")
+    if len(row) != columns:
+        return ListedFace(where, image, fault=f"has {len(row)} columns; expected {columns}")
+    scale, x, y = (float(value) for value in numbers[:3])
+    side = 200 * scale  # the file keeps only the longer side of the box
+    box = (x - side / 2 - base, y - side / 2 - base, side, side)
+    return ListedFace(where, image, numbers[3:].reshape(-1, 2) - base, box)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        number(text)
+    except ValueError:
+        return False
+    return True
+
+
+def read_imglab_xml(path: Path) -> list[ListedFace]:
     """Read boxes with parts (landmarks); boxes without parts are mere detections and are skipped.
 
     Raises:
         DataError: the file is not XML, or its encoding is not supported.
     """
+    boxes = _Boxes(path.name)
+    parser = ElementTree.XMLParser(target=boxes)
     try:
-        tree = ElementTree.parse(path)
+        untrusted.check_file(path, untrusted.MAX_LIST)
+        with path.open("rb") as file:
+            while text := file.read(1 << 20):
+                parser.feed(text)
+        parser.close()
     except (ElementTree.ParseError, OSError) as error:
-        raise DataError(f"{path}: is not well-formed XML ({error}); copy or download it again") from error
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: is not well-formed XML ({reason}); copy or download it again") from error
     except (LookupError, ValueError) as error:
         raise DataError(f"{path}: is XML in an encoding that cannot be read ({error}); save it as UTF-8") from error
-    for image in tree.iter("image"):
-        file = image.get("file", "")
-        for number, box in enumerate(image.iter("box"), start=1):
-            where = f"{path.name}, {file}, box {number}"
-            parts = box.findall("part")
-            if not parts:
-                continue
-            try:
-                parts.sort(key=lambda part: int(part.get("name", "")))
-                points = np.array([[float(part.get(axis, "")) for axis in "xy"] for part in parts])
-                x, y, width, height = (float(box.get(key, "")) for key in ("left", "top", "width", "height"))
-            except ValueError as error:
-                yield ListedFace(where, file, fault=f"holds something other than numbers ({error})")
-                continue
-            yield ListedFace(where, file, points, (x, y, width, height))
+    return boxes.found
+
+
+class _Boxes:
+    """What the XML parser calls: it collects the boxes and builds no tree, which would be many times larger."""
+
+    def __init__(self, file: str) -> None:
+        self.found: list[ListedFace] = []
+        self._file, self._image, self._place = file, "", 0
+        self._box: Mapping[str, str] = {}
+        self._parts: list[Mapping[str, str]] = []
+
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        if tag == "image":
+            self._image, self._place = attributes.get("file", ""), 0
+        elif tag == "box":
+            self._box, self._parts, self._place = attributes, [], self._place + 1
+        elif tag == "part" and len(self._parts) < _MANY_PARTS:
+            self._parts.append(attributes)
+
+    def end(self, tag: str) -> None:
+        if tag == "box" and self._parts:
+            where = f"{self._file}, {shortened(self._image)}, box {self._place}"
+            self.found.append(_boxed(where, self._image, self._box, self._parts))
+            self._parts = []
+
+    def close(self) -> None:
+        """The parser wants it."""
+
+
+def _boxed(where: str, image: str, box: Mapping[str, str], parts: list[Mapping[str, str]]) -> ListedFace:
+    try:
+        parts.sort(key=lambda part: int(part.get("name", "")))
+        points = np.array([[number(part.get(axis, "")) for axis in "xy"] for part in parts])
+        x, y, width, height = (number(box.get(key, "")) for key in ("left", "top", "width", "height"))
+    except ValueError as error:
+        return ListedFace(where, image, fault=f"holds something other than numbers ({error})")
+    return ListedFace(where, image, points, (x, y, width, height))

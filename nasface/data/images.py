@@ -6,19 +6,26 @@ import contextlib
 import hashlib
 import json
 import os
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nasface.errors import DataError
+from nasface import untrusted
+from nasface.errors import DataError, shortened
 
 # Where several files share a stem, the first of these suffixes wins.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif", ".jp2")
 
+MAX_PIXELS = 64_000_000  # of an image: 8000 x 8000, which takes about 0.7 GB while it is decoded
+_LARGE = 12_000_000  # larger images are decoded one at a time, whatever the number of workers
+
 _RACY_NS = 2_000_000_000
+_one_large = threading.Lock()
 
 # path -> (size, mtime_ns, ctime_ns, digest), remembered by this process and written to disk by save_digests.
 _digests: dict[str, tuple[int, int, int, str]] = {}
@@ -36,15 +43,36 @@ def decode(path: Path) -> NDArray[np.uint8]:
         uint8 (H, W, 3).
 
     Raises:
-        DataError: the file is missing, truncated or not an image.
+        DataError: see `decoded`.
+    """
+    return decoded(path, lambda image: image)
+
+
+def decoded(path: Path, turn: Callable[[Image.Image], Image.Image]) -> NDArray[np.uint8]:
+    """Read an image file as RGB uint8 (H, W, 3) after `turn`. Its size is checked before any pixel is decoded.
+
+    Raises:
+        DataError: the file is missing, truncated, no image, or has more than `MAX_PIXELS` pixels.
     """
     try:
+        untrusted.check_file(path)
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+            check_pixels(image.width, image.height)
+            if image.format == "EPS":
+                raise ValueError("it is PostScript, which Pillow would have another program run")
+            with _one_large if image.width * image.height > _LARGE else contextlib.nullcontext():
+                return np.asarray(turn(image).convert("RGB"))
     except FileNotFoundError:
         raise DataError(f"{path}: the image is missing; copy or download it again") from None
     except Exception as error:  # decoders raise a dozen types on damaged files
-        raise DataError(f"{path}: cannot be decoded as an image ({error}); copy or download it again") from error
+        why = shortened(str(getattr(error, "strerror", None) or error), 200)
+        raise DataError(f"{path}: cannot be decoded as an image ({why}); copy or download it again") from error
+
+
+def check_pixels(width: int, height: int) -> None:
+    """Refuse an image that is too large to be decoded, with a ValueError."""
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"it has {width} x {height} pixels, more than {MAX_PIXELS:,}; scale it down")
 
 
 def find_images(folder: Path) -> dict[str, Path]:
@@ -67,6 +95,7 @@ def file_digest(path: Path) -> bytes:
         DataError: the file cannot be read.
     """
     try:
+        untrusted.check_file(path)
         stat = path.stat()
         known = _digests.get(str(path))
         if known and known[:3] == (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns):

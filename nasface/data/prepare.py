@@ -23,7 +23,7 @@ from platformdirs import user_cache_path
 
 from nasface.checksum import blocks, checksum
 from nasface.data.base import Dataset, Face, Index, Problem, Scheme, Split
-from nasface.data.crop import Crop, crop_face
+from nasface.data.crop import Crop, crop_face, find_faces, read_face
 from nasface.data.crop import PrepareOptions as PrepareOptions
 from nasface.data.images import load_digests, save_digests
 from nasface.data.parallel import map_in_order
@@ -133,7 +133,7 @@ def prepare(
     """
     options = options or PrepareOptions()
     root = cache or cache_folder()
-    index = dataset.index()
+    index = find_faces(dataset)
     unread = [problem for problem in index.problems if problem.level == "error"]
     total = len(index.faces) + len(unread)
     if not index.faces and not unread:
@@ -158,8 +158,8 @@ def prepare(
 
 def _crop_or_problem(dataset: Dataset, options: PrepareOptions, face: Face) -> Crop | Problem:
     try:
-        return crop_face(dataset.read(face), face, dataset.scheme.num_landmarks, options)
-    except (DataError, OSError) as error:
+        return crop_face(read_face(dataset, face), face, dataset.scheme.num_landmarks, options)
+    except DataError as error:
         return Problem(face.name, str(error))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from nasface.errors import DataError
+from nasface.errors import DataError, shown
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,16 @@ def landmark_fault(landmarks_L2: NDArray[np.float64], num_landmarks: int) -> str
     if np.ptp(landmarks_L2, axis=0).max() < 1:
         return "has all its landmarks in one place"
     return None
+
+
+def number(text: str) -> float:
+    """Parse a coordinate. Raises ValueError, also for 1_5, which Python would take for 15."""
+    if "_" in text:
+        raise ValueError(f"could not convert string to float: {shown(text)}")
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"could not convert string to float: {shown(text)}") from None
 
 
 def unique_names(images: Sequence[str]) -> list[str]:

@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
+from annotated_types import Interval
 from numpy.typing import NDArray
 
+from nasface import untrusted
 from nasface.data.base import Face, Index, Problem, Split
-from nasface.data.facelists import ListedFace, is_there, read_csv, read_imglab_xml, readable, shortened
+from nasface.data.facelists import ListedFace, is_there, read_csv, read_imglab_xml, readable
 from nasface.data.images import IMAGE_SUFFIXES, decode, file_digest, find_images
-from nasface.data.reading import Source, candidates, landmark_fault, unique_names
+from nasface.data.reading import Source, candidates, landmark_fault, number, unique_names
 from nasface.data.schemes import SCHEMES
-from nasface.errors import DataError, RecipeError
+from nasface.errors import DataError, RecipeError, shortened
 
 Form = Literal["auto", "pts", "csv", "xml"]
 
@@ -60,7 +62,9 @@ class W300:
     scheme = SCHEMES[68]
     licence = "For research use only; the images are from AFW, HELEN, LFPW and IBUG, each with its own terms."
 
-    def __init__(self, root: Path | None, *, annotations: Form = "auto", csv_base: int = 0):
+    def __init__(
+        self, root: Path | None, *, annotations: Form = "auto", csv_base: Annotated[int, Interval(ge=0, le=1)] = 0
+    ):
         forms = get_args(Form)
         if annotations not in forms:
             raise RecipeError(f"300w: annotations must be one of {', '.join(forms)}, not {annotations!r}")
@@ -120,6 +124,7 @@ def read_pts(path: Path) -> NDArray[np.float64]:
         DataError: the file cannot be read or holds anything but pairs of numbers.
     """
     try:
+        untrusted.check_file(path, untrusted.MAX_JSON)
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
@@ -131,7 +136,7 @@ def read_pts(path: Path) -> NDArray[np.float64]:
         for word in line.replace(",", " ").split()
     ]
     try:
-        numbers = np.array([float(word) for word in words])
+        numbers = np.array([number(word) for word in words])
     except ValueError as error:
         raise DataError(f"{path}: is not a list of landmarks ({error})") from None
     if len(numbers) % 2:
@@ -177,7 +182,7 @@ def _index_xml(root: Path) -> tuple[list[Face], list[Problem]]:
     train, rest = _by_name(root, ".xml", "train")
     test = [path for path in rest if "test" in path.stem.lower()]
     splits: tuple[tuple[Split, list[Path]], ...] = (("train", train), ("test", test))
-    return _index_lists(root, [(s, path, list(read_imglab_xml(path))) for s, paths in splits for path in paths])
+    return _index_lists(root, [(s, path, read_imglab_xml(path)) for s, paths in splits for path in paths])
 
 
 def _index_lists(root: Path, lists: Sequence[tuple[Split, Path, list[ListedFace]]]) -> tuple[list[Face], list[Problem]]:

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nasface import untrusted
 from nasface.data.base import Face, Index, Problem, Split
-from nasface.data.facelists import is_there, readable, shortened
+from nasface.data.facelists import is_there, readable
 from nasface.data.images import decode, file_digest
-from nasface.data.reading import Source, candidates, landmark_fault, unique_names
+from nasface.data.reading import Source, candidates, landmark_fault, number, unique_names
 from nasface.data.schemes import SCHEMES
-from nasface.errors import DataError
+from nasface.errors import DataError, shortened
 
 _SOURCE = Source(
     title="WFLW",
@@ -92,22 +93,23 @@ def _find_lists(root: Path) -> dict[Split, Path]:
 def _read_list(path: Path, split: Split, images: Path) -> tuple[list[Face], list[Problem]]:
     """Read one line per face: 98 pairs of x and y, x_min y_min x_max y_max, six flags, path of the image."""
     try:
+        untrusted.check_file(path, untrusted.MAX_LIST)
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     rows: list[tuple[str, NDArray[np.float64]]] = []
     problems: list[Problem] = []
-    for number, line in enumerate(lines, start=1):
+    for row, line in enumerate(lines, start=1):
         fields = line.split(maxsplit=_NUMBERS)
         if not fields:
             continue
-        where = f"{path.name}, line {number}"
+        where = f"{path.name}, line {row}"
         if len(fields) != _NUMBERS + 1:
             problems.append(Problem(where, f"{where} has {len(fields)} fields; expected {_NUMBERS + 1}"))
             continue
         image = fields[-1].strip()
         try:
-            numbers = np.array([float(field) for field in fields[:-1]])
+            numbers = np.array([number(field) for field in fields[:-1]])
         except ValueError as error:
             problems.append(Problem(where, f"{where} holds something other than numbers ({error})"))
             continue

@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge, Interval, Le
+from annotated_types import Interval
 from pydantic import TypeAdapter, ValidationError
 
 from nasface import __version__, plugins, rundir
-from nasface.arch import Architecture
+from nasface.arch import MAX_LANDMARKS, Architecture
 from nasface.data.augment import MEAN, STD
 from nasface.data.base import Dataset, Scheme
 from nasface.data.crop import PrepareOptions
-from nasface.errors import RunError
+from nasface.errors import RunError, shown
 from nasface.net import GraphNet
 from nasface.recipe import Recipe
 from nasface.task import Decoder
@@ -40,7 +40,7 @@ class View:
     """
 
     scheme: Scheme
-    input_size: Annotated[int, Ge(16), Le(1024)]
+    input_size: Annotated[int, Interval(ge=16, le=1024)]
     box: Literal["landmarks", "provided"] = "landmarks"
     box_scale: Annotated[float, Interval(ge=0.1, le=10)] = 1.25
     margin: Annotated[float, Interval(ge=1, le=4)] = 1.6
@@ -137,8 +137,8 @@ class Card:
         version = content.get("card_version")
         if version != CARD_VERSION:
             raise RunError(
-                f"the card of {where} has version {version!r}, but this nasface reads version {CARD_VERSION}; use the "
-                "version of nasface that wrote it"
+                f"the card of {where} has version {shown(version)}, but this nasface reads version {CARD_VERSION}; use "
+                "the version of nasface that wrote it"
             )
         try:
             view = _VIEW.validate_python(content.get("view"))
@@ -190,6 +190,8 @@ def write_net(path: Path, net: GraphNet, card: Card) -> None:
 
 def _fault(scheme: Scheme) -> str:
     """What is wrong with a landmark scheme that came out of a file; empty when nothing is."""
+    if not 1 <= scheme.num_landmarks <= MAX_LANDMARKS:
+        return f"has {shown(scheme.num_landmarks)} landmarks; expected 1 to {MAX_LANDMARKS}"
     numbers = set(range(scheme.num_landmarks))
     if len(scheme.flip) != scheme.num_landmarks or set(scheme.flip) != numbers:
         return f"has a flip that is not a permutation of {scheme.num_landmarks} landmarks"

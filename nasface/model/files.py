@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from nasface import plugins, rundir
 from nasface import recipe as recipes
-from nasface.arch import Architecture
+from nasface.arch import MAX_LANDMARKS, Architecture
 from nasface.errors import GraphError, RunError, did_you_mean
 from nasface.model.build import check_size, read_net
 from nasface.model.card import Card, View, dataset_of, trained_by, write_net
@@ -100,7 +101,7 @@ class Saved:
         if arch is None:
             name, options = self._space(recipe)
             space = plugins.space(name, options)
-            graph, landmarks = space.graph, _num_landmarks(self.weights)
+            graph, landmarks = space.graph, num_landmarks(self.weights)
             arch = Architecture(name, options, landmarks, view.input_size, graph.digest, graph.edges)
         else:
             space = plugins.space(arch.space, arch.options)
@@ -245,8 +246,9 @@ def _of_arch(path: Path, weights: Path | None) -> Saved:
     return Saved("slim", found, source.arch, source.recipe, sections=source.sections)
 
 
-def _num_landmarks(weights: Path) -> int:
+def num_landmarks(weights: Path) -> int:
+    """Return how many landmarks the network has, as a file of weights says. Raises RunError where it does not."""
     text = str(rundir.read_meta(weights).get("num_landmarks", ""))
-    if not text.isdecimal() or int(text) < 1:
+    if not re.fullmatch("[1-9][0-9]{0,4}", text) or int(text) > MAX_LANDMARKS:
         raise RunError(f"{weights} does not say how many landmarks its network has; give weights written by nasface")
     return int(text)

@@ -12,14 +12,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from nasface import detect, engine
+from nasface import detect, engine, untrusted
 from nasface.arch import Architecture
 from nasface.data import base as data
 from nasface.data.augment import normalise
 from nasface.data.crop import Crop, crop_face
+from nasface.data.images import check_pixels, decoded
 from nasface.data.parallel import default_workers, map_in_order
 from nasface.detect import Boxes, Detector, FoundFaces, Pixels
-from nasface.errors import DataError
+from nasface.errors import DataError, shortened
 from nasface.model.card import Card, View, write_net
 from nasface.net import GraphNet
 from nasface.task import decode
@@ -212,17 +213,10 @@ def read_image(image: AnyImage) -> Pixels:
         return np.repeat(image[..., None], 3, axis=2) if grey else image
     try:
         if isinstance(image, Image.Image):
-            return _upright(image)
-        if not Path(image).is_file():
-            raise DataError(f"{image} does not exist or is not a file; give the path of an image")
-        with Image.open(image) as opened:
-            return _upright(opened)
-    except DataError:
-        raise
+            check_pixels(image.width, image.height)
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except Exception as err:  # decoders raise a dozen types on damaged files
-        what = "the image" if isinstance(image, Image.Image) else str(image)
-        raise DataError(f"{what} cannot be decoded as an image ({err}); give another image") from err
-
-
-def _upright(image: Image.Image) -> Pixels:
-    return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        raise DataError(f"the image cannot be decoded ({shortened(str(err), 200)}); give another image") from err
+    if not untrusted.exists(Path(image)):
+        raise DataError(f"{shortened(str(image))} does not exist; give the path of an image")
+    return decoded(Path(image), ImageOps.exif_transpose)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Annotated
 
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Interval, Len
 
+from nasface.bounds import MAX_COUNT, Portion, Share, Size
 from nasface.cost import Costs
 from nasface.errors import GraphError, RecipeError
 from nasface.graph import Edge, Graph
@@ -26,12 +27,12 @@ def budget(
     importance: Importance,
     costs: Costs,
     *,
-    macs: Annotated[int, Ge(1)] | None = None,
-    params: Annotated[int, Ge(1)] | None = None,
-    share: Annotated[float, Interval(gt=0, le=1)] | None = None,
-    tolerance: Annotated[float, Interval(ge=0, le=1)] = 0.02,
+    macs: Size | None = None,
+    params: Size | None = None,
+    share: Share | None = None,
+    tolerance: Portion = 0.02,
     per_cost: bool = True,
-    via: Sequence[Annotated[float, Gt(0)]] = (),
+    via: Annotated[Sequence[Annotated[float, Interval(gt=0, le=1e15)]], Len(0, MAX_COUNT)] = (),
 ) -> Graph:
     """Meet a budget of MACs or parameters by dropping what has the least importance per cost saved.
 

@@ -9,9 +9,10 @@ from itertools import combinations
 from typing import Annotated, Any
 
 import numpy as np
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Interval
 from numpy.typing import NDArray
 
+from nasface.bounds import Portion, Share, Size
 from nasface.cost import Costs
 from nasface.errors import GraphError
 from nasface.graph import Edge, Graph
@@ -29,11 +30,11 @@ def exact(
     importance: Importance,
     costs: Costs,
     *,
-    macs: Annotated[int, Ge(1)] | None = None,
-    params: Annotated[int, Ge(1)] | None = None,
-    share: Annotated[float, Interval(gt=0, le=1)] | None = None,
-    tolerance: Annotated[float, Interval(ge=0, le=1)] = 1.0,
-    seconds: Annotated[float, Gt(0)] = 60.0,
+    macs: Size | None = None,
+    params: Size | None = None,
+    share: Share | None = None,
+    tolerance: Portion = 1.0,
+    seconds: Annotated[float, Interval(gt=0, le=86_400)] = 60.0,
 ) -> Graph:
     """Keep the edges with the largest summed importance that fit into a budget: the best that `budget` could find.
 

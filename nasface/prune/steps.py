@@ -5,24 +5,25 @@ from __future__ import annotations
 import math
 from typing import Annotated
 
-from annotated_types import Ge, Interval
+from annotated_types import Interval
 
+from nasface.bounds import Share
 from nasface.cost import Costs
 from nasface.errors import GraphError
 from nasface.graph import Graph
 from nasface.prune.base import Importance, check_importance
 
 
-def top(graph: Graph, importance: Importance, costs: Costs, *, edges: Annotated[int, Ge(1)]) -> Graph:
+def top(
+    graph: Graph, importance: Importance, costs: Costs, *, edges: Annotated[int, Interval(ge=1, le=1_000_000)]
+) -> Graph:
     """Keep the `edges` most important prunable edges, without those that closure drops. Graph order breaks ties."""
     check_importance(graph, importance)
     ranked = sorted(graph.prunable, key=lambda edge: -importance[edge])
     return graph.keep_prunable(ranked[:edges])
 
 
-def greedy(
-    graph: Graph, importance: Importance, costs: Costs, *, share: Annotated[float, Interval(gt=0, le=1)]
-) -> Graph:
+def greedy(graph: Graph, importance: Importance, costs: Costs, *, share: Share) -> Graph:
     """Drop edges one by one, each time the one with the least loss per MAC saved, down to `share` of the prunable MACs.
 
     Every path crosses every stage, so what reaches the head is a product over the stages. The value of a stage is the

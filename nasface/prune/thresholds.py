@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge, Interval
 
+from nasface.bounds import Seed, Share, Weight
 from nasface.cost import Costs
 from nasface.errors import GraphError
 from nasface.graph import Graph
 from nasface.prune.base import Importance, check_importance
 
 
-def threshold(graph: Graph, importance: Importance, costs: Costs, *, threshold: Annotated[float, Ge(0)]) -> Graph:
+def threshold(graph: Graph, importance: Importance, costs: Costs, *, threshold: Weight) -> Graph:
     """Keep the edges whose importance is above `threshold`, as in the paper (section 3.1).
 
     Raises:
@@ -31,9 +30,7 @@ def threshold(graph: Graph, importance: Importance, costs: Costs, *, threshold: 
         ) from err
 
 
-def share(
-    graph: Graph, importance: Importance, costs: Costs, *, share: Annotated[float, Interval(gt=0, le=1)]
-) -> Graph:
+def share(graph: Graph, importance: Importance, costs: Costs, *, share: Share) -> Graph:
     """Keep at most `share` of the prunable MACs, with the lowest threshold that does so.
 
     The prunable MACs are all except those of the stem, stage 1 and the head.
@@ -109,8 +106,8 @@ def random(
     importance: Importance,
     costs: Costs,
     *,
-    share: Annotated[float, Interval(gt=0, le=1)],
-    seed: Annotated[int, Ge(0)] = 0,
+    share: Share,
+    seed: Seed = 0,
 ) -> Graph:
     """Keep at most `share` of the prunable MACs by random importances: a baseline that ignores the factors."""
     drawn = np.random.default_rng(seed).random(len(graph.prunable)).tolist()

@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from nasface import plugins, rundir
+from nasface import plugins, rundir, untrusted
 from nasface import recipe as recipes
 from nasface.arch import Architecture, Factors
 from nasface.cost import Costs, count_space
-from nasface.errors import NasfaceError, RunError
+from nasface.errors import NasfaceError, RunError, shortened
 from nasface.model.build import check_size
+from nasface.model.files import num_landmarks
 from nasface.model.source import Source, read_arch, read_factors
 from nasface.places import below
 from nasface.recipe import Recipe
@@ -152,9 +153,12 @@ def _rows(path: Path, *columns: str) -> pd.DataFrame | None:
     if not path.is_file():
         return None
     try:
+        untrusted.check_table(path)
         rows = pd.read_csv(path, dtype=dict.fromkeys(_WORDS, str))
     except (OSError, ValueError) as err:  # pandas' parser errors and bytes that are not UTF-8 are ValueErrors
-        raise RunError(f"cannot read {path} ({' '.join(str(err).split())}); let its run write it again") from err
+        raise RunError(
+            f"cannot read {path} ({shortened(' '.join(str(err).split()))}); let its run write it again"
+        ) from err
     if absent := [name for name in columns if name not in rows]:
         raise RunError(f"{path} has no column '{absent[0]}'; let its run write it again")
     if strange := [name for name in columns if name not in _WORDS and not pd.api.types.is_numeric_dtype(rows[name])]:
@@ -237,12 +241,7 @@ def _costs(run: RunDir, recipe: Recipe | None, arch: Architecture | None, factor
         space, landmarks = plugins.space(known.space, known.options), known.num_landmarks
     elif recipe is not None:
         space = plugins.space(recipe.space.name, recipe.space.options)
-        said = rundir.read_tensors(run.supernet)[1].get("num_landmarks", "")
-        if not said.isdecimal():
-            raise RunError(
-                f"{run.supernet} does not say how many landmarks its network has; let its run write it again"
-            )
-        landmarks = int(said)
+        landmarks = num_landmarks(run.supernet)
     else:
         raise RunError("no file says which search space this is; `nasface search` and `nasface prune` write one")
     size = arch.input_size if arch else recipe.data.input_size if recipe else 256

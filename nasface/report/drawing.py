@@ -13,7 +13,7 @@ from matplotlib.path import Path as Curve
 
 from nasface import rundir
 from nasface.arch import check_digest
-from nasface.errors import RunError
+from nasface.errors import RunError, printable
 from nasface.graph import Edge, Graph, Node
 from nasface.model.source import Source, read_factors
 from nasface.report import PAGE, Colour, Look, styled
@@ -59,7 +59,7 @@ def architecture(full: Graph, kept: Graph, values: Mapping[Edge, float] | None =
     for node in full.nodes:
         _node(axes, node, grid, node.id in kept.node)
     _ends(axes, full, kept, grid)
-    axes.set_title(title or " ", loc="left", fontweight="bold")
+    axes.set_title(printable(title) or " ", loc="left", fontweight="bold", parse_math=False)
     counts = f"{len(kept.edges)} of {len(full.edges)} edges, {len(kept.blocks)} of {len(full.blocks)} prunable blocks"
     axes.set_title(counts, loc="right")
     figure.legend(handles=_legend(full, kept, shown), loc="outside lower center", ncols=4, columnspacing=1.5)

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
-from nasface.errors import GraphError
+from nasface.errors import GraphError, printable
 from nasface.graph import Edge, Graph
 from nasface.report import PAGE, Colour, styled
 
@@ -111,7 +111,7 @@ def alpha_heatmap(full: Graph, kept: Graph, values: Mapping[Edge, float], title:
         axes.set_axis_off()
     figure.colorbar(mesh, ax=every, label="|α|", fraction=0.05, pad=0.01).outline.set_visible(False)
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontsize=7.5, fontweight="bold")
+        figure.suptitle(printable(title), x=0.01, ha="left", fontsize=7.5, fontweight="bold", parse_math=False)
     figure.supxlabel("target resolution", fontsize=7)
     figure.supylabel("source resolution", fontsize=7)
     keys: list[Patch | Line2D] = []

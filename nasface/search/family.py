@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Interval, Len
+from annotated_types import Interval, Len
 from torch import nn
 
+from nasface.bounds import Epochs
 from nasface.context import Context
 from nasface.errors import GraphError
 from nasface.net import GraphNet, slim_net
@@ -42,8 +43,8 @@ class FamilySearcher:
             after the other at even distances; the trunk shrinks in the first half of each distance.
     """
 
-    budgets: Annotated[tuple[Annotated[float, Ge(1)], ...], Len(1)]
-    anneal: Annotated[int, Ge(0)] = 10
+    budgets: Annotated[tuple[Annotated[float, Interval(ge=1, le=1e15)], ...], Len(1, 1000)]
+    anneal: Epochs = 10
     start: Annotated[float, Interval(ge=0, lt=1)] = 0.5
 
     def search(self, net: GraphNet, context: Context) -> dict[str, GraphNet]:

@@ -8,10 +8,11 @@ from itertools import combinations
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Interval
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from nasface.bounds import Epochs, Rate, Share, Size, Weight
 from nasface.context import Context
 from nasface.errors import GraphError
 from nasface.graph import Graph
@@ -48,15 +49,15 @@ class GateSearcher:
         warmup_epochs: number of epochs on the weights alone, with all gates open.
     """
 
-    macs: Annotated[int, Gt(0)] | None = None
-    share: Annotated[float, Interval(gt=0, le=1)] | None = None
-    penalty: Annotated[float, Ge(0)] = 1.0
-    settle: Annotated[float, Interval(gt=0, le=1)] = 0.7
+    macs: Size | None = None
+    share: Share | None = None
+    penalty: Weight = 1.0
+    settle: Share = 0.7
     open: Annotated[float, Interval(gt=0.5, lt=1)] = 0.95
-    gate_lr: Annotated[float, Gt(0)] = 0.1
-    gate_share: Annotated[float, Interval(gt=0, le=1)] = 0.25
-    dual_lr: Annotated[float, Gt(0)] = 0.03
-    warmup_epochs: Annotated[int, Ge(0)] = 0
+    gate_lr: Rate = 0.1
+    gate_share: Share = 0.25
+    dual_lr: Rate = 0.03
+    warmup_epochs: Epochs = 0
 
     def search(self, net: GraphNet, context: Context) -> Graph | None:
         """Train gates and weights in turn; return the sub-network that meets the budget, or None without a budget."""

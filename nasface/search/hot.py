@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from annotated_types import Ge, Interval
+from annotated_types import Interval
 
+from nasface.bounds import Portion
 from nasface.context import Context
 from nasface.errors import GraphError
 from nasface.graph import Graph
@@ -19,8 +20,6 @@ from nasface.net import GraphNet
 from nasface.search.budget import switch_off
 from nasface.search.shrinking import Shrinking, between, check_budget
 from nasface.step import Phase
-
-Share = Annotated[float, Interval(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,9 @@ class HotSearcher:
         end: the part of the epochs after which the budget is met; the rest is for the slim network.
     """
 
-    macs: Annotated[float, Ge(1)]
-    start: Share = 0.15
-    end: Share = 0.5
+    macs: Annotated[float, Interval(ge=1, le=1e15)]
+    start: Portion = 0.15
+    end: Portion = 0.5
 
     def search(self, net: GraphNet, context: Context) -> Graph:
         """Train the weights, and drop edges before each of the epochs between `start` and `end`.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
-from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
+from nasface.bounds import Epochs, Rate, Share, Weight
 from nasface.context import Context
 from nasface.net import GraphNet
 from nasface.step import Batch, Optimizer, Phase
@@ -25,11 +25,11 @@ class L1Searcher:
         warmup_epochs: number of epochs on the weights alone, before the factors are trained.
     """
 
-    alpha_lr: Annotated[float, Gt(0)] = 1.8e-4
-    penalty: Annotated[float, Ge(0)] = 5e-5
-    alpha_share: Annotated[float, Interval(gt=0, le=1)] = 1.0
+    alpha_lr: Rate = 1.8e-4
+    penalty: Weight = 5e-5
+    alpha_share: Share = 1.0
     alpha_schedule: Literal["constant", "one_cycle"] = "constant"
-    warmup_epochs: Annotated[int, Ge(0)] = 0
+    warmup_epochs: Epochs = 0
 
     def search(self, net: GraphNet, context: Context) -> None:
         """Train factors and weights in turn, one epoch each."""

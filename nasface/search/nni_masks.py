@@ -16,8 +16,9 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Interval
 
+from nasface.bounds import Share, Size, Some
 from nasface.context import Context
 from nasface.errors import GraphError, RecipeError, RunError, described
 from nasface.graph import Edge, Graph
@@ -54,9 +55,9 @@ class NniRandom:
         seed: seed of the strategy; None takes the recipe's.
     """
 
-    trials: Annotated[int, Ge(1)] = 100
-    share: Annotated[float, Interval(gt=0, le=1)] = 0.5
-    macs: Annotated[int, Ge(1)] | None = None
+    trials: Some = 100
+    share: Share = 0.5
+    macs: Size | None = None
     seed: Annotated[int, Interval(ge=0, lt=2**32)] | None = None
 
     def __post_init__(self) -> None:
@@ -114,9 +115,9 @@ class NniEvolution(NniRandom):
         mutation: probability with which the choice for an edge is drawn again.
     """
 
-    population: Annotated[int, Ge(1)] = 25
-    tournament: Annotated[int, Ge(1)] = 8
-    mutation: Annotated[float, Gt(0), Interval(le=1)] = 0.05
+    population: Some = 25
+    tournament: Some = 8
+    mutation: Share = 0.05
 
     def __post_init__(self) -> None:
         if not self.tournament <= self.population < self.trials:

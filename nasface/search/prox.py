@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
+from nasface.bounds import Epochs, Portion, Rate, Share, Size, Weight
 from nasface.context import Context
 from nasface.graph import Edge, Graph
 from nasface.net import GraphNet
@@ -39,14 +39,14 @@ class ProxSearcher:
         warmup_epochs: number of epochs on the weights alone, before the factors are trained.
     """
 
-    macs: Annotated[int, Gt(0)] | None = None
-    share: Annotated[float, Interval(gt=0, le=1)] | None = None
-    penalty: Annotated[float, Ge(0)] = 1.0
-    cost_power: Annotated[float, Interval(ge=0, le=1)] = 0.5
-    ramp: Annotated[float, Interval(gt=0, le=1)] = 0.7
-    alpha_lr: Annotated[float, Gt(0)] = 2e-3
-    alpha_share: Annotated[float, Interval(gt=0, le=1)] = 0.25
-    warmup_epochs: Annotated[int, Ge(0)] = 0
+    macs: Size | None = None
+    share: Share | None = None
+    penalty: Weight = 1.0
+    cost_power: Portion = 0.5
+    ramp: Share = 0.7
+    alpha_lr: Rate = 2e-3
+    alpha_share: Share = 0.25
+    warmup_epochs: Epochs = 0
 
     def search(self, net: GraphNet, context: Context) -> Graph | None:
         """Train factors and weights in turn; return the sub-network that meets the budget, or None without a budget."""

@@ -9,10 +9,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Interval
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
+from nasface.bounds import MAX_EPOCHS, Rate, Share, Weight
 from nasface.context import Context
 from nasface.cost import Costs
 from nasface.errors import RecipeError
@@ -54,13 +55,13 @@ class SharedSearcher:
     """
 
     first: dict[str, Any] | None = None
-    epochs: Annotated[int, Ge(1)] | None = None
+    epochs: Annotated[int, Interval(ge=1, le=MAX_EPOCHS)] | None = None
     draws: Annotated[int, Interval(ge=1, le=8)] = 1
-    shares: tuple[Annotated[float, Interval(gt=0, le=1)], Annotated[float, Interval(gt=0, le=1)]] = (0.25, 0.9)
+    shares: tuple[Share, Share] = (0.25, 0.9)
     around: Literal["criterion", "strength", "random"] = "criterion"
-    noise: Annotated[float, Ge(0)] = 0.5
-    imitation: Annotated[float, Ge(0)] = 1.0
-    lr_scale: Annotated[float, Gt(0)] = 1.0
+    noise: Weight = 0.5
+    imitation: Weight = 1.0
+    lr_scale: Rate = 1.0
 
     def __post_init__(self) -> None:
         self._first()  # a mistake in its options is found before any work

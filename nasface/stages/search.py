@@ -58,7 +58,7 @@ def search(recipe: Recipe, run: RunDir, machine: Machine, weights: Path | None =
             fit = trainer(work, net, faces, "search", recipe.search.epochs)
             context = search_context(net, recipe, lambda: faces, fit)
 
-            with work.measuring():  # what the searcher measures outside of trainings
+            with work.measuring(), plugins.faults("searchers", recipe.search.name):
                 found = searcher.search(net, context)
             family = found if isinstance(found, Mapping) else {}
             save_net(run.supernet, net, recipe)

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from nasface import pareto, rundir
+from nasface import pareto, rundir, untrusted
 from nasface import recipe as recipes
-from nasface.errors import RunError
+from nasface.errors import RunError, shortened
 from nasface.model.source import read_arch, required
 from nasface.places import below
 from nasface.rundir import RunDir
@@ -108,9 +108,10 @@ def read_table(folder: Path) -> pd.DataFrame:
     """
     path = RunDir(sweep_folder(folder)).pareto
     try:
+        untrusted.check_table(path)
         table = pd.read_csv(path, dtype={"network": str})
     except (OSError, ValueError) as err:  # pandas' parser errors and bytes that are not UTF-8 are ValueErrors
-        reason = " ".join(str(err).split())
+        reason = shortened(" ".join(str(err).split()))
         raise RunError(f"cannot read {path} ({reason}); let the sweep finish, or sweep again") from err
     if not {"network", "state"} <= set(table.columns):
         raise RunError(f"{path} has no columns 'network' and 'state', so it is not the table of a sweep; sweep again")

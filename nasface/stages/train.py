@@ -36,11 +36,12 @@ def finetune(net: GraphNet, work: Work, faces: Faces) -> None:
 
 
 def finish(work: Work, found: Sequence[Evaluation]) -> dict[str, Any]:
-    """Write the final figures and the error of every test face."""
+    """Write the final figures, and then the error of every test face."""
+    final = work.finish({e.network: e.as_dict() for e in found})
     rows = [{"network": e.network, **row} for e in found for row in e.faces]
     if rows:
         rundir.write_rows(work.run.errors, rows)
-    return work.finish({e.network: e.as_dict() for e in found})
+    return final
 
 
 def train(

@@ -273,7 +273,7 @@ class _QuietFile(logging.FileHandler):
 def _logging_to(run: RunDir) -> Iterator[None]:
     logger = logging.getLogger("nasface")
     try:
-        handler = _QuietFile(run.log, encoding="utf-8")
+        handler = _QuietFile(run.log, encoding="utf-8", errors="backslashreplace")
     except OSError as err:
         raise RunError(f"cannot write {run.log}: {err.strerror}; choose another folder with --out") from err
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

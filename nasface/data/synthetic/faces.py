@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
+from annotated_types import Interval
 from numpy.typing import NDArray
 
+from nasface.bounds import Seed
 from nasface.data.base import Face, Index, Split
 from nasface.data.schemes import SCHEMES
 from nasface.data.synthetic.head3d import head
@@ -26,6 +28,7 @@ from nasface.errors import DataError
 
 # Part of every fingerprint: increase it whenever the pictures or landmarks of a given key change.
 RENDERER_VERSION = 2
+MAX_FACES = 200_000  # of a split: their landmarks take 0.3 GB before anything is painted
 
 # Share of faces with each attribute; 'pose' follows from the yaw angle instead.
 RATES = {"expression": 0.13, "illumination": 0.25, "make-up": 0.10, "occlusion": 0.25, "blur": 0.20}
@@ -57,19 +60,19 @@ class Synthetic:
         self,
         root: Path | None = None,
         *,
-        landmarks: int = 68,
-        train: int = 2000,
-        test: int = 400,
-        seed: int = 0,
-        size: int = 192,
+        landmarks: Annotated[int, Interval(ge=1, le=98)] = 68,
+        train: Annotated[int, Interval(ge=0, le=MAX_FACES)] = 2000,
+        test: Annotated[int, Interval(ge=0, le=MAX_FACES)] = 400,
+        seed: Seed = 0,
+        size: Annotated[int, Interval(ge=48, le=2048)] = 192,
     ) -> None:
         """Check the options.
 
         Args:
             root: ignored, as there are no files.
             landmarks: 68, 98 or 29 (as in 300W, WFLW and COFW).
-            train: number of training faces.
-            test: number of test faces.
+            train: number of training faces, at most `MAX_FACES`.
+            test: number of test faces, at most `MAX_FACES`.
             seed: different seeds have no face in common.
             size: width and height of the pictures in pixels.
         """
@@ -78,8 +81,8 @@ class Synthetic:
             known = ", ".join(str(n) for n in sorted(SCHEMES))
             raise DataError(f"synthetic: landmarks={landmarks!r}, expected one of {known}")
         for option, value, low, high in (
-            ("train", train, 0, 10_000_000),
-            ("test", test, 0, 10_000_000),
+            ("train", train, 0, MAX_FACES),
+            ("test", test, 0, MAX_FACES),
             ("seed", seed, 0, 2**63 - 1),
             ("size", size, 48, 2048),
         ):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nasface import plugins, rundir
 from nasface.distill import resized
-from nasface.errors import GraphError, NasfaceError, RunError
+from nasface.errors import GraphError, NasfaceError, RunError, described
 from nasface.model.files import Saved, at
 from nasface.recipe import Recipe
 
@@ -109,9 +109,9 @@ def _named(name: str, num_landmarks: int, seed: int) -> tuple[nn.Module, int | N
         net = build(num_landmarks)
     except NasfaceError:
         raise
-    except Exception as err:  # a plug-in may raise anything
+    except (Exception, SystemExit) as err:  # a plug-in may raise anything
         raise RunError(
-            f"the teacher '{name}' cannot be built ({' '.join(str(err).split())[:200]}); it must accept the number of "
+            f"the teacher '{name}' cannot be built ({described(err)}); it must accept the number of "
             "landmarks as its one argument"
         ) from err
     if not isinstance(net, nn.Module):
@@ -128,10 +128,10 @@ def _check(teacher: Teacher, num_landmarks: int, size: int, device: torch.device
         found = teacher(torch.zeros(1, 3, size, size, device=device), (size // 4, size // 4))
     except GraphError:
         raise
-    except Exception as err:  # the user's own network may raise anything
+    except (Exception, SystemExit) as err:  # the user's own network may raise anything
         raise RunError(
             f"the teacher {teacher.name} fails on an image of {size} x {size} pixels "
-            f"({' '.join(str(err).split())[:200]}); give another one with --teacher"
+            f"({described(err)}); give another one with --teacher"
         ) from err
     if found.ndim != 4 or found.shape[1] != num_landmarks:
         raise GraphError(

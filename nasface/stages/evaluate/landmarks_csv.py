@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nasface import rundir
+from nasface import rundir, untrusted
 from nasface.data.images import IMAGE_SUFFIXES
 from nasface.data.prepare import PreparedFaces
-from nasface.errors import DataError
+from nasface.errors import DataError, shortened
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -54,7 +54,7 @@ def write_predictions(path: Path, found: Iterable[tuple[str, NDArray[np.float64]
         frame.insert(1, "image", test.names)
         frames.append(frame)
     with rundir.atomic(path) as temporary:
-        pd.concat(frames).to_csv(temporary, index=False)
+        pd.concat(frames).to_csv(temporary, index=False, errors="backslashreplace")
 
 
 def read_predictions(
@@ -87,11 +87,13 @@ def read_predictions(
     strange = [image for image, face in zip(images, face_R, strict=True) if face < 0]
     if len(strange) == len(images):
         raise DataError(
-            f"{path}: no row names a test face (the first row names '{images[0] if images else ''}'); expected names "
-            f"such as '{test.names[0]}', with or without folder and extension"
+            f"{path}: no row names a test face (the first row names '{shortened(images[0]) if images else ''}'); "
+            f"expected names such as '{test.names[0]}', with or without folder and extension"
         )
     if strange:
-        log.warning("%s: ignoring %d rows that name no test face; the first is '%s'", path, len(strange), strange[0])
+        log.warning(
+            "%s: ignoring %d rows that name no test face; the first is '%s'", path, len(strange), shortened(strange[0])
+        )
     groups = frame.groupby("network", sort=False).indices if "network" in frame else {path.stem: np.arange(len(frame))}
     found = {}
     for network, rows in groups.items():
@@ -117,18 +119,16 @@ def read_predictions(
 
 
 def _read(path: Path) -> DataFrame:
-    """Read the CSV file as text, without a header: pandas would take a row longer than the header as an index."""
-    import pandas as pd
-
+    """Read the file as texts."""
     try:
-        frame = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        frame = untrusted.read_table(path)
     except (OSError, ValueError) as err:  # pandas' errors are ValueErrors
-        raise DataError(f"{path} cannot be read as CSV ({' '.join(str(err).split())}); expected {_EXPECTED}") from err
-    columns = [str(name).strip() for name in frame.iloc[0]]
-    if "image" not in columns or len(set(columns)) < len(columns):
-        raise DataError(f"{path}: the columns are {', '.join(columns[:4])}, ...; expected {_EXPECTED}, each once")
-    frame.columns = columns
-    return frame.iloc[1:].fillna("").reset_index(drop=True)
+        reason = getattr(err, "strerror", None) or shortened(" ".join(str(err).split()))
+        raise DataError(f"{path} cannot be read as CSV ({reason}); expected {_EXPECTED}, each once") from err
+    if "image" not in frame:
+        names = shortened(", ".join(frame.columns[:4]))
+        raise DataError(f"{path}: the columns are {names}, ...; expected {_EXPECTED}")
+    return frame
 
 
 def _points(frame: DataFrame, path: Path, num_landmarks: int) -> NDArray[np.float64]:
@@ -147,7 +147,8 @@ def _points(frame: DataFrame, path: Path, num_landmarks: int) -> NDArray[np.floa
         numbers: NDArray[np.float64] = texts.to_numpy().astype(np.float64)
     except ValueError as err:
         raise DataError(
-            f"{path}: a coordinate is not a number ({err}); give pixels, or leave the cells of a missing face empty"
+            f"{path}: a coordinate is not a number ({shortened(str(err))}); give pixels, or leave the cells of a "
+            "missing face empty"
         ) from err
     return numbers.reshape(len(frame), num_landmarks, 2)
 
@@ -169,7 +170,7 @@ def _finder(names: Sequence[str], path: Path) -> Callable[[str], int]:
         faces = by_stem.get(given.name) or by_stem.get(bare.name) or [-1]
         if len(faces) > 1:
             raise DataError(
-                f"{path}: '{image}' could be any of {len(faces)} faces, such as '{names[faces[0]]}' and "
+                f"{path}: '{shortened(image)}' could be any of {len(faces)} faces, such as '{names[faces[0]]}' and "
                 f"'{names[faces[1]]}'; give the folder too"
             )
         return faces[0]

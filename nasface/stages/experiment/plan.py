@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from annotated_types import Ge, Interval
+from annotated_types import Len
 from pydantic import Field, ValidationError, model_validator
 
 from nasface import plugins
 from nasface import recipe as recipes
+from nasface.bounds import MAX_COUNT, Count, Epochs, Seed, Share, Some
 from nasface.errors import RecipeError, RunError
 from nasface.places import is_own
 from nasface.recipe import Recipe
@@ -23,18 +24,15 @@ from nasface.stages.experiment.compare.plan import ComparisonPlan, Name, RowPlan
 log = logging.getLogger(__name__)
 
 
-Share = Annotated[float, Interval(gt=0, le=1)]
-
-
 class SweepPlan(Part):
     """A sweep of every searched run; see `nasface sweep-thresholds`."""
 
-    shares: tuple[Share, ...] = ()
-    count: Annotated[int, Ge(0)] = 0
+    shares: Annotated[tuple[Share, ...], Len(0, MAX_COUNT)] = ()
+    count: Count = 0
     pruner: str = "threshold"
     options: dict[str, Any] = Field(default_factory=dict)
-    draws: Annotated[int, Ge(1)] = 1
-    epochs: Annotated[int, Ge(0)] = 0
+    draws: Some = 1
+    epochs: Epochs = 0
 
 
 class Plan(Part):
@@ -49,7 +47,7 @@ class Plan(Part):
     comparison: instead of runs, rows that are compared at equal cost and equal compute.
     """
 
-    seeds: tuple[Annotated[int, Ge(0)], ...] = (0,)
+    seeds: Annotated[tuple[Seed, ...], Len(1, 1000)] = (0,)
     runs: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     sweeps: dict[Name, SweepPlan] = Field(default_factory=dict)
     compare: tuple[tuple[str, ...], ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nasface import detect
+from nasface import detect, untrusted
+from nasface.data.facelists import is_there
 from nasface.data.images import IMAGE_SUFFIXES
 from nasface.detect import Boxes, Pixels
-from nasface.errors import DataError
+from nasface.errors import DataError, shortened
 from nasface.model.network import read_image
 
 log = logging.getLogger(__name__)
@@ -52,8 +54,8 @@ def find_pictures(inputs: Sequence[Path], but: Path | None = None) -> list[Pictu
     found: dict[Path, Picture] = {}
     names: set[str] = set()
     for given in inputs:
-        if not given.exists():
-            raise DataError(f"{given} does not exist; name image files, videos or folders")
+        if not untrusted.exists(given):
+            raise DataError(f"{shortened(str(given))} does not exist; name image files, videos or folders")
         folder = given if given.is_dir() else given.parent
         inside = (
             [p for p in sorted(given.rglob("*")) if _is_picture(p.relative_to(given))] if given.is_dir() else [given]
@@ -61,8 +63,8 @@ def find_pictures(inputs: Sequence[Path], but: Path | None = None) -> list[Pictu
         if not inside:
             log.warning("%s contains no image or video", given)
         for path in inside:
-            real = path.resolve()
-            if real not in found and (but is None or but.resolve() not in real.parents):
+            real = _real(path)
+            if real not in found and (but is None or _real(but) not in real.parents):
                 stem = path.relative_to(folder).with_suffix("").as_posix()
                 name = next(n for n in chain([stem], (f"{stem}-{i}" for i in count(2))) if n not in names)
                 names.add(name)
@@ -111,18 +113,23 @@ def by_file(file: Path, inputs: Sequence[Path], pictures: list[Picture]) -> tupl
     paths: list[Path] = []
     boxes: dict[Path, list[Boxes]] = {}
     for name, boxes_K4 in detect.read_boxes(file).items():
-        path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+        path = next((folder / name for folder in folders if is_there(folder / name)), None)
         if path is None:
             log.warning("%s: image %s does not exist", file, name)
         else:
             paths.append(path)
-            boxes.setdefault(path.resolve(), []).append(boxes_K4)
+            boxes.setdefault(_real(path), []).append(boxes_K4)
     pictures = pictures if inputs else find_pictures(paths)
-    if not any(picture.path.resolve() in boxes for picture in pictures):
+    if not any(_real(picture.path) in boxes for picture in pictures):
         raise DataError(
             f"{file} has no box for any of the images; its column 'image' must hold paths, or names in an input folder"
         )
-    return pictures, lambda picture, _: np.concatenate([np.empty((0, 4)), *boxes.get(picture.path.resolve(), [])])
+    return pictures, lambda picture, _: np.concatenate([np.empty((0, 4)), *boxes.get(_real(picture.path), [])])
+
+
+def _real(path: Path) -> Path:
+    """Return a path without links; Path.resolve fails on links that lead in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def _is_picture(path: Path) -> bool:

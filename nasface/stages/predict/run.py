@@ -18,7 +18,7 @@ from nasface import __version__, detect, rundir
 from nasface.data.parallel import default_workers, map_in_order
 from nasface.detect import Boxes, FoundFaces, Pixels
 from nasface.device import pick_device
-from nasface.errors import DataError, RunError
+from nasface.errors import DataError, RunError, printable
 from nasface.model import Model
 from nasface.model.files import Saved
 from nasface.recipe import Recipe
@@ -87,7 +87,7 @@ class Seen:
         columns = (found.numbers_K, found.boxes_K4.round(3), found.scores_K.round(3), found.landmarks_KL2.round(3))
         height, width = self.image_HW3.shape[:2]
         return {
-            "image": self.picture.path.as_posix(),
+            "image": printable(self.picture.path.as_posix()),
             **({} if self.frame is None else {"frame": self.frame}),
             "width": width,
             "height": height,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
-from annotated_types import Ge, Gt, Len
+from annotated_types import Interval, Len
 from pydantic import AfterValidator, Field, model_validator
 
 from nasface import plugins
+from nasface.bounds import Some
 from nasface.errors import RecipeError, did_you_mean
 from nasface.places import name_fault
 from nasface.sections import Part, Recipe
@@ -46,7 +47,7 @@ class RowPlan(Part):
     finetune: Changes = Field(default_factory=dict)
     thin: Annotated[tuple[str, ...], Len(1)] | None = None
     graph_of: str | None = None
-    best_of: Annotated[int, Ge(1)] | None = None
+    best_of: Some | None = None
     serves_all: bool = False
 
     @model_validator(mode="after")
@@ -80,7 +81,7 @@ class Claim(Part):
 
     row: str
     against: tuple[str, ...] = ()
-    seeds: Annotated[int, Ge(0)] = 0
+    seeds: Annotated[int, Interval(ge=0, le=1000)] = 0
 
 
 class ComparisonPlan(Part):
@@ -92,7 +93,7 @@ class ComparisonPlan(Part):
     claims: the claims.
     """
 
-    budgets: Annotated[tuple[Annotated[float, Gt(0)], ...], Len(1)]
+    budgets: Annotated[tuple[Annotated[float, Interval(gt=0, le=1e15)], ...], Len(1)]
     reference: str
     rows: Annotated[dict[Name, RowPlan], Len(1)]
     claims: tuple[Claim, ...] = ()

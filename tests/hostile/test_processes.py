@@ -1,0 +1,98 @@
+"""The worst inputs, given to real processes with a limit on memory and time."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.hostile.held import Tally
+from tests.hostile.test_annotations import landmarks
+from tests.hostile.test_images import BIG, IMAGES
+from tests.hostile.test_recipes import aliases
+
+pytestmark = pytest.mark.slow
+
+MEMORY = 1 << 30  # bytes that a process may use
+ADDRESSES = 6 << 30  # of address space: torch alone maps more than it uses
+SECONDS = 10  # of processor time, the loading of libraries included
+WALL = 240  # of time on the clock, on a busy machine
+
+
+def limited() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
+    resource.setrlimit(resource.RLIMIT_CPU, (3 * SECONDS, 3 * SECONDS))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def run(*args: object) -> tuple[int, str, int, float]:
+    """Exit code, output, largest memory in bytes and processor seconds of a command."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "nasface", *map(str, args)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="backslashreplace", preexec_fn=limited,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        output = process.stdout.read()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, output, 1024 * used.ru_maxrss, used.ru_utime + used.ru_stime
+
+
+def hostile_300w(root: Path) -> Path:
+    folder = root / "afw"
+    folder.mkdir(parents=True)
+    for name in ("bits", "pipe", "zero", "loop"):
+        (folder / f"{name}.pts").write_text("\n".join(landmarks()))
+    (folder / "bits.png").write_bytes(IMAGES["bits.png"])
+    os.mkfifo(folder / "pipe.png")
+    (folder / "zero.png").symlink_to("/dev/zero")
+    (folder / "loop.png").symlink_to("loop.png")
+    return root
+
+
+CASES = ("aliases", "stages", "images", "prepare", "pipe", "faces")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_within_a_gigabyte_and_ten_seconds(tally: Tally, tmp_path: Path, case: str):
+    recipe = tmp_path / "a.yaml"
+    recipe.write_text(aliases(9))
+    os.mkfifo(tmp_path / "arch.json")
+    data = hostile_300w(tmp_path / "data")
+    args, fact = {
+        "aliases": (["search", "--recipe", recipe], "aliases"),
+        "stages": (["count", "--space", "hrsupernet", "--set", f"stages={10**9}"], "stages"),
+        "images": (["data", "check", "--data-root", data], f"{BIG} x {BIG}"),
+        "prepare": (["data", "prepare", "--recipe", "300w-mini", "--data-root", data], "4 faces are damaged"),
+        "pipe": (["count", "--arch", tmp_path / "arch.json"], "named pipe"),
+        "faces": (["data", "prepare", "--recipe", "demo", "--set", f"data.options.train={10**12}"], "train"),
+    }[case]
+    code, output, memory, seconds = run(*args)
+    tally.tried += 1
+    assert code == 2, output[-2000:]
+    assert fact in output
+    assert "Traceback" not in output
+    assert memory < MEMORY, f"{memory >> 20} MiB"
+    assert seconds < SECONDS, f"{seconds:.1f} s"
+
+
+@pytest.mark.parametrize("size", [8000, 7000])
+def test_the_largest_image_that_is_read_takes_less_than_a_gigabyte(tally: Tally, tmp_path: Path, size: int):
+    path = tmp_path / "a.png"
+    Image.new("RGB", (size, size)).save(path, compress_level=1)
+    code = (
+        "import resource, sys; from pathlib import Path; from nasface.data.images import decode; "
+        "print(decode(Path(sys.argv[1])).shape, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=WALL, check=True
+    )
+    tally.tried += 1
+    assert str(size) in found.stdout
+    assert 1024 * int(found.stdout.split()[-1]) < MEMORY
