@@ -314,7 +314,7 @@ def test_a_failed_video_leaves_no_file(tmp_path: Path):
     from tests.unit.test_detect import write_video
 
     film = Picture(write_video(tmp_path / "film.avi", [0, 1]), "film")
-    none = FoundFaces(np.empty((0, 4)), np.empty((0, 68, 2)), np.empty(0), np.empty(0, np.int64))
+    none = FoundFaces(np.empty((0, 4)), np.empty((0, 68, 2)), np.empty((0, 68)), np.empty(0, np.int64))
     with pytest.raises(KeyError), overlays(tmp_path / "drawn") as show:  # noqa: PT012
         show(Seen(film, 0, noise(16, 32), none))
         raise KeyError
@@ -325,7 +325,7 @@ def test_points_and_box_are_drawn_where_they_are():
     from nasface.report.overlay import BOX, POINT, draw
 
     image = np.zeros((60, 60, 3), np.uint8)
-    faces = FoundFaces(np.array([[10.0, 20, 50, 55]]), np.array([[[30.0, 40]]]), np.ones(1), np.zeros(1, np.int64))
+    faces = FoundFaces(np.array([[10.0, 20, 50, 55]]), np.array([[[30.0, 40]]]), np.ones((1, 1)), np.zeros(1, np.int64))
     drawn = draw(image, faces)
     assert tuple(drawn[40, 30]) == POINT
     assert {tuple(drawn[y, x]) for y, x in ((20, 30), (55, 30), (37, 10), (37, 50))} == {BOX}
