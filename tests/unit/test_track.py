@@ -95,3 +95,53 @@ def test_a_face_whose_landmarks_leave_the_image_is_lost():
         min_score=0.5,
     )
     assert [len(faces) for _, faces in tracked] == [1, 0]
+
+
+# --- steadied landmarks
+
+
+def film(points_TL2: np.ndarray) -> list[tuple[np.ndarray, FoundFaces]]:
+    """Frames of one face, whose landmarks are given."""
+    still = [np.array([[0.0, 0, 100, 100]]), np.ones((1, points_TL2.shape[1])), np.zeros(1, np.int64)]
+    image = np.zeros((4, 4, 3), np.uint8)
+    return [(image, FoundFaces(still[0], points_L2[None], still[1], still[2])) for points_L2 in points_TL2]
+
+
+def steady(points_TL2: np.ndarray, rate: float = 30, cutoff: float = 1.5) -> np.ndarray:
+    return np.array([faces.landmarks_KL2[0] for _, faces in track.steadied(film(points_TL2), rate, cutoff)])
+
+
+CORNERS = np.array([[0.0, 0], [100, 0], [0, 100], [100, 100]])
+
+
+def test_the_landmarks_of_a_still_face_tremble_less():
+    noisy = CORNERS + np.random.default_rng(0).normal(0, 0.5, (200, 4, 2))
+    assert steady(noisy)[50:].std(axis=0).max() < 0.5 * noisy[50:].std(axis=0).min()
+
+
+def test_a_fast_face_is_followed_closely():
+    moving = CORNERS + np.arange(60)[:, None, None] * np.array([4.0, 0])  # more than a face size per second
+    lag = np.abs(steady(moving) - moving)[20:].max()
+    assert lag < 1.0
+    fixed = 4 / (1 / (1 + 30 / (2 * np.pi * 1.5))) - 4  # of a low-pass filter whose cut-off stays at 1.5 Hz
+    assert lag < 0.1 * fixed
+
+
+def test_steadiness_does_not_depend_on_the_size_of_the_picture():
+    noisy = CORNERS + np.random.default_rng(0).normal(0, 2, (40, 4, 2)).cumsum(axis=0)
+    np.testing.assert_allclose(steady(8 * noisy), 8 * steady(noisy))
+
+
+def test_a_cutoff_of_zero_changes_nothing_and_the_first_frame_is_as_it_was():
+    noisy = CORNERS + np.random.default_rng(0).normal(0, 2, (5, 4, 2))
+    np.testing.assert_array_equal(steady(noisy, cutoff=0), noisy)
+    np.testing.assert_array_equal(steady(noisy)[0], noisy[0])
+
+
+def test_a_new_face_starts_where_it_is():
+    here, there = film(CORNERS[None])[0], film(CORNERS[None] + 50)[0]
+    new = (there[0], FoundFaces(there[1].boxes_K4, there[1].landmarks_KL2, there[1].confidences_KL, np.array([1])))
+    (_, one), (_, none), (_, other) = track.steadied([here, (here[0], here[1].take(np.zeros(1, bool))), new], 30, 1.5)
+    assert len(none) == 0
+    np.testing.assert_array_equal(one.landmarks_KL2[0], CORNERS)
+    np.testing.assert_array_equal(other.landmarks_KL2[0], CORNERS + 50)

@@ -46,7 +46,7 @@ class FaceSearch:
         batch: number of faces per forward pass.
         min_score: detected faces with a lower score are dropped; None accepts all boxes as faces.
         every: number of video frames from one detection to the next.
-        smooth: cut-off frequency (Hz) of the filter that steadies landmarks in videos, see `track.steadied`; 0 for none.
+        smooth: cut-off frequency (Hz) of the filter that steadies landmarks in videos, see `track.steadied`; 0: none.
     """
 
     refine: int = 1
@@ -147,7 +147,7 @@ class Viewer:
         yield from look()
 
     def video(self, picture: Picture) -> Iterator[Seen]:
-        """Yield all frames of a video in order. A face is looked for where it was in the previous frame, then steadied."""
+        """Yield all frames of a video in order, with faces tracked from frame to frame and their landmarks steadied."""
         least = self.how.min_score
         tracked = track.track(
             detect.frames(picture.path),
