@@ -117,6 +117,7 @@ def test_the_score_is_the_mean_peak_of_the_heatmaps():
         net.head.heatmaps.bias.copy_(torch.linspace(0, 1, 68))
     (faces,) = model(how, net).find([picture], [np.array([[2, 2, 29, 29]])])
     assert faces.scores_K == pytest.approx([0.5])
+    np.testing.assert_allclose(faces.confidences_KL, np.linspace(0, 1, 68)[None], atol=1e-6)
 
 
 def test_refinement_looks_again_in_the_box_of_the_own_landmarks():
@@ -204,6 +205,7 @@ def test_files_and_summary_say_what_was_found(tmp_path: Path, caplog):
     report = predict_files(viewer(two_but_in_3, batch=3), pictures, tmp_path / "out", shown.append)
     counts = {"images": 5, "frames": 0, "unreadable": 1, "without_face": 1, "faces": 8}
     assert {key: report["summary"][key] for key in counts} == counts
+    assert report["summary"]["frames_per_second"] >= 4 / (report["summary"]["seconds"] + 1e-3)
     assert report == json.loads((tmp_path / "out" / "landmarks.json").read_text())
     assert [entry["image"] for entry in report["images"]] == [path.as_posix() for path in paths]
     assert [(entry["width"], entry["height"]) for entry in report["images"]] == [(50, 40 + i) for i in range(5)]
