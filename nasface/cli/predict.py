@@ -55,6 +55,7 @@ class Looking:
     refine: int | None
     min_score: float
     every: int
+    smooth: float
     batch: int
 
     def search(self) -> FaceSearch:
@@ -67,6 +68,7 @@ class Looking:
             batch=self.batch,
             min_score=self.min_score,
             every=self.every,
+            smooth=self.smooth,
         )
 
 
@@ -92,9 +94,10 @@ class Looking:
     Looking,
     click.option(
         "--detector",
-        default="haar",
+        default="best",
         show_default=True,
-        help="Face detector: haar, whole (the image is one face), or 'module:attr'.",
+        help="Face detector: yunet, haar, best (the first of them that is installed), whole (the image is one face), "
+        "or 'module:attr'.",
     ),
     click.option(
         "--boxes", type=FILE, help="Take face boxes from a CSV file (image, x0, y0, x1, y1) instead of a detector."
@@ -122,6 +125,14 @@ class Looking:
     click.option(
         "--batch", type=click.IntRange(1, 4096), default=64, show_default=True, help="Faces per forward pass."
     ),
+    click.option(
+        "--smooth",
+        type=click.FloatRange(0, 1000),
+        default=1.5,
+        show_default=True,
+        metavar="HZ",
+        help="Cut-off frequency of the filter that steadies landmarks in videos; lower is steadier, 0 switches it off.",
+    ),
 )
 @click.option(
     "--out",
@@ -145,7 +156,8 @@ def predict(
     """Find faces and their landmarks in images, folders of images and videos.
 
     Coordinates are in pixels of the upright image, 0-based, with integers at pixel centres. Faces are tracked through
-    a video. The exit code is 2 when no face is found at all. --json prints the content of landmarks.json.
+    a video, and their landmarks steadied. The exit code is 2 when no face is found at all. --json prints the content
+    of landmarks.json.
 
     \b
     Examples:
@@ -190,6 +202,8 @@ def _show(summary: dict[str, Any], out: Path, overlay: bool) -> None:
         ["faces", f"{summary['faces']:,}"],
         ["faces per second", f"{summary['faces_per_second']:,.1f}"],
     ]
+    if "frames_per_second" in summary:
+        rows.append(["video frames per second", f"{summary['frames_per_second']:,.1f}"])
     caption = "the speed includes reading, detection and landmarks" + (", and drawing" if overlay else "")
     terminal.show(terminal.table("Predictions", ["", "number"], rows, caption))
     click.echo(f"written: {out / 'landmarks.csv'}, {out / 'landmarks.json'}" + (f", {out / 'overlays'}" * overlay))

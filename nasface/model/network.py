@@ -38,11 +38,13 @@ class Face:
         landmarks: (L, 2) x and y in the same coordinates.
         score: mean over the landmarks of the heatmap's peak: near 1 for a face like those of the training set, near 0
             where there is no face.
+        confidence: (L,) the peak of each landmark's heatmap; `score` is their mean.
     """
 
     box: NDArray[np.float64]
     landmarks: NDArray[np.float64]
     score: float
+    confidence: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,15 +71,16 @@ class Model:
         return self.module.alpha.device
 
     def predict(
-        self, image: AnyImage, *, detector: str | Detector = "haar", refine: int = 1, min_score: float = 0.5
+        self, image: AnyImage, *, detector: str | Detector = "best", refine: int = 1, min_score: float = 0.5
     ) -> list[Face]:
         """Find the faces of an image and their landmarks.
 
         Args:
             image: a file, a PIL image, or a uint8 array, (H, W, 3) in RGB order or (H, W) in grey. Files and PIL
                 images are turned upright by their EXIF orientation.
-            detector: 'haar' (OpenCV's detector of frontal faces), 'whole' (the image is one face), 'module:attr', or
-                any callable from an RGB image to boxes (K, 4).
+            detector: 'yunet' (a small network), 'haar' (OpenCV's detector of frontal faces), 'best' (the first of these
+                whose weights are installed), 'whole' (the image is one face), 'module:attr', or any callable from an
+                RGB image to boxes (K, 4).
             refine: how many times to run the network again on the box of the landmarks that it found.
             min_score: faces with a lower score are left out.
 
@@ -93,8 +96,8 @@ class Model:
         boxes_K4 = boxes_K4[detect.fits(boxes_K4, np.array(pixels.shape[1::-1]))]
         found = self.find([pixels], [boxes_K4], refine=refine)[0].plausible(min_score)
         return [
-            Face(box, points, float(score))
-            for box, points, score in zip(found.boxes_K4, found.landmarks_KL2, found.scores_K, strict=True)
+            Face(box, points, float(confidence.mean()), confidence)
+            for box, points, confidence in zip(found.boxes_K4, found.landmarks_KL2, found.confidences_KL, strict=True)
         ]
 
     def landmarks(self, image: AnyImage, boxes: NDArray[Any], *, refine: int = 0) -> NDArray[np.float64]:
@@ -152,13 +155,13 @@ class Model:
                 f"{sizes_N2[bad, 1]} pixels; give x0, y0, x1, y1 inside the image"
             )
         of_faces = [images[i] for i in image_N.tolist()]
-        landmarks_NL2, scores_N = self._look(of_faces, boxes_N4, batch, workers)
+        landmarks_NL2, confidences_NL = self._look(of_faces, boxes_N4, batch, workers)
         for _ in range(refine):
             own_N4 = detect.landmark_boxes(landmarks_NL2)
             boxes_N4 = np.where(detect.fits(own_N4, sizes_N2)[:, None], own_N4, boxes_N4)
-            landmarks_NL2, scores_N = self._look(of_faces, boxes_N4, batch, workers)
+            landmarks_NL2, confidences_NL = self._look(of_faces, boxes_N4, batch, workers)
         numbers_N = np.concatenate([np.empty(0, np.int64), *(np.arange(count) for count in counts)])
-        faces = FoundFaces(boxes_N4, landmarks_NL2, scores_N, numbers_N)
+        faces = FoundFaces(boxes_N4, landmarks_NL2, confidences_NL, numbers_N)
         return [faces.take(image_N == i) for i in range(len(images))]
 
     def save(self, path: str | Path) -> None:
@@ -168,7 +171,7 @@ class Model:
     def _look(
         self, images_N: Sequence[Pixels], boxes_N4: Boxes, batch: int, workers: int | None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Run the network once: landmarks (N, L, 2) in pixels of the images, and scores (N,)."""
+        """Run the network once: landmarks (N, L, 2) in pixels of the images, and confidences (N, L)."""
         view, net, device = self.view, self.module, self.device
         crop, size = view.crop, view.input_size
         flip = torch.tensor(view.scheme.flip, device=device) if view.flip_test else None
@@ -178,7 +181,8 @@ class Model:
             face = data.Face(str(i), "test", (), boxes_N4[i].reshape(2, 2), None, (x0, y0, x1 - x0, y1 - y0))
             return crop_face(images_N[i], face, 2, crop)
 
-        landmarks, scores = [np.empty((0, view.scheme.num_landmarks, 2))], [np.empty(0)]
+        points_of = view.scheme.num_landmarks
+        landmarks, confidences = [np.empty((0, points_of, 2))], [np.empty((0, points_of))]
         net.eval()
         for start in range(0, len(boxes_N4), batch):
             part = range(start, min(start + batch, len(boxes_N4)))
@@ -189,12 +193,12 @@ class Model:
                 with engine.autocast(device, view.precision):
                     heatmaps = engine.heatmaps_of(net, images_B3HW, flip)
                 points = decode(heatmaps, size, view.decoder, view.sigma)
-                peaks = heatmaps.float().amax(dim=(2, 3)).mean(dim=1)
+                peaks = heatmaps.float().amax(dim=(2, 3))
             way = np.stack([crop.to_original_23 for crop in crops])
             points_BL2 = points.cpu().double().numpy()  # MPS has no float64
             landmarks.append(points_BL2 @ way[:, :, :2].transpose(0, 2, 1) + way[:, None, :, 2])
-            scores.append(peaks.cpu().double().numpy())
-        return np.concatenate(landmarks), np.concatenate(scores)
+            confidences.append(peaks.cpu().double().numpy())
+        return np.concatenate(landmarks), np.concatenate(confidences)
 
 
 def read_image(image: AnyImage) -> Pixels:

@@ -60,7 +60,11 @@ def test_a_folder_gives_csv_json_pictures_and_a_table(work: Path):
     result = run("--run", "run", "photos", *WHOLE, "--out", "out", "--overlay")
     assert result.exit_code == 0, result.output
     assert "faces per second" in result.stdout
-    assert pd.read_csv("out/landmarks.csv")["image"].tolist() == [f"photos/{i}.png" for i in range(3)]
+    table = pd.read_csv("out/landmarks.csv")
+    confidences = table[[f"lm{i}_confidence" for i in range(68)]].mean(axis=1)
+    np.testing.assert_allclose(confidences, table["score"], atol=1e-3)
+    assert "frames_per_second" not in json.loads(Path("out/landmarks.json").read_text())["summary"]
+    assert table["image"].tolist() == [f"photos/{i}.png" for i in range(3)]
     assert json.loads(Path("out/landmarks.json").read_text())["summary"]["faces"] == 3
     assert [Image.open(f"out/overlays/{i}.png").size for i in range(3)] == [(96, 96)] * 3
 
@@ -96,7 +100,7 @@ def test_a_moved_architecture_without_recipe_says_whose_is_used(work: Path):
     assert "300w" in result.stderr.splitlines()[0]
 
 
-def test_haar_is_the_default_and_names_images_without_face(work: Path):
+def test_the_default_detector_finds_faces_and_names_images_without(work: Path):
     pytest.importorskip("cv2")
     Image.new("RGB", (96, 96)).save("photos/dark.png")
     result = run("--run", "run", "photos", "--min-score", -1e9, "--refine", 0, "--quiet", "--json")

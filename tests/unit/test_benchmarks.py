@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 bench = importlib.import_module("data_pipeline")
 distillation = importlib.import_module("distillation")
 sweep = importlib.import_module("sweep")
+detectors = importlib.import_module("detectors")
 
 OPTIONS = PrepareOptions(input_size=32)
 
@@ -141,3 +142,28 @@ def test_the_share_of_a_sweep_inside_networks_is_measured(tmp_path: Path) -> Non
     assert found["slim networks timed"] == 3
     assert 0 < found["seconds in slim networks"] < found["seconds"]
     assert found["share in slim networks"] < found["share in any network"] < 1
+
+
+def test_scenes_hold_faces_of_every_size_where_they_say() -> None:
+    pictures = list(detectors.synthetic(3, seed=1))
+    for picture in pictures:
+        assert 1 <= len(picture.boxes_K4) == len(picture.kinds_K) <= 5
+        assert picture.image_HW3.shape == (480, 640, 3)
+        assert detectors.detect.fits(picture.boxes_K4, np.array([640, 480])).all()
+    again = next(detectors.synthetic(1, seed=1))
+    np.testing.assert_array_equal(again.image_HW3, pictures[0].image_HW3)
+    found = detectors.judge(["haar"], pictures)["haar"]
+    assert found.recall > 0  # some face can be recognised as one
+
+
+def test_detectors_are_judged_by_recall_and_false_faces() -> None:
+    faces = np.array([[0.0, 0, 10, 10], [20, 20, 30, 30]])
+    others = np.array([[50.0, 50, 60, 60]])
+    picture = detectors.Picture(np.zeros((4, 4, 3), np.uint8), faces, others, ["small", "large"], "a")
+    tally = detectors.Tally()
+    tally.add(picture, np.array([[1.0, 1, 10, 10], [51, 51, 60, 60], [80, 80, 90, 90]]), 0.5)
+    tally.add(picture, np.empty((0, 4)), 0.5)
+    assert (tally.pictures, tally.seconds, tally.recall) == (2, 1.0, 0.25)
+    assert tally.found == {"small": [True, False], "large": [False, False]}
+    assert tally.false == [("a", [80, 80, 90, 90])]
+    assert detectors.iou(faces, np.array([[0.0, 0, 10, 5]])).ravel().tolist() == [0.5, 0]

