@@ -7,17 +7,20 @@ from collections.abc import Callable, Mapping
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, cast, get_type_hints
 
 from pydantic import ConfigDict, ValidationError, create_model
 
-from nasface.criteria import Criterion
 from nasface.data.base import Dataset
 from nasface.errors import NasfaceError, RecipeError, described, did_you_mean
+from nasface.formats import Format
 from nasface.importing import NotImportableError, import_attr
-from nasface.prune import Pruner
-from nasface.search import Searcher
-from nasface.space import SearchSpace
+
+if TYPE_CHECKING:  # these import torch, which exported networks run without
+    from nasface.criteria import Criterion
+    from nasface.prune import Pruner
+    from nasface.search import Searcher
+    from nasface.space import SearchSpace
 
 GROUPS = {
     "searchspaces": "search space",
@@ -26,6 +29,7 @@ GROUPS = {
     "criteria": "criterion",
     "pruners": "pruner",
     "teachers": "teacher",
+    "formats": "export format",
 }
 SUPPLIED = {
     "pruners": 3,
@@ -111,6 +115,8 @@ def takes(group: str, name: str, option: str) -> bool:
 
 def space(name: str, options: Mapping[str, Any] | None = None) -> SearchSpace:
     """Build a search space."""
+    from nasface.space import SearchSpace
+
     return cast(SearchSpace, _build("searchspaces", name, SearchSpace, (), options))
 
 
@@ -121,17 +127,24 @@ def dataset(name: str, root: Path | None, options: Mapping[str, Any] | None = No
 
 def searcher(name: str, options: Mapping[str, Any] | None = None) -> Searcher:
     """Build a searcher."""
+    from nasface.search import Searcher
+
     return cast(Searcher, _build("searchers", name, Searcher, (), options))
 
 
 def criterion(name: str, options: Mapping[str, Any] | None = None) -> Criterion:
     """Return a criterion whose options are bound."""
-    return cast(Criterion, partial(load("criteria", name), **check_options("criteria", name, options or {})))
+    return cast("Criterion", partial(load("criteria", name), **check_options("criteria", name, options or {})))
 
 
 def pruner(name: str, options: Mapping[str, Any] | None = None) -> Pruner:
     """Return a pruner whose options are bound."""
-    return cast(Pruner, partial(load("pruners", name), **check_options("pruners", name, options or {})))
+    return cast("Pruner", partial(load("pruners", name), **check_options("pruners", name, options or {})))
+
+
+def form(name: str) -> Format:
+    """Build an export format."""
+    return cast(Format, _build("formats", name, Format, (), {}))
 
 
 def _build(

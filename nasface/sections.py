@@ -10,10 +10,8 @@ import yaml
 from annotated_types import Ge, Interval, Le
 from pydantic import BaseModel, ConfigDict
 
-from nasface.data.augment import Augmentation
-from nasface.distill import Distillation
+from nasface.settings import Augmentation, Decoder, Distillation
 from nasface.step import Optimizer
-from nasface.task import Decoder
 
 Epochs = Annotated[int, Interval(ge=0, le=100_000)]
 
