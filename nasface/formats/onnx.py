@@ -16,7 +16,8 @@ from nasface.formats.base import KEY, Precision, Quantisation, Run, library, unr
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_QUANTISED = ("Conv", "Add", "Concat", "Resize")  # what lies between convolutions too, so that maps stay in 8 bits
+# what lies between convolutions too, so that maps stay in 8 bits on their way from one to the next
+_QUANTISED = ("Conv", "Relu", "Clip", "Add", "Mul", "Concat", "Resize")
 
 
 class Onnx:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,7 +75,9 @@ def _core() -> Any:
 
 def _nncf() -> Any:
     os.environ.setdefault("NNCF_CI", "1")  # NNCF then reports nothing to its makers
-    return library("nncf", "openvino", "exporting int8 for OpenVINO")
+    nncf = library("nncf", "openvino", "exporting int8 for OpenVINO")
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # it would list every operation that stays in float
+    return nncf
 
 
 def _read(path: Path) -> Any:

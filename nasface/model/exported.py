@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 from nasface import plugins
 from nasface.errors import RunError
@@ -15,6 +16,7 @@ from nasface.model.runtime import ExportedRuntime
 
 INPUTS = ("uint8", "normalised")
 OUTPUTS = ("landmarks", "heatmaps")
+COSTS = ("params", "macs", "params_no_head", "macs_no_head", "macs_prunable", "edges", "blocks")
 _BAKED = ("input_size", "decoder", "sigma", "flip_test", "precision")  # of a view, what an exported graph contains
 
 
@@ -26,7 +28,7 @@ class Description:
         card: the network's card; its view is what the file computes.
         precision: of the weights, see `nasface.formats.Precision`.
         inputs, outputs: what goes in and comes out, see `nasface.deploy.plain.Ends`.
-        costs: the cost of the network, as `nasface.stages.measure.Evaluation` has it.
+        costs: the cost of the network by the names in `COSTS`, see `nasface.stages.measure.Evaluation`.
     """
 
     card: Card
@@ -68,7 +70,8 @@ def describe(path: Path, form: Format) -> Description:
         card, precision, costs = content["card"], content["precision"], content["costs"]
         inputs, outputs = content["inputs"], content["outputs"]
         sound = all(isinstance(part, dict) for part in (card, costs)) and inputs in INPUTS and outputs in OUTPUTS
-        sound = sound and all(isinstance(value, int) for value in costs.values())
+        sound = sound and set(costs) == set(COSTS) and all(isinstance(value, int) for value in costs.values())
+        sound = sound and precision in get_args(Precision)
     except (ValueError, TypeError, KeyError) as err:
         raise RunError(f"the nasface card of {path} is damaged ({err}); export the network again") from err
     if not sound:
