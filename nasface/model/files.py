@@ -88,7 +88,9 @@ class Saved:
         if faces and self.card and dataset and not source and asked in (None, self.dataset):
             options = self.card.training.get("dataset_options", {})  # cards of nasface 0.1 have none
             sections["data"] = {**sections.get("data", {}), "options": options}
-        return recipes.assemble(source, None, dataset, data_root, overrides, sections)
+        # An exported network needs no other plug-in than the dataset, and search spaces import torch.
+        checked = ("data",) if self.exported else tuple(recipes.PLUGINS)
+        return recipes.assemble(source, None, dataset, data_root, overrides, sections, checked)
 
     def load(self, recipe: Recipe | None = None, device: str | torch.device = "cpu") -> Model:
         """Load the network.
