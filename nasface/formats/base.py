@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from numpy.typing import NDArray
@@ -21,6 +23,9 @@ convolutions compute in 8 bits."""
 
 Run = Callable[[NDArray[Any]], Sequence[NDArray[Any]]]
 """An opened model as a function: a batch of inputs to all outputs, in the order of the file."""
+
+# what runtimes say about their own code: a status, and the place and signature of a function in C++
+_PLACES = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |\S+:\d+:? .*?\) (?=[A-Z])|Exception from \S+:\d+: ")
 
 KEY = "nasface"  # under which the metadata of a file hold the network's description
 
@@ -111,7 +116,8 @@ def library(name: str, extra: str, purpose: str) -> Any:
 
 def unreadable(path: Path, kind: str, err: Exception) -> RunError:
     """Return the error for a file that a runtime refuses."""
-    reason = " ".join(str(err).split())[-300:] or type(err).__name__
+    text = _PLACES.sub("", " ".join(str(err).split())) or type(err).__name__
+    reason = shorten(text, 240, placeholder=" ...")
     return RunError(
         f"{path} cannot be opened as {kind} ({reason}); it is damaged, not complete, of another kind or too new "
         "for the installed runtime: export the network again, or update the runtime"

@@ -81,8 +81,12 @@ def _nncf() -> Any:
 
 
 def _read(path: Path) -> Any:
+    core = _core()
     try:
-        return _core().read_model(str(path))
+        with path.open("rb") as file:
+            if b"<net " not in file.read(1024):  # OpenVINO would try the formats of half a dozen other programs
+                raise RuntimeError("it does not begin like one")
+        return core.read_model(str(path))
     except RuntimeError as err:
         raise unreadable(path, "an OpenVINO model", err) from err
 

@@ -72,8 +72,8 @@ def _exported(content: dict[str, Any]) -> Exported:
     return Exported(**{**content, "path": Path(content["path"]), "difference": Difference(**content["difference"])})
 
 
-def faces(run: RunDir, count: int = 3) -> list[np.ndarray]:
-    """Images of synthetic faces, each with its box."""
+def faces(count: int = 3) -> list[np.ndarray]:
+    """Images of synthetic faces."""
     dataset = plugins.dataset("synthetic", None, {"train": 0, "test": count, "size": 96})
     return [dataset.read(face) for face in dataset.index().faces]
 
@@ -92,7 +92,7 @@ def test_an_exported_network_finds_the_landmarks_of_the_network(form: str, expor
     assert done.compared == 16
     assert done.nme_after == pytest.approx(done.nme_before, abs=1e-3)
     ours, theirs = nasface.load(run.path), nasface.load(done.path)
-    images = faces(run)
+    images = faces()
     boxes = [BOX] * len(images)
     for mine, other in zip(ours.find(images, boxes), theirs.find(images, boxes), strict=True):
         far = np.linalg.norm(mine.landmarks_KL2 - other.landmarks_KL2, axis=2)
@@ -112,7 +112,7 @@ def test_the_folder_holds_the_files_and_nothing_else(form: str, export_once: Exp
     assert done.size == sum((done.path.parent / name).stat().st_size for name in wanted)
     for name in wanted:
         content = (done.path.parent / name).read_bytes()
-        assert not [trace for trace in (b"site-packages", str(Path.home()).encode(), b".py") if trace in content]
+        assert not [trace for trace in (b"site-packages", str(Path.home()).encode(), b'File "') if trace in content]
 
 
 def test_the_graph_is_named_and_folded(export_once: Export):
@@ -149,7 +149,7 @@ def test_int8_is_calibrated_on_training_faces_and_measured(form: str, export_onc
     assert done.judged > 0
     assert done.nme_after != done.nme_before  # it is not the same network
     assert done.nme_after < 2 * done.nme_before
-    assert nasface.load(done.path).find(faces(None)[:1], [BOX])[0].landmarks_KL2.shape == (1, 68, 2)
+    assert nasface.load(done.path).find(faces(1), [BOX])[0].landmarks_KL2.shape == (1, 68, 2)
 
 
 def test_int8_weights_are_signed_and_per_channel_and_parts_stay_in_float(export_once: Export):
@@ -214,7 +214,7 @@ def without_torch(folder: Path, *args: object) -> str:
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_predict_needs_no_torch(form: str, export_once: Export, run: RunDir, tmp_path: Path):
-    Image.fromarray(faces(run, 1)[0]).save(tmp_path / "face.png")
+    Image.fromarray(faces(1)[0]).save(tmp_path / "face.png")
     (tmp_path / "boxes.csv").write_text("image,x0,y0,x1,y1\nface.png,20,25,75,80\n")
     args = ("predict", "face.png", "--boxes", "boxes.csv", "--overlay", "--json", "--model")
     said = json.loads(without_torch(tmp_path, *args, export_once(form).path))
@@ -231,8 +231,8 @@ def test_evaluate_needs_no_torch_and_measures_the_same(export_once: Export, run:
     wanted = evaluate(saved.recipe(), MACHINE, [saved])[0].as_dict()
     assert {name: found[name] for name in COSTS} == {name: wanted[name] for name in COSTS}
     assert found["held_out_nme"] == pytest.approx(wanted["held_out_nme"], abs=2e-3)
-    nme, ours = (x["subsets"]["inter_ocular"]["full"]["nme"] for x in (found, wanted))
-    assert nme == pytest.approx(ours, abs=2e-3)
+    for subset, figures in wanted["subsets"]["inter_ocular"].items():
+        assert found["subsets"]["inter_ocular"][subset]["nme"] == pytest.approx(figures["nme"], abs=5e-3)
 
 
 def test_masks_cover_the_faces_of_exported_networks_too(export_once: Export, run: RunDir, cached: None):
@@ -314,7 +314,7 @@ def test_an_opset_that_the_runtime_does_not_know(export_once: Export, tmp_path: 
         model.opset_import[0].version = 99
 
     path = rewritten(export_once().path, tmp_path / "new.onnx", change)
-    with refused(RunError, path, "opset 99", "update the runtime"):
+    with refused(RunError, path, "Opset 99", "update the runtime"):
         nasface.load(path)
 
 
@@ -380,8 +380,8 @@ def test_a_library_for_exporting_that_is_not_installed(missing: str, run: RunDir
 
 def test_settings_that_the_file_does_not_have(export_once: Export):
     path = export_once().path
-    assert "decoder" in command_refuses("predict", "--model", path, path.parent, "--set", "task.decoder=soft")
-    assert "cuda" in command_refuses("predict", "--model", path, path.parent, "--device", "cuda")
+    assert "decoder" in command_refuses("predict", "--model", path, path, "--set", "task.decoder=soft")
+    assert "cuda" in command_refuses("predict", "--model", path, path, "--device", "cuda")
 
 
 def test_an_exported_network_is_only_run(export_once: Export, tmp_path: Path):
@@ -392,13 +392,16 @@ def test_an_exported_network_is_only_run(export_once: Export, tmp_path: Path):
 
 
 def test_int8_without_calibration_faces(run: RunDir, cached: None, tmp_path: Path):
-    saved = one(run.path)
-    alone = replace(saved, recipe_file=None, dataset="300w")  # whose folder is not known here
+    out = tmp_path / "out"
+    nasface.load(run.path).save(tmp_path / "lone.safetensors")
+    lone = one(tmp_path / "lone.safetensors")
+    assert lone.card is not None
+    card = replace(lone.card, training={"dataset": "300w"})  # whose folder is not known here
     with refused(RunError, "int8", "training faces", "--data-root"):
-        export(Source(alone), Wish("onnx", "int8"), tmp_path, MACHINE)
+        export(Source(replace(lone, dataset="300w", card=card)), Wish("onnx", "int8"), out, MACHINE)
     with refused(RunError, "int8", "synthetic"):
-        export(Source(saved, overrides=("data.options.train=0",)), Wish("onnx", "int8"), tmp_path, MACHINE)
-    assert not list(tmp_path.iterdir())
+        export(Source(lone, overrides=("data.options.train=0",)), Wish("onnx", "int8"), out, MACHINE)
+    assert not out.exists()
 
 
 def test_a_loss_above_the_limit_writes_nothing(run: RunDir, cached: None, tmp_path: Path, monkeypatch):
