@@ -60,14 +60,14 @@ def fold_factors(traced: fx.GraphModule) -> None:
         while _is_linear(traced, before) and len(before.users) == 1:
             before = _only_input(before)
         conv = _called(traced, before)
-        if node.args[1] == 1.0 or (isinstance(conv, nn.Conv2d) and len(before.users) == 1):
-            if isinstance(conv, nn.Conv2d) and node.args[1] != 1.0:
-                with torch.no_grad():
-                    conv.weight *= node.args[1]
-                    if conv.bias is not None:
-                        conv.bias *= node.args[1]
-            node.replace_all_uses_with(node.args[0])
-            traced.graph.erase_node(node)
+        if node.args[1] != 1.0:
+            if not isinstance(conv, nn.Conv2d) or len(before.users) > 1:
+                continue
+            with torch.no_grad():
+                for tensor in conv.parameters():
+                    tensor *= node.args[1]
+        node.replace_all_uses_with(node.args[0])
+        traced.graph.erase_node(node)
 
 
 REWRITES: tuple[Rewrite, ...] = (fold_norms, fold_factors)

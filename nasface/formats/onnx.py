@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nasface import __version__
 from nasface.formats import graph
 from nasface.formats.base import KEY, Precision, Quantisation, Run, library, unreadable
 
@@ -41,7 +40,8 @@ class Onnx:
             proto = _quantised(proto, quantisation, path)
         elif quantisation == "fp16":
             _halve_weights(proto)
-        proto.producer_name, proto.producer_version = "nasface", __version__
+        proto.producer_name = "nasface"
+        proto.ClearField("producer_version")
         onnx.helper.set_model_props(proto, {KEY: about})
         onnx.checker.check_model(proto)
         path.write_bytes(proto.SerializeToString())
