@@ -31,8 +31,9 @@ class Plain(nn.Module):
     def __init__(self, net: GraphNet) -> None:
         super().__init__()
         graph = net.graph
-        for name in ("stem", "edges", "nodes", "head"):
-            setattr(self, name, deepcopy(getattr(net, name)).cpu().double().eval().requires_grad_(False))
+        self.stem, self.head = _copied(net.stem), _copied(net.head)
+        self.edges = nn.ModuleDict({name: _copied(part) for name, part in net.edges.items()})
+        self.nodes = nn.ModuleDict({name: _copied(part) for name, part in net.nodes.items()})
         factors = net.factors().detach().double().tolist()
         self._factor = dict(zip(graph.edges, factors, strict=True))
         self._inputs, self._outputs = tuple(graph.inputs), tuple(graph.outputs)
@@ -50,6 +51,10 @@ class Plain(nn.Module):
             maps[name] = self.nodes[key(name)](total)
         heatmaps: Tensor = self.head([maps[name] for name in self._outputs])
         return heatmaps
+
+
+def _copied(part: nn.Module) -> nn.Module:
+    return deepcopy(part).cpu().double().eval().requires_grad_(False)
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ class Deployed(nn.Module):
     def forward(self, crops: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Run the network; see `Ends` for what goes in and comes out."""
         images_B3HW = normalise(crops.permute(0, 3, 1, 2)) if self.ends.inputs == "uint8" else crops
-        heatmaps = self.net(images_B3HW)
+        heatmaps: Tensor = self.net(images_B3HW)
         if self.flip is not None:
             heatmaps = 0.5 * (heatmaps + self.net(images_B3HW.flip(3)).flip(3)[:, self.flip])
         if self.ends.outputs == "heatmaps":

@@ -65,7 +65,7 @@ def fold_factors(traced: fx.GraphModule) -> None:
                 continue
             with torch.no_grad():
                 for tensor in conv.parameters():
-                    tensor *= node.args[1]
+                    tensor.mul_(node.args[1])
         node.replace_all_uses_with(node.args[0])
         traced.graph.erase_node(node)
 

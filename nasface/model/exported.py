@@ -35,7 +35,7 @@ class Description:
     precision: Precision
     inputs: str = "uint8"
     outputs: str = "landmarks"
-    costs: Mapping[str, int] = field(default_factory=dict)
+    costs: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Return the text for the metadata of a file."""

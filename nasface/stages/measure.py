@@ -172,7 +172,7 @@ def scores_at(found: Evaluation, stage: Stage) -> dict[Score, float]:
     return {score: nme for score, nme in nmes.items() if np.isfinite(nme)}
 
 
-def cost_fields(costs: Costs, graph: Graph) -> dict[str, int]:
+def cost_fields(costs: Costs, graph: Graph) -> dict[str, Any]:
     """Return the cost of a network by the names of `Evaluation`."""
     whole, bare = costs.total(graph), costs.without_head(graph)
     return {

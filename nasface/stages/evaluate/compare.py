@@ -92,7 +92,7 @@ def _run(subjects: Sequence[Subject], machine: Machine, masked: Level | None) ->
             subject.recipe,
             evaluate_all(subject.recipe, machine, subject.networks, faces),
             faces.prepared["test"],
-            faces.on_device and faces.on_device.test,
+            faces.shown,
         )
         for subject in subjects
     ]

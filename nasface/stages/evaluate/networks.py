@@ -21,6 +21,7 @@ from nasface.stages.machine import Machine, load
 from nasface.stages.measure import Evaluation, errors, measure, true_landmarks
 
 if TYPE_CHECKING:
+    from nasface.data.augment import DeviceFaces
     from nasface.data.masks import Level
 
 _BATCH = 64
@@ -37,6 +38,11 @@ class Tested:
 
     prepared: Mapping[Split, PreparedFaces]
     on_device: Faces | None
+
+    @property
+    def shown(self) -> DeviceFaces | None:
+        """The test faces as networks in PyTorch see them, if there are any."""
+        return None if self.on_device is None else self.on_device.test
 
 
 def load_tested(recipe: Recipe, machine: Machine, networks: Sequence[Saved], masked: Level | None) -> Tested:
@@ -82,8 +88,8 @@ def _exported(saved: Saved, model: Model, recipe: Recipe, faces: Tested) -> Eval
     assert saved.exported is not None
     test, train = faces.prepared["test"], faces.prepared["train"]
     shown: NDArray[np.uint8] = test.images_NHWC
-    if faces.on_device is not None and faces.on_device.test is not None:
-        shown = faces.on_device.test.images_NHWC.cpu().numpy()
+    if faces.shown is not None:
+        shown = faces.shown.images_NHWC.cpu().numpy()
     predicted = _landmarks(model, input_crops(shown, test.input_size)) if len(test) else None
     held_out = [i for i, name in enumerate(train.names) if is_held_out(name, recipe.data.held_out)]
     nme = float("nan")

@@ -61,7 +61,7 @@ class Original:
     def heatmaps(self, crops_NHW3: NDArray[np.uint8]) -> Tensor:
         """Return heatmaps (N, L, h, w)."""
         flip = torch.tensor(self.view.scheme.flip) if self.view.flip_test else None
-        parts = torch.from_numpy(crops_NHW3).permute(0, 3, 1, 2).split(_BATCH)
+        parts = torch.split(torch.from_numpy(crops_NHW3).permute(0, 3, 1, 2), _BATCH)
         with torch.inference_mode():
             return torch.cat([engine.heatmaps_of(self.net, normalise(part), flip) for part in parts])
 
