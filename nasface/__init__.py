@@ -18,10 +18,11 @@ def load(source: str | Path, *, network: str | None = None, device: str = "cpu",
     """Load a network with everything that it takes to use it.
 
     Args:
-        source: a run folder, a file of weights written by nasface (safetensors), an arch.json, or the name of a network
-            that comes with nasface.
+        source: a run folder, a file of weights written by nasface (safetensors), an exported network, an arch.json, or
+            the name of a network that comes with nasface.
         network: which one of a run folder; by default 'slim' where there is one.
-        device: for example 'cpu' or 'cuda'; 'auto' takes an accelerator where there is one.
+        device: for example 'cpu' or 'cuda'; 'auto' takes an accelerator where there is one. Exported networks run on
+            the CPU, without torch.
         plugins: what the files may name as 'module:attr', which is imported and so runs its code; by default they can
             only name plug-ins that are installed.
 
@@ -30,9 +31,8 @@ def load(source: str | Path, *, network: str | None = None, device: str = "cpu",
         GraphError: when its search space has changed since.
         RecipeError: when a file names a plug-in that is neither installed nor in `plugins`.
     """
-    from nasface.device import pick_device  # torch takes seconds to import: only who loads a network waits for it
     from nasface.importing import allowing
-    from nasface.model.files import one
+    from nasface.model.files import one  # importing it takes a moment: only who loads a network waits for it
 
     with allowing(*plugins):
-        return one(source, network).load(device=pick_device(device))
+        return one(source, network).load(device=device)

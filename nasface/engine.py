@@ -27,6 +27,7 @@ from nasface.data.augment import Augmentation, DeviceFaces
 from nasface.errors import DivergedError, RecipeError
 from nasface.graph import Graph
 from nasface.net import GraphNet, slim_net
+from nasface.progress import Progress as Progress
 from nasface.scores import HELD_OUT
 from nasface.step import Batch, Phase, Row
 from nasface.task import Decoder, decode
@@ -59,34 +60,6 @@ class Settings:
     seed: int = 0
     precision: Precision = "fp32"
     clip: float = 0.0
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Callbacks through which a front end follows a training.
-
-    Attributes:
-        begin: called with (title, total steps, steps already done) when a long operation starts.
-        advance: called after each step.
-        epoch: called after each epoch with all metric rows so far.
-    """
-
-    begin: Callable[[str, int, int], None] = lambda title, total, done: None
-    advance: Callable[[], None] = lambda: None
-    epoch: Callable[[list[Row]], None] = lambda rows: None
-
-    def counter(self, title: str) -> Callable[[int, int], None]:
-        """Return a (done, total) callback for work other than training."""
-        begun = False
-
-        def report(done: int, total: int) -> None:
-            nonlocal begun
-            if not begun:
-                self.begin(title, total, done - 1)
-                begun = True
-            self.advance()
-
-        return report
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:

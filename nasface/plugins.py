@@ -12,19 +12,22 @@ from contextlib import contextmanager
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, cast, get_type_hints
 
 from pydantic import ConfigDict, ValidationError, create_model
 
 from nasface.bounds import switched
-from nasface.criteria import Criterion
 from nasface.data.base import Dataset
 from nasface.errors import NasfaceError, RecipeError, described, did_you_mean, out_of_memory, shortened, shown
+from nasface.formats import Format
 from nasface.graph import Graph
 from nasface.importing import NotAllowedError, NotImportableError, import_attr
-from nasface.prune import Pruner
-from nasface.search import Searcher
-from nasface.space import SearchSpace
+
+if TYPE_CHECKING:  # these import torch, which exported networks run without
+    from nasface.criteria import Criterion
+    from nasface.prune import Pruner
+    from nasface.search import Searcher
+    from nasface.space import SearchSpace
 
 GROUPS = {
     "searchspaces": "search space",
@@ -33,6 +36,7 @@ GROUPS = {
     "criteria": "criterion",
     "pruners": "pruner",
     "teachers": "teacher",
+    "formats": "export format",
 }
 SUPPLIED = {
     "pruners": 3,
@@ -141,6 +145,8 @@ def takes(group: str, name: str, option: str) -> bool:
 
 def space(name: str, options: Mapping[str, Any] | None = None) -> SearchSpace:
     """Build a search space."""
+    from nasface.space import SearchSpace
+
     return cast(SearchSpace, _build("searchspaces", name, SearchSpace, (), options))
 
 
@@ -151,17 +157,24 @@ def dataset(name: str, root: Path | None, options: Mapping[str, Any] | None = No
 
 def searcher(name: str, options: Mapping[str, Any] | None = None) -> Searcher:
     """Build a searcher."""
+    from nasface.search import Searcher
+
     return cast(Searcher, _build("searchers", name, Searcher, (), options))
 
 
 def criterion(name: str, options: Mapping[str, Any] | None = None) -> Criterion:
     """Return a criterion whose options are bound, and whose faults are RecipeErrors that name it."""
-    return cast(Criterion, _bound("criteria", name, options or {}))
+    return cast("Criterion", _bound("criteria", name, options or {}))
 
 
 def pruner(name: str, options: Mapping[str, Any] | None = None) -> Pruner:
     """Return a pruner whose options are bound, and whose faults are RecipeErrors that name it."""
-    return cast(Pruner, _bound("pruners", name, options or {}))
+    return cast("Pruner", _bound("pruners", name, options or {}))
+
+
+def form(name: str) -> Format:
+    """Build an export format."""
+    return cast(Format, _build("formats", name, Format, (), {}))
 
 
 def _bound(group: str, name: str, options: Mapping[str, Any]) -> Callable[..., Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -21,6 +21,15 @@ __all__ = [
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
+
+PLUGINS = {
+    "space": "searchspaces",
+    "data": "datasets",
+    "search": "searchers",
+    "criterion": "criteria",
+    "prune": "pruners",
+}
+"""The group of the plug-in that each of these sections of a recipe names."""
 
 _BUDGETS = ("share", "macs", "params")  # options of pruners that exclude one another
 _L1 = ("l1", "nasface.search.l1:L1Searcher")
@@ -53,12 +62,13 @@ def load(source: str, overrides: Sequence[str] = ()) -> Recipe:
     return resolve(content, f"recipe '{source}'")
 
 
-def resolve(content: Mapping[str, Any], where: str) -> Recipe:
+def resolve(content: Mapping[str, Any], where: str, checked: Iterable[str] = tuple(PLUGINS)) -> Recipe:
     """Check the content of a recipe, including the options of its plug-ins, and fill in every default.
 
     Args:
         content: content of the recipe.
         where: name of the recipe, for error messages.
+        checked: the plug-ins that are looked up, by their keys in `PLUGINS`; the options of others stay as they are.
 
     Raises:
         RecipeError: if a key or plug-in is unknown, or if a value is not valid.
@@ -74,15 +84,9 @@ def resolve(content: Mapping[str, Any], where: str) -> Recipe:
     except ValidationError as err:
         raise RecipeError(plugins.explain(err, where)) from err
     update = {}
-    for field, group in (
-        ("space", "searchspaces"),
-        ("data", "datasets"),
-        ("search", "searchers"),
-        ("criterion", "criteria"),
-        ("prune", "pruners"),
-    ):
+    for field in checked:
         part: Plugin = getattr(recipe, field)
-        options = plugins.check_options(group, part.name, part.options)
+        options = plugins.check_options(PLUGINS[field], part.name, part.options)
         update[field] = part.model_copy(update={"options": options})
     return recipe.model_copy(update=update)
 
@@ -94,6 +98,7 @@ def assemble(
     data_root: Path | None,
     overrides: Sequence[str] = (),
     sections: Mapping[str, Any] | None = None,
+    checked: Iterable[str] = tuple(PLUGINS),
 ) -> Recipe:
     """Return the recipe that a command line describes.
 
@@ -104,6 +109,7 @@ def assemble(
         data_root: folder of the dataset.
         overrides: see `override`.
         sections: content that takes precedence over the recipe; overrides take precedence over it.
+        checked: see `resolve`.
 
     Raises:
         RecipeError: as for `load`.
@@ -123,7 +129,7 @@ def assemble(
         content = merge(content, {"data": {"root": str(data_root.resolve())}})
     content = merge(content, sections or {})
     override(content, overrides)
-    return resolve(content, f"recipe '{source}'")
+    return resolve(content, f"recipe '{source}'", checked)
 
 
 def choose_pruner(content: dict[str, Any], name: str | None, *given: tuple[str, Any, str]) -> None:

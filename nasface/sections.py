@@ -11,10 +11,8 @@ from annotated_types import Interval
 from pydantic import BaseModel, ConfigDict
 
 from nasface.bounds import Epochs, Seed, Weight
-from nasface.data.augment import Augmentation
-from nasface.distill import Distillation
+from nasface.settings import Augmentation, Decoder, Distillation
 from nasface.step import Optimizer
-from nasface.task import Decoder
 
 
 class Part(BaseModel):

@@ -1,15 +1,20 @@
-"""What a training consists of: batches, steps, optimizers and phases. The loop itself is in `nasface.engine`."""
+"""What a training consists of: batches, steps, optimizers and phases. The loop itself is in `nasface.engine`.
+
+Recipes are read without torch, so that it is imported only where an optimizer is built.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, TypeAlias
 
-import torch
 from annotated_types import Interval, Len
-from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 from nasface.bounds import Epochs, Rate, Weight
 
@@ -33,10 +38,10 @@ class Batch:
     progress: float = 0.0
 
 
-Step = Callable[[nn.Module, Batch], dict[str, Tensor]]
+Step: TypeAlias = "Callable[[nn.Module, Batch], dict[str, Tensor]]"
 """Returns scalar tensors by name. 'loss' is minimised, and the mean of each over the epoch is logged."""
 
-Loss = Callable[[Tensor, Batch], Tensor]
+Loss: TypeAlias = "Callable[[Tensor, Batch], Tensor]"
 """Returns the scalar loss of the heatmaps (B, L, h, w) of a batch."""
 
 Batches = Callable[[], Iterator[Batch]]
@@ -83,6 +88,8 @@ class Optimizer:
 
     def build(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
         """Return the torch optimizer over these parameters."""
+        import torch
+
         if self.name == "sgd":
             return torch.optim.SGD(parameters, lr=self.lr, momentum=0.9, weight_decay=self.weight_decay)
         kind = torch.optim.AdamW if self.name == "adamw" else torch.optim.Adam

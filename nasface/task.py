@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nasface.errors import RecipeError, did_you_mean
+from nasface.settings import Decoder as Decoder
 from nasface.step import Batch
 
-Decoder = Literal["quarter", "dark", "soft"]
 TEMPERATURE = 10.0  # of the soft-argmax; sharpens heatmaps, whose peaks are about 1
 
 

@@ -18,7 +18,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from nasface.engine import Progress as Hooks
+from nasface.progress import Progress as Hooks
 from nasface.scores import (
     DASH,
     DEFAULT_NORMALISER,

@@ -16,7 +16,7 @@ from nasface.cli import interrupt
 from nasface.errors import NasfaceError, out_of_memory, printable, shortened
 from nasface.importing import allowing
 
-_TYPED = ("space", "dataset", "searcher", "criterion", "pruner", "teacher")
+_TYPED = ("space", "dataset", "searcher", "criterion", "pruner", "teacher", "form")
 """The options by which a person names a plug-in; what they give may be named in files too."""
 
 

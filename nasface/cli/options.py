@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nasface.model.source import Source
     from nasface.recipe import Recipe
     from nasface.rundir import RunDir
-    from nasface.stages.workspace import Machine
+    from nasface.stages.machine import Machine
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -72,7 +72,7 @@ class Place:
     def machine(self, quiet: bool = False, tensorboard: bool = False) -> Iterator[Machine]:
         """Yield the machine that these options ask for, with progress bars while the block runs."""
         from nasface import terminal
-        from nasface.stages.workspace import Machine
+        from nasface.stages.machine import Machine
 
         with terminal.progress_bars(self.quiet or quiet) as hooks:
             yield Machine(self.device, hooks, tensorboard, self.workers)

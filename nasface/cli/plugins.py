@@ -13,7 +13,7 @@ from nasface.cli.options import json_option
 @main.command(short_help="List plug-ins and recipes.")
 @json_option
 def plugins(as_json: bool) -> None:
-    """List search spaces, datasets, searchers, criteria, pruners, teachers and recipes.
+    """List search spaces, datasets, searchers, criteria, pruners, teachers, export formats and recipes.
 
     \b
     Example:

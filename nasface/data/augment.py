@@ -7,45 +7,19 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
 
 import torch
-from annotated_types import Interval
 from torch import Tensor
 from torch.nn import functional as F
 
 from nasface.data.base import Scheme
+from nasface.data.images import MEAN as MEAN
+from nasface.data.images import STD as STD
 from nasface.data.patches import random_mask
 from nasface.data.prepare import PreparedFaces
 from nasface.errors import DataError, out_of_memory
-from nasface.step import STRICT, Batch
-
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet, as is customary
-STD = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How much training faces are changed; everything is drawn for each face.
-
-    Attributes:
-        scale: the zoom is drawn from 1 - scale to 1 + scale.
-        rotation: in degrees, drawn from -rotation to +rotation.
-        flip: probability of a horizontal flip.
-        shift: as a share of the input size, drawn from -shift to +shift for x and y.
-        colour: brightness and contrast factors are drawn from 1 - colour to 1 + colour.
-        occlusion: probability of a rectangle of coloured noise. Its area is that of a square with 10 to 50 % of the
-            input's side, and one side is at most 1.5 times the other (`nasface.data.patches.random_mask`).
-    """
-
-    scale: Annotated[float, Interval(ge=0, lt=1)] = 0.25
-    rotation: Annotated[float, Interval(ge=0, le=180)] = 30.0
-    flip: Annotated[float, Interval(ge=0, le=1)] = 0.5
-    shift: Annotated[float, Interval(ge=0, le=1)] = 0.0
-    colour: Annotated[float, Interval(ge=0, lt=1)] = 0.0
-    occlusion: Annotated[float, Interval(ge=0, le=1)] = 0.0
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+from nasface.settings import Augmentation as Augmentation
+from nasface.step import Batch
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,10 @@ from PIL import Image
 from nasface import untrusted
 from nasface.errors import DataError, shortened
 
+# Of the RGB channels in ImageNet, as shares of 255. Inputs are normalised by them, as is customary.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
 # Where several files share a stem, the first of these suffixes wins.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif", ".jp2")
 

@@ -6,20 +6,22 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Interval
 from pydantic import TypeAdapter, ValidationError
 
 from nasface import __version__, plugins, rundir
 from nasface.arch import MAX_LANDMARKS, Architecture
-from nasface.data.augment import MEAN, STD
 from nasface.data.base import Dataset, Scheme
 from nasface.data.crop import PrepareOptions
+from nasface.data.images import MEAN, STD
 from nasface.errors import RunError, shown
-from nasface.net import GraphNet
 from nasface.recipe import Recipe
-from nasface.task import Decoder
+from nasface.settings import Decoder
+
+if TYPE_CHECKING:
+    from nasface.net import GraphNet
 
 CARD_VERSION = 1
 

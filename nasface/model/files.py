@@ -1,4 +1,4 @@
-"""Find networks on disk: in run folders, in self-describing files of weights, by arch.json, and by name."""
+"""Find networks on disk: in run folders, in self-describing files of weights, exported, by arch.json, and by name."""
 
 from __future__ import annotations
 
@@ -6,22 +6,26 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from nasface import plugins, rundir
 from nasface import recipe as recipes
 from nasface.arch import MAX_LANDMARKS, Architecture
 from nasface.errors import GraphError, RunError, did_you_mean
-from nasface.model.build import check_size, read_net
+from nasface.formats import Format
 from nasface.model.card import Card, View, dataset_of, trained_by, write_net
+from nasface.model.exported import Description, describe, format_of, open_exported, suffixes
 from nasface.model.network import Model
+from nasface.model.runtime import TorchRuntime
 from nasface.model.source import read_arch, read_source
-from nasface.net import GraphNet
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from nasface.net import GraphNet
 
 __all__ = ["Saved", "at", "one", "save_net"]
 
@@ -41,6 +45,7 @@ class Saved:
         dataset: name of the dataset on which it was trained, if no recipe names it.
         sections: the sections of a recipe that the network itself fixes.
         card: the card in the file of weights, or None if there is none.
+        exported: the format and the description of an exported file; None for weights.
     """
 
     name: str
@@ -50,6 +55,7 @@ class Saved:
     dataset: str | None = None
     sections: Mapping[str, Any] = field(default_factory=dict)
     card: Card | None = None
+    exported: tuple[Format, Description] | None = None
 
     def recipe(
         self,
@@ -83,19 +89,26 @@ class Saved:
         if faces and self.card and dataset and not source and asked in (None, self.dataset):
             options = self.card.training.get("dataset_options", {})  # cards of nasface 0.1 have none
             sections["data"] = {**sections.get("data", {}), "options": options}
-        return recipes.assemble(source, None, dataset, data_root, overrides, sections)
+        # An exported network needs no other plug-in than the dataset, and search spaces import torch.
+        checked = ("data",) if self.exported else tuple(recipes.PLUGINS)
+        return recipes.assemble(source, None, dataset, data_root, overrides, sections, checked)
 
-    def load(self, recipe: Recipe | None = None, device: torch.device | None = None) -> Model:
+    def load(self, recipe: Recipe | None = None, device: str | torch.device = "cpu") -> Model:
         """Load the network.
 
         Args:
             recipe: how it sees a face, instead of the recipe by which it was trained.
-            device: the device of the network; the CPU by default.
+            device: the device of the network, see `nasface.device.pick_device`; exported networks run on the CPU.
 
         Raises:
-            RunError: when the weights do not fit the network.
+            RunError: when the weights do not fit the network, or an exported file cannot be run as asked.
             GraphError: when the architecture or the input size does not fit the search space.
         """
+        if self.exported:
+            return self._load_exported(recipe, str(device))
+        from nasface.device import pick_device  # torch: exported networks run without it
+        from nasface.model.build import check_size, read_net
+
         view, training = self._seen(recipe)
         arch = self.arch
         if arch is None:
@@ -112,8 +125,20 @@ class Saved:
                 f"the network in {self.weights} has {landmarks} landmarks, but the dataset has "
                 f"{view.scheme.num_landmarks}; choose a dataset with the same landmark scheme"
             )
-        net = read_net(space, landmarks, graph, self.weights, device or torch.device("cpu"))
-        return Model(net.eval(), replace(arch, input_size=view.input_size), view, training, self.name)
+        net = read_net(space, landmarks, graph, self.weights, pick_device(str(device))).eval()
+        return Model(TorchRuntime(net, view), replace(arch, input_size=view.input_size), view, training, self.name)
+
+    def _load_exported(self, recipe: Recipe | None, device: str) -> Model:
+        assert self.exported
+        assert self.card
+        if device not in ("auto", "cpu"):
+            raise RunError(
+                f"{self.weights} is an exported network and runs on the CPU, not on '{device}'; use --device cpu"
+            )
+        view, training = self._seen(recipe)
+        threads = recipe.training.threads if recipe else 0
+        runtime = open_exported(self.weights, *self.exported, view, threads)
+        return Model(runtime, self.card.architecture, view, training, self.name)
 
     def _seen(self, recipe: Recipe | None) -> tuple[View, Mapping[str, Any]]:
         """Return how the network sees a face, and what is known about its training.
@@ -159,6 +184,8 @@ def save_net(path: Path, net: GraphNet, recipe: Recipe, source: Path | None = No
 
 
 def _same(kept: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> bool:
+    import torch
+
     return kept.keys() == tensors.keys() and all(torch.equal(kept[name], t.cpu()) for name, t in tensors.items())
 
 
@@ -192,11 +219,16 @@ def at(source: str | Path, weights: Path | None = None) -> list[Saved]:
             return [_of_file(path)]
         if path.suffix == ".json" and path.exists():
             return [_of_arch(path, weights)]
+        if path.exists() and (form := format_of(path)):
+            return [_of_exported(path, form)]
     except (OSError, ValueError) as err:  # a name too long for the system, or with a NUL in it
         raise RunError(f"{str(source)[:80]!r} cannot be read ({err}); give the path of a network") from err
     hint = f"; {did_you_mean(str(source), shipped)}" if shipped else ""
     what = f"{source} is not a network" if path.exists() else f"there is no network {source}"
-    raise RunError(f"{what}{hint}; expected a run folder, a file of weights ({WEIGHTS}) or an arch.json")
+    raise RunError(
+        f"{what}{hint}; expected a run folder, a file of weights ({WEIGHTS}), an "
+        f"exported network ({', '.join(suffixes())}) or an arch.json"
+    )
 
 
 def _of_run(folder: Path) -> list[Saved]:
@@ -224,11 +256,7 @@ def _card(path: Path) -> Card | None:
 def _of_file(path: Path, name: str = "") -> Saved:
     """Return the network of a file that has a card, or that lies in its run folder."""
     if card := _card(path):
-        arch = card.architecture
-        space = {"space": {"name": arch.space, "options": dict(arch.options)}}
-        dataset = card.training.get("dataset")  # a dataset that is not installed must be named by the user
-        dataset = dataset if dataset in plugins.names("datasets") else None
-        return Saved(name or path.stem, path, arch, None, dataset, space | card.view.sections(), card)
+        return _of_card(card, path, name or path.stem)
     beside = RunDir(path.parent).recipe
     if beside.exists():
         for saved in _of_run(path.parent):
@@ -238,6 +266,19 @@ def _of_file(path: Path, name: str = "") -> Saved:
         f"{path} does not say which network it holds; give the run folder from which it comes, or its arch.json with "
         "--weights"
     )
+
+
+def _of_card(card: Card, path: Path, name: str) -> Saved:
+    arch = card.architecture
+    space = {"space": {"name": arch.space, "options": dict(arch.options)}}
+    dataset = card.training.get("dataset")  # a dataset that is not installed must be named by the user
+    dataset = dataset if dataset in plugins.names("datasets") else None
+    return Saved(name, path, arch, None, dataset, space | card.view.sections(), card)
+
+
+def _of_exported(path: Path, form: Format) -> Saved:
+    about = describe(path, form)
+    return replace(_of_card(about.card, path, path.stem), exported=(form, about))
 
 
 def _of_arch(path: Path, weights: Path | None) -> Saved:

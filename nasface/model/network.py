@@ -1,29 +1,29 @@
-"""A network in use: from images and face boxes to landmarks in pixels of the images."""
+"""A network in use: from images and face boxes to landmarks in pixels of the images. Without torch of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from nasface import detect, engine, untrusted
+from nasface import detect, untrusted
 from nasface.arch import Architecture
 from nasface.data import base as data
-from nasface.data.augment import normalise
 from nasface.data.crop import Crop, crop_face
 from nasface.data.images import check_pixels, decoded
 from nasface.data.parallel import default_workers, map_in_order
 from nasface.detect import Boxes, Detector, FoundFaces, Pixels
-from nasface.errors import DataError, shortened
+from nasface.errors import DataError, RunError, shortened
 from nasface.model.card import Card, View, write_net
-from nasface.net import GraphNet
-from nasface.task import decode
+from nasface.model.runtime import Runtime, TorchRuntime
+
+if TYPE_CHECKING:
+    from nasface.net import GraphNet
 
 AnyImage = str | Path | Image.Image | NDArray[Any]
 """A file, a PIL image, or a uint8 array: (H, W, 3) in RGB order, or (H, W) in grey."""
@@ -52,23 +52,37 @@ class Model:
     """A landmark network with everything needed to use it, as `nasface.load` returns it.
 
     Attributes:
-        module: the network itself, an nn.Module from normalised images (B, 3, H, W) to heatmaps (B, L, h, w).
+        runtime: what runs it, PyTorch or that of an exported file.
         architecture: its search space and its kept edges.
         view: how it sees a face: landmark scheme, input size, crop and decoder.
         training: what it was trained on: dataset, licence of the faces, seed and digest of the recipe.
         name: its name in its run, or the stem of its file.
     """
 
-    module: GraphNet = field(repr=False)
+    runtime: Runtime = field(repr=False)
     architecture: Architecture = field(repr=False)
     view: View = field(repr=False)
     training: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
 
     @property
-    def device(self) -> torch.device:
-        """The device of the network."""
-        return self.module.alpha.device
+    def device(self) -> str:
+        """Where the network runs, for example 'cpu' or 'cuda:0'."""
+        return self.runtime.place
+
+    @property
+    def module(self) -> GraphNet:
+        """The network itself, an nn.Module from normalised images (B, 3, H, W) to heatmaps (B, L, h, w).
+
+        Raises:
+            RunError: when the network was exported; it can be run, but not trained, exported or saved again.
+        """
+        if not isinstance(self.runtime, TorchRuntime):
+            raise RunError(
+                f"the network '{self.name}' was exported and can only be run; give the run folder or the file of "
+                "weights (.safetensors) from which it was exported"
+            )
+        return self.runtime.module
 
     def predict(
         self, image: AnyImage, *, detector: str | Detector = "best", refine: int = 1, min_score: float = 0.5
@@ -165,39 +179,33 @@ class Model:
         return [faces.take(image_N == i) for i in range(len(images))]
 
     def save(self, path: str | Path) -> None:
-        """Write the network as one self-describing safetensors file, which `nasface.load` reads on its own."""
+        """Write the network as one self-describing safetensors file, which `nasface.load` reads on its own.
+
+        Raises:
+            RunError: when the network was exported.
+        """
         write_net(Path(path), self.module, Card(self.architecture, self.view, self.training))
 
     def _look(
         self, images_N: Sequence[Pixels], boxes_N4: Boxes, batch: int, workers: int | None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Run the network once: landmarks (N, L, 2) in pixels of the images, and confidences (N, L)."""
-        view, net, device = self.view, self.module, self.device
-        crop, size = view.crop, view.input_size
-        flip = torch.tensor(view.scheme.flip, device=device) if view.flip_test else None
+        crop = self.view.crop
 
         def cut(i: int) -> Crop:
             x0, y0, x1, y1 = boxes_N4[i].tolist()
             face = data.Face(str(i), "test", (), boxes_N4[i].reshape(2, 2), None, (x0, y0, x1 - x0, y1 - y0))
             return crop_face(images_N[i], face, 2, crop)
 
-        points_of = view.scheme.num_landmarks
+        points_of = self.view.scheme.num_landmarks
         landmarks, confidences = [np.empty((0, points_of, 2))], [np.empty((0, points_of))]
-        net.eval()
         for start in range(0, len(boxes_N4), batch):
             part = range(start, min(start + batch, len(boxes_N4)))
             crops = list(map_in_order(cut, part, workers=min(workers or default_workers(), len(part))))
-            pixels = torch.from_numpy(np.stack([crop.image for crop in crops])).to(device)
-            with torch.inference_mode():
-                images_B3HW = normalise(pixels.permute(0, 3, 1, 2))
-                with engine.autocast(device, view.precision):
-                    heatmaps = engine.heatmaps_of(net, images_B3HW, flip)
-                points = decode(heatmaps, size, view.decoder, view.sigma)
-                peaks = heatmaps.float().amax(dim=(2, 3))
+            points_BL2, confidences_BL = self.runtime.run(np.stack([crop.image for crop in crops]))
             way = np.stack([crop.to_original_23 for crop in crops])
-            points_BL2 = points.cpu().double().numpy()  # MPS has no float64
             landmarks.append(points_BL2 @ way[:, :, :2].transpose(0, 2, 1) + way[:, None, :, 2])
-            confidences.append(peaks.cpu().double().numpy())
+            confidences.append(confidences_BL)
         return np.concatenate(landmarks), np.concatenate(confidences)
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nasface import recipe as recipes
 from nasface import rundir
 from nasface.arch import Architecture, Factors
 from nasface.errors import GraphError, RunError
 from nasface.graph import Graph
-from nasface.net import GraphNet
 from nasface.places import checked_name
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
+
+if TYPE_CHECKING:
+    from nasface.net import GraphNet
 
 
 def read_arch(path: Path) -> Architecture:

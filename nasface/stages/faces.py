@@ -6,16 +6,22 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from nasface import plugins
-from nasface.data.augment import DeviceFaces, on_device
 from nasface.data.base import Split
 from nasface.data.prepare import PreparedFaces, PrepareOptions, prepare
 from nasface.errors import DataError
 from nasface.recipe import Recipe
-from nasface.stages.workspace import Machine
+from nasface.stages.machine import Machine
+
+if TYPE_CHECKING:
+    import torch
+
+    from nasface.data.augment import DeviceFaces
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +62,13 @@ def is_held_out(name: str, share: float) -> bool:
     return int.from_bytes(digest, "big") < share * 2**64
 
 
+def input_crops(images_NHWC: NDArray[np.uint8], input_size: int) -> NDArray[np.uint8]:
+    """Return the network's input, uint8 (N, S, S, 3): the centre of each stored crop."""
+    pad = (images_NHWC.shape[1] - input_size) // 2
+    window = slice(pad, pad + input_size)
+    return np.ascontiguousarray(images_NHWC[:, window, window])
+
+
 def load_faces(recipe: Recipe, device: torch.device, machine: Machine, training: bool = True) -> Faces:
     """Prepare the recipe's dataset, hold out part of its training faces, and copy all faces to the device.
 
@@ -68,6 +81,8 @@ def load_faces(recipe: Recipe, device: torch.device, machine: Machine, training:
     Raises:
         DataError: when there are fewer faces to train on than a batch holds.
     """
+    from nasface.data.augment import on_device  # torch: exported networks need the prepared faces only
+
     prepared = load_prepared(recipe, machine)
     names = prepared["train"].names
     held_out = [i for i, name in enumerate(names) if is_held_out(name, recipe.data.held_out)]

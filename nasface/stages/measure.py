@@ -5,21 +5,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nasface import engine, metrics
-from nasface.cost import Costs
-from nasface.data.augment import DeviceFaces
+from nasface import metrics
 from nasface.data.base import Scheme
 from nasface.data.prepare import PreparedFaces
+from nasface.graph import Graph
 from nasface.metrics import Summary
-from nasface.net import GraphNet
 from nasface.recipe import Recipe
 from nasface.scores import DEFAULT_NORMALISER, HELD_OUT, Normaliser, Score, Stage, SweepRow
 from nasface.stages.faces import Faces
+
+if TYPE_CHECKING:
+    from nasface.cost import Costs
+    from nasface.data.augment import DeviceFaces
+    from nasface.net import GraphNet
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +76,8 @@ class Evaluation(Accuracy):
 
 def recipe_landmarks(net: GraphNet, recipe: Recipe, faces: DeviceFaces) -> NDArray[np.float64]:
     """Return the landmarks (N, L, 2) of each face in pixels of the network's input, decoded as the recipe says."""
+    from nasface import engine  # torch: what exported networks predict is measured without it
+
     task = recipe.task
     return engine.predict_landmarks(
         net,
@@ -137,16 +142,9 @@ def true_landmarks(faces: PreparedFaces) -> NDArray[np.float64]:
 def evaluate_net(name: str, net: GraphNet, recipe: Recipe, faces: Faces, costs: Costs) -> Evaluation:
     """Measure the cost of a network, its held-out NME and the figures of every test subset."""
     predicted = None if faces.test is None else recipe_landmarks(net, recipe, faces.test)
-    whole, bare = costs.total(net.graph), costs.without_head(net.graph)
     return Evaluation(
         **vars(measure(name, predicted, faces.prepared["test"])),
-        params=whole.params,
-        macs=whole.macs,
-        params_no_head=bare.params,
-        macs_no_head=bare.macs,
-        macs_prunable=costs.prunable(net.graph).macs,
-        edges=len(net.graph.edges),
-        blocks=len(net.graph.blocks),
+        **cost_fields(costs, net.graph),
         held_out_nme=held_out_nme(net, recipe, faces),
     )
 
@@ -172,3 +170,17 @@ def scores_at(found: Evaluation, stage: Stage) -> dict[Score, float]:
     nmes = {HELD_OUT.at(stage): found.held_out_nme}
     nmes |= {Score(name, stage): summary.nme for name, summary in found.subsets.get(DEFAULT_NORMALISER, {}).items()}
     return {score: nme for score, nme in nmes.items() if np.isfinite(nme)}
+
+
+def cost_fields(costs: Costs, graph: Graph) -> dict[str, Any]:
+    """Return the cost of a network by the names of `Evaluation`."""
+    whole, bare = costs.total(graph), costs.without_head(graph)
+    return {
+        "params": whole.params,
+        "macs": whole.macs,
+        "params_no_head": bare.params,
+        "macs_no_head": bare.macs,
+        "macs_prunable": costs.prunable(graph).macs,
+        "edges": len(graph.edges),
+        "blocks": len(graph.blocks),
+    }

@@ -17,34 +17,17 @@ from nasface import __version__, rundir
 from nasface import recipe as recipes
 from nasface.compute import Meter, metering
 from nasface.device import pick_device
-from nasface.engine import Progress
 from nasface.errors import NasfaceError, RunBusyError, RunError
 from nasface.importing import imported
 from nasface.places import own_files, refuse_links
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
+from nasface.stages.machine import Machine as Machine
 from nasface.step import Row
 
 log = logging.getLogger(__name__)
 
 SHARED_FOR = 3600.0  # seconds after which a temporary file in a shared folder is taken to be abandoned
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where and how loudly a stage works.
-
-    Attributes:
-        device: name of the device, see `nasface.device.pick_device`.
-        progress: receives a report of every step and epoch.
-        tensorboard: whether to write TensorBoard event files too.
-        workers: number of workers that prepare data; None takes the number of cores.
-    """
-
-    device: str = "auto"
-    progress: Progress = field(default_factory=Progress)
-    tensorboard: bool = False
-    workers: int | None = None
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,8 @@ def test_every_fence_is_of_a_kind_that_is_checked(page: Path):
 
 @pytest.mark.parametrize("page", [p for p in pages_with("python") if not is_tutorial(p)], ids=page_id)
 def test_python(page: Path, here: Path):
+    if page.stem == "export":
+        pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")
     names: dict[str, Any] = {"__name__": "snippet"}
     for snippet in found(page, "python"):
         write_file(snippet)

@@ -18,6 +18,7 @@ from nasface.data.synthetic import Synthetic
 from nasface.detect import FoundFaces
 from nasface.errors import DataError
 from nasface.model import Model, View
+from nasface.model.runtime import TorchRuntime
 from nasface.net import GraphNet
 from nasface.recipe import Recipe
 from nasface.stages import faces as loading
@@ -46,7 +47,7 @@ def model(how: Recipe | None = None, net: GraphNet = NET) -> Model:
     how = how or recipe()
     full = net.space.graph
     arch = Architecture(how.space.name, how.space.options, 68, how.data.input_size, full.digest, full.edges)
-    return Model(net, arch, View.of(how))
+    return Model(TorchRuntime(net, View.of(how)), arch, View.of(how))
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nasface.device import pick_device
-from nasface.errors import GraphError, RunError
-from nasface.model.build import net_costs
+from nasface.errors import RunError
 from nasface.model.files import Saved
 from nasface.recipe import Recipe
 from nasface.stages.evaluate.landmarks_csv import Missing, read_predictions
+from nasface.stages.evaluate.networks import evaluate_all, load_tested
 from nasface.stages.evaluate.results import Case, Comparison
-from nasface.stages.faces import Faces, load_faces, load_prepared
-from nasface.stages.measure import Evaluation, evaluate_net, measure
-from nasface.stages.workspace import Machine, use_threads
+from nasface.stages.faces import load_prepared
+from nasface.stages.machine import Machine
+from nasface.stages.measure import Evaluation, measure
 
 if TYPE_CHECKING:
     from nasface.data.masks import Level
@@ -58,7 +57,7 @@ def evaluate(
     recipe: Recipe, machine: Machine, networks: Sequence[Saved], masked: Level | None = None
 ) -> list[Evaluation]:
     """Evaluate networks on the test faces that a recipe names, seen as the recipe says."""
-    return _evaluate(recipe, machine, networks, _load(recipe, machine, masked))
+    return evaluate_all(recipe, machine, networks, load_tested(recipe, machine, networks, masked))
 
 
 def compare(subjects: Sequence[Subject | Predictions], machine: Machine, masked: Level | None = None) -> Comparison:
@@ -85,14 +84,15 @@ def _run(subjects: Sequence[Subject], machine: Machine, masked: Level | None) ->
     """Evaluate networks that share one dataset."""
     if not subjects:
         return []
-    faces = _load(subjects[0].recipe, machine, masked)
+    networks = [saved for subject in subjects for saved in subject.networks]
+    faces = load_tested(subjects[0].recipe, machine, networks, masked)
     return [
         Case(
             subject.name,
             subject.recipe,
-            _evaluate(subject.recipe, machine, subject.networks, faces),
+            evaluate_all(subject.recipe, machine, subject.networks, faces),
             faces.prepared["test"],
-            faces.test,
+            faces.shown,
         )
         for subject in subjects
     ]
@@ -109,31 +109,6 @@ def _judge(subjects: Sequence[Predictions], machine: Machine) -> list[Case]:
         found = [measure(name, points_NL2, test) for name, points_NL2 in predictions.items()]
         cases.append(Case(str(subject.path), subject.recipe, found, test))
     return cases
-
-
-def _load(recipe: Recipe, machine: Machine, masked: Level | None) -> Faces:
-    faces = load_faces(recipe, pick_device(machine.device), machine, training=False)
-    if masked is None or faces.test is None:
-        return faces
-    from nasface.data.masks import cover
-
-    return replace(faces, test=cover(faces.test, masked))
-
-
-def _evaluate(recipe: Recipe, machine: Machine, networks: Sequence[Saved], faces: Faces) -> list[Evaluation]:
-    device = pick_device(machine.device)
-    use_threads(recipe)
-    wanted = faces.train.scheme.num_landmarks
-    found = []
-    for saved in networks:
-        model = saved.load(recipe, device)
-        if model.view.scheme.num_landmarks != wanted:
-            raise GraphError(
-                f"the network in {saved.weights} has {model.view.scheme.num_landmarks} landmarks, but the dataset "
-                f"{recipe.data.name} has {wanted}; choose a dataset with the same landmark scheme"
-            )
-        found.append(evaluate_net(saved.name, model.module, recipe, faces, net_costs(model.module, recipe)))
-    return found
 
 
 def _refuse_other_faces(first: Case, other: Case) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasface import metrics, rundir
-from nasface.data.augment import DeviceFaces
 from nasface.data.prepare import PreparedFaces
 from nasface.errors import DataError
 from nasface.recipe import Recipe
@@ -21,6 +20,7 @@ from nasface.stages.evaluate.landmarks_csv import write_predictions
 from nasface.stages.measure import Accuracy, Evaluation, true_landmarks
 
 if TYPE_CHECKING:
+    from nasface.data.augment import DeviceFaces
     from nasface.data.masks import Level
 
 from nasface.scores import DEFAULT_NORMALISER

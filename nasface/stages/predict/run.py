@@ -17,13 +17,12 @@ import numpy as np
 from nasface import __version__, detect, rundir, track
 from nasface.data.parallel import default_workers, map_in_order
 from nasface.detect import Boxes, FoundFaces, Pixels
-from nasface.device import pick_device
 from nasface.errors import DataError, RunError, printable
 from nasface.model import Model
 from nasface.model.files import Saved
 from nasface.recipe import Recipe
+from nasface.stages.machine import Machine, load
 from nasface.stages.predict.pictures import Find, Picture, frame_count, gather, read_picture
-from nasface.stages.workspace import Machine, use_threads
 
 log = logging.getLogger(__name__)
 
@@ -205,8 +204,7 @@ def predict(
         show: called with every image and frame, for drawing.
     """
     pictures, find = gather(inputs, boxes, detector, out / "overlays")
-    use_threads(recipe)
-    model = saved.load(recipe, pick_device(machine.device))
+    model = load(saved, recipe, machine)
     return predict_files(Viewer(model, find, how, machine), pictures, out, show)
 
 

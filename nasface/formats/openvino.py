@@ -1,0 +1,103 @@
+"""OpenVINO files, run by OpenVINO."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nasface.formats import graph
+from nasface.formats.base import KEY, Precision, Quantisation, Run, library, unreadable
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class OpenVino:
+    """OpenVINO, often the fastest on CPUs: an .xml file with the graph and a .bin file with the weights."""
+
+    suffix = ".xml"
+
+    def require(self, precision: Precision) -> None:
+        """Import what `write` needs; see `Format`."""
+        graph.require("openvino")
+        _core()
+        if precision == "int8":
+            _nncf()
+
+    def write(
+        self, module: nn.Module, example: Tensor, path: Path, about: str, quantisation: Quantisation | Precision
+    ) -> Sequence[Path]:
+        """Write an .xml and a .bin file; see `Format`."""
+        import openvino
+
+        proto = graph.onnx_graph(module, example)
+        # read_model and not convert_model, which reports its use to the makers of OpenVINO
+        model = _core().read_model(proto.SerializeToString())
+        if isinstance(quantisation, Quantisation):
+            model = _quantised(model, proto, quantisation)
+        model.set_rt_info(about, [KEY])
+        openvino.save_model(model, str(path), compress_to_fp16=quantisation == "fp16")
+        return (path.with_suffix(".bin"), path)
+
+    def describe(self, path: Path) -> str | None:
+        """Return the description in the file's metadata; see `Format`."""
+        model = _read(path)
+        return str(model.get_rt_info([KEY]).astype(str)) if model.has_rt_info([KEY]) else None
+
+    def open(self, path: Path, threads: int = 0) -> Run:
+        """Open a file to run it with OpenVINO on the CPU, in float32 where it is not quantised; see `Format`.
+
+        On new CPUs, OpenVINO would compute in bfloat16 of its own accord, which moves landmarks.
+        """
+        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        if threads:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        try:
+            compiled = _core().compile_model(_read(path), "CPU", settings)
+        except RuntimeError as err:
+            raise unreadable(path, "an OpenVINO model", err) from err
+
+        def run(inputs: NDArray[Any]) -> Sequence[NDArray[Any]]:
+            return [np.array(output) for output in compiled(inputs).values()]
+
+        return run
+
+
+def _core() -> Any:
+    return library("openvino", "openvino", "running an OpenVINO .xml file").Core()
+
+
+def _nncf() -> Any:
+    os.environ.setdefault("NNCF_CI", "1")  # NNCF then reports nothing to its makers
+    nncf = library("nncf", "openvino", "exporting int8 for OpenVINO")
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # it would list every operation that stays in float
+    return nncf
+
+
+def _read(path: Path) -> Any:
+    core = _core()
+    try:
+        with path.open("rb") as file:
+            if b"<net " not in file.read(1024):  # OpenVINO would try the formats of half a dozen other programs
+                raise RuntimeError("it does not begin like one")
+        return core.read_model(str(path))
+    except RuntimeError as err:
+        raise unreadable(path, "an OpenVINO model", err) from err
+
+
+def _quantised(model: Any, proto: Any, how: Quantisation) -> Any:
+    """Return a model whose convolutions compute in 8 bits, with one range per channel of the weights."""
+    nncf = _nncf()
+    last = graph.convolutions(proto)[-1].name
+    kept = {node.name for node in proto.graph.node if not graph.in_network(node.name)}
+    kept |= {node.name for node in proto.graph.node if node.name == last or graph.is_kept(node.name, how.keep)}
+    there = [op.get_friendly_name() for op in model.get_ops()]
+    ignored = nncf.IgnoredScope(names=[name for name in there if name in kept], validate=False)
+    data = nncf.Dataset(np.split(how.inputs, range(1, len(how.inputs))))
+    return nncf.quantize(model, data, subset_size=len(how.inputs), ignored_scope=ignored)

@@ -1,0 +1,262 @@
+"""Export a network, compare the file with PyTorch, and write it only if it computes the same."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nasface import plugins
+from nasface.deploy.plain import Deployed, Ends, Plain
+from nasface.deploy.rewrites import rewritten
+from nasface.errors import DataError, RunError
+from nasface.formats import Format, Precision, Quantisation
+from nasface.model import Model, View
+from nasface.model.build import net_costs
+from nasface.model.card import Card
+from nasface.model.exported import Description
+from nasface.model.files import Saved
+from nasface.recipe import Recipe
+from nasface.scores import DEFAULT_NORMALISER
+from nasface.stages.export import faces
+from nasface.stages.export.compare import TOLERANCE, Difference, Original, compare
+from nasface.stages.export.faces import Sample
+from nasface.stages.machine import Machine
+from nasface.stages.measure import cost_fields, errors
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What to export.
+
+    Attributes:
+        form: name of the format, see `nasface plugins`.
+        precision: see `nasface.formats.Precision`.
+        ends: what is part of the graph besides the network.
+        max_loss: highest loss of NME, in points, at which fp16 and int8 are written.
+        calibrate: number of training faces on which int8 is calibrated.
+        keep: patterns of the parts that int8 keeps in float.
+    """
+
+    form: str
+    precision: Precision = "fp32"
+    ends: Ends = field(default_factory=Ends)
+    max_loss: float = 0.1
+    calibrate: int = 256
+    keep: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """The network to export and the faces to use.
+
+    Attributes:
+        saved: the network.
+        dataset, data_root: name and folder of another dataset.
+        overrides: changes of the recipe, such as 'task.decoder=dark'.
+    """
+
+    saved: Saved
+    dataset: str | None = None
+    data_root: Path | None = None
+    overrides: tuple[str, ...] = ()
+
+    def recipe(self, faces: bool) -> Recipe:
+        """Return the recipe by which the network was trained, with the changes asked for."""
+        return self.saved.recipe(None, self.dataset, self.data_root, self.overrides, faces=faces)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported file and what was measured.
+
+    Attributes:
+        path: the file.
+        format, precision: as asked for.
+        size: bytes of all files.
+        faces: where the faces come from.
+        difference: from PyTorch, on `compared` faces.
+        compared, calibrated, judged: numbers of faces.
+        nme_before, nme_after: inter-ocular NME on held-out faces, as shares; None where there are none.
+    """
+
+    path: Path
+    format: str
+    precision: Precision
+    size: int
+    faces: str
+    difference: Difference
+    compared: int
+    calibrated: int
+    judged: int
+    nme_before: float | None
+    nme_after: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {**vars(self), "path": str(self.path), "difference": vars(self.difference)}
+
+
+def export(source: Source, wish: Wish, out: Path, machine: Machine) -> Exported:
+    """Export a network and check the file.
+
+    Args:
+        source: the network and the faces.
+        wish: what to export.
+        out: the folder to write to. The file is named after the network and its precision.
+        machine: progress and workers; the work is done on the CPU.
+
+    Raises:
+        RunError: when a library is missing, the network is an exported one, int8 has no faces to be calibrated on, or
+            the file differs from PyTorch by more than allowed. Nothing is written then.
+        DataError: when the faces asked for are not there.
+    """
+    form = plugins.form(wish.form)
+    form.require(wish.precision)
+    if source.saved.exported:
+        raise RunError(
+            f"{source.saved.weights} was exported already; give the run folder or the file of weights (.safetensors) "
+            "from which it comes"
+        )
+    recipe, known = _recipe(source)
+    model = source.saved.load(recipe)
+    view = replace(model.view, precision="fp32")
+    sample = _sample(recipe if known else None, view, machine, wish)
+    module = deployed(model, view, wish.ends)
+    about = _description(model, view, recipe, wish).to_json()
+    path = out / f"{source.saved.name}-{wish.precision}{form.suffix}"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=out) as part:
+            written = form.write(module, module.example(), Path(part) / path.name, about, _quantisation(wish, sample))
+            found = _judge(form, written, model, view, sample, wish)
+            for file in written:
+                file.replace(out / file.name)
+    except OSError as err:
+        raise RunError(f"cannot write {out} ({err.strerror or err}); choose another folder with --out") from err
+    return replace(found, path=path)
+
+
+def deployed(model: Model, view: View, ends: Ends) -> Deployed:
+    """Return what is exported: the network, rewritten, between its ends; float32, in eval mode."""
+    net = rewritten(Plain(model.module)).float()
+    flip = view.scheme.flip if view.flip_test else None
+    return Deployed(net, view.input_size, view.decoder, view.sigma, flip, ends).eval()
+
+
+def _recipe(source: Source) -> tuple[Recipe, bool]:
+    """Return the recipe of the network, and whether it names a dataset that is installed here."""
+    try:
+        return source.recipe(faces=True), True
+    except RunError:
+        if source.dataset or source.data_root:
+            raise
+        return source.recipe(faces=False), False
+
+
+def _sample(recipe: Recipe | None, view: View, machine: Machine, wish: Wish) -> Sample:
+    """Return the faces of the network's dataset if they are there, else synthetic ones, which int8 does not take."""
+    why = "its dataset is not installed"
+    if recipe is not None:
+        try:
+            return _of_dataset(recipe, view, machine, wish)
+        except DataError as err:
+            if recipe.data.root is not None:
+                raise
+            why = str(err)
+    if wish.precision == "int8":
+        raise RunError(
+            f"int8 is calibrated on training faces, and there are none ({why}); name them with --dataset and "
+            "--data-root, or export fp16"
+        )
+    log.warning("the network is compared on synthetic faces, and no NME is measured: %s", why)
+    return faces.of_nobody(view, machine)
+
+
+def _of_dataset(recipe: Recipe, view: View, machine: Machine, wish: Wish) -> Sample:
+    sample = faces.of_dataset(recipe, view, machine, wish.calibrate)
+    if wish.precision == "int8" and not len(sample.calibration_NHW3):
+        raise RunError(
+            f"int8 is calibrated on training faces, and dataset '{recipe.data.name}' has none; give another --dataset "
+            "or --data-root, or export fp16"
+        )
+    return sample
+
+
+def _description(model: Model, view: View, recipe: Recipe, wish: Wish) -> Description:
+    costs = cost_fields(net_costs(model.module, recipe), model.module.graph)
+    card = Card(model.architecture, view, model.training)
+    return Description(card, wish.precision, wish.ends.inputs, wish.ends.outputs, costs)
+
+
+def _quantisation(wish: Wish, sample: Sample) -> Quantisation | Precision:
+    if wish.precision != "int8":
+        return wish.precision
+    return Quantisation(wish.ends.prepare(sample.calibration_NHW3), wish.keep)
+
+
+def _judge(form: Format, written: Sequence[Path], model: Model, view: View, sample: Sample, wish: Wish) -> Exported:
+    """Compare a file with PyTorch. Raises RunError when it differs by more than allowed."""
+    original = Original(model.module, view)
+    look = original.look(form.open(written[-1], torch.get_num_threads()), wish.ends)
+    difference = compare(original, look, sample.compared_NHW3)
+    before = after = None
+    if len(sample.judged_NHW3):
+        before = _nme(original.decode(original.heatmaps(sample.judged_NHW3)), sample, view)
+        after = _nme(look(sample.judged_NHW3)[0], sample, view)
+    found = Exported(
+        path=written[-1],
+        format=wish.form,
+        precision=wish.precision,
+        size=sum(file.stat().st_size for file in written),
+        faces=sample.name,
+        difference=difference,
+        compared=len(sample.compared_NHW3),
+        calibrated=len(sample.calibration_NHW3) if wish.precision == "int8" else 0,
+        judged=len(sample.judged_NHW3),
+        nme_before=before,
+        nme_after=after,
+    )
+    _refuse(found, wish)
+    return found
+
+
+def _nme(found_NL2: NDArray[np.float64], sample: Sample, view: View) -> float:
+    return float(errors(found_NL2, sample.judged_NL2, view.scheme)[DEFAULT_NORMALISER].mean())
+
+
+def _refuse(found: Exported, wish: Wish) -> None:
+    """Raise a RunError when the file differs from PyTorch by more than allowed."""
+    difference = found.difference
+    if wish.precision == "fp32" and not (difference.landmarks and difference.worst <= TOLERANCE):
+        raise RunError(
+            f"the exported network puts landmarks up to {difference.worst:.3g} pixels from where PyTorch puts them (on "
+            f"{found.compared} faces, {difference.landmarks} landmarks; {TOLERANCE} are allowed in fp32), so nothing "
+            "was written; update torch, onnx and the runtime, and check the search space's parts with float inputs"
+        )
+    if found.nme_before is None or found.nme_after is None:
+        return
+    loss = 100 * (found.nme_after - found.nme_before)
+    if not loss <= wish.max_loss:
+        raise RunError(
+            f"{wish.precision} raises the NME on {found.judged} held-out faces by {loss:.2f} points, from "
+            f"{found.nme_before:.2%} to {found.nme_after:.2%}, more than --max-loss {wish.max_loss:g}, so nothing was "
+            "written; " + _HELP[wish.precision]
+        )
+
+
+_HELP = {
+    "fp32": "update torch, onnx and the runtime",
+    "fp16": "export fp32",
+    "int8": "keep sensitive parts in float with --keep-float, first head and stem, then nodes; calibrate on more faces "
+    "with --calibrate; or export fp16",
+}

@@ -1,0 +1,125 @@
+"""What is exported computes what the network computes, with its factors and BN layers folded away."""
+
+from __future__ import annotations
+
+import logging
+import operator
+
+import pytest
+import torch
+from torch import fx, nn
+
+from nasface.deploy.plain import Deployed, Ends, Plain
+from nasface.deploy.rewrites import REWRITES, fold_factors, fold_norms, rewritten
+from nasface.net import GraphNet, slim_net
+from nasface.prune import top
+from nasface.space import SearchSpace
+from nasface.task import decode
+from searchspaces.hrflex import hrflex
+from tests.tiny import fixed_net, importance, scrambled, supernet
+
+SPACES = {
+    "mbconv": supernet(),
+    "residual": supernet(encoder="residual", stage1="bottleneck"),
+    "without the ReLU": supernet(relu_after_identity=False),
+    "fixed edges": fixed_net(),
+    "flexible parts": hrflex(width=4, depth=1, stages=3, resolutions=3, stem_channels=8),
+}
+
+
+def pruned(space: SearchSpace, seed: int = 0) -> GraphNet:
+    """A slim network whose factors have both signs."""
+    net = scrambled(space, seed=seed)
+    with torch.no_grad():
+        net.alpha.uniform_(-1, 1)
+    wanted = max(1, 2 * len(space.graph.prunable) // 3)
+    kept = top(space.graph, importance(space.graph, seed), None, edges=wanted)
+    return slim_net(net, kept)[0].eval()
+
+
+def images(size: int = 64) -> torch.Tensor:
+    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def multiplications(module: nn.Module) -> list[fx.Node]:
+    assert isinstance(module, fx.GraphModule)
+    return [node for node in module.graph.nodes if node.target is operator.mul]
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_the_exported_network_equals_the_network(space: SearchSpace):
+    net = pruned(space)
+    done = rewritten(Plain(net)).float()
+    with torch.no_grad():
+        wanted = net(images())
+        torch.testing.assert_close(done(images()), wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
+    assert not [module for module in done.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+@pytest.mark.parametrize("rewrite", REWRITES)
+def test_each_rewrite_alone_changes_nothing(rewrite):
+    net = pruned(SPACES["mbconv"])
+    plain = Plain(net)
+    with torch.no_grad():
+        torch.testing.assert_close(rewritten(plain, [rewrite])(images().double()), plain(images().double()))
+
+
+def test_factors_vanish_into_convolutions():
+    """Only those of identity edges remain: what they scale is read by other parts too."""
+    net = pruned(SPACES["mbconv"])
+    identity = [e for e in net.graph.edges if isinstance(net.edges["->".join(e).replace(".", "_")], nn.Identity)]
+    plain = Plain(net)
+    assert len(multiplications(rewritten(plain, [fold_norms]))) == len(net.graph.edges)
+    assert 0 < len(multiplications(rewritten(plain, [fold_norms, fold_factors]))) <= len(identity)
+
+
+def test_a_factor_is_not_folded_into_what_others_read():
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.conv(x)
+            return self.norm(y) * 0.5 + y * 3.0
+
+    module = Shared().eval()
+    module.norm.running_mean.uniform_(1, 2)
+    done = rewritten(module)
+    torch.testing.assert_close(done(images(8)), module(images(8)))
+    assert [m for m in done.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+def test_the_network_itself_is_not_changed():
+    net = pruned(SPACES["mbconv"])
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    rewritten(Plain(net))
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert next(net.parameters()).requires_grad
+
+
+def test_what_cannot_be_traced_is_left_as_it_is(caplog: pytest.LogCaptureFixture):
+    class Branching(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.sum() > 0 else -x
+
+    module = Branching()
+    with caplog.at_level(logging.WARNING):
+        assert rewritten(module) is module
+    assert "without rewrites" in caplog.text
+
+
+@pytest.mark.parametrize("decoder", ["quarter", "dark", "soft"])
+@pytest.mark.parametrize("flip", [None, (1, 0, 2, 4, 3)])
+def test_the_ends_are_those_of_prediction(decoder, flip):
+    net = pruned(SPACES["mbconv"])
+    whole = Deployed(rewritten(Plain(net)).float(), 64, decoder, 1.5, flip).eval()
+    crops = whole.example()
+    assert (crops.dtype, crops.shape) == (torch.uint8, (2, 64, 64, 3))
+    outer = Deployed(whole.net, 64, decoder, 1.5, flip, Ends("normalised", "heatmaps"))
+    with torch.no_grad():
+        landmarks, confidences = whole(crops)
+        heatmaps = outer(torch.from_numpy(outer.ends.prepare(crops.numpy())))
+    torch.testing.assert_close(landmarks, decode(heatmaps, 64, decoder, 1.5))
+    torch.testing.assert_close(confidences, heatmaps.amax(dim=(2, 3)))
+    assert outer.example().shape == (2, 3, 64, 64)
