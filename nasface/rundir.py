@@ -6,16 +6,14 @@ import contextlib
 import errno
 import hashlib
 import json
-import os
 import re
-import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nasface import untrusted
+from nasface import durable, untrusted
 from nasface.errors import RunError
 from nasface.importing import note
 
@@ -130,47 +128,49 @@ def _in_a_name(text: str) -> str:
 
 
 PARTIAL = ".partial"
-_OLD_PARTIAL = re.compile(r"\.[\w-]+\.(yaml|json|csv|safetensors)\.[a-z0-9_]{8}")  # the names before nasface 0.2
+_PARTIAL = re.compile(
+    rf"\..+\{PARTIAL}"
+    r"|\.[\w-]+\.(yaml|json|csv|safetensors)\.[a-z0-9_]{8}"  # the names before nasface 0.2
+)
 
 
-def remove_partials(folder: Path, older_than: float = 0.0) -> None:
-    """Remove the temporary files that killed processes have left in a run folder and its checkpoints.
-
-    Args:
-        folder: the run folder.
-        older_than: minimum age in seconds. Younger files may belong to another process at work in the folder.
-    """
-    now = time.time()
+def remove_partials(folder: Path) -> None:
+    """Remove the temporary files that killed processes have left in a folder and in its checkpoints."""
     for place in (folder, folder / "checkpoints"):
-        for path in place.glob(".*"):
-            if path.name.endswith(PARTIAL) or _OLD_PARTIAL.fullmatch(path.name):
-                with contextlib.suppress(OSError):  # another process may have been faster
-                    if now - path.lstat().st_mtime >= older_than:
-                        path.unlink()
+        durable.remove_abandoned(path for path in place.glob(".*") if _PARTIAL.fullmatch(path.name))
+
+
+_tidy_once = cache(remove_partials)
 
 
 @contextlib.contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary file that replaces `path` when the block succeeds and is removed when it fails.
+def atomic(path: Path, kept: bool = True) -> Iterator[Path]:
+    """Yield a temporary file of the same name that replaces `path` when the block succeeds.
+
+    It is in a temporary folder, since some writers make temporary files of their own beside it. What killed processes
+    have left is removed before this process first writes into the folder of `path`.
+
+    Args:
+        path: the file.
+        kept: whether the file survives a power failure right after the block, which takes some milliseconds. If not,
+            it may be damaged by one: only for what is soon written again.
 
     Raises:
         RunError: when the disk is full or the folder cannot be written.
     """
-    temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        durable.make_folder(path.parent)
+        _tidy_once(path.parent)
+        with durable.temporary_folder(path.parent, f".{path.name}.", PARTIAL) as folder:
+            temporary = folder / path.name
+            yield temporary
+            temporary.chmod(0o644)
+            if kept:
+                durable.put(temporary, path)
+            else:
+                temporary.replace(path)
     except OSError as err:
         raise _unwritable(path, err) from err
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
 
 def _unwritable(path: Path, err: OSError) -> RunError:
@@ -241,11 +241,11 @@ def file_digest(path: Path) -> str:
         raise RunError(f"cannot read {path} ({err.strerror}); give an existing file that you may read") from err
 
 
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a CSV file with all columns that any row has, atomically."""
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], kept: bool = True) -> None:
+    """Write a CSV file with all columns that any row has, atomically; `kept` as in `atomic`."""
     import pandas as pd
 
-    with atomic(path) as temporary:
+    with atomic(path, kept=kept) as temporary:
         # dtype object keeps integers as they are in columns where some rows have no value
         pd.DataFrame(list(rows), dtype=object).to_csv(temporary, index=False, errors="backslashreplace")
 

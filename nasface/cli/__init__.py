@@ -1,29 +1,24 @@
 """The command `nasface`: it parses, calls one stage and prints; it decides nothing."""
 
-from nasface.cli import interrupt
-
-try:
-    from nasface.cli import (
-        count,
-        data,
-        distill,
-        draw,
-        evaluate,
-        experiment,
-        export,
-        plugins,
-        predict,
-        prune,
-        report,
-        score,
-        search,
-        select,
-        sweep,
-        train,
-    )  # each adds its commands to the group
-    from nasface.cli.group import main
-except KeyboardInterrupt:
-    interrupt.leave()
+from nasface.cli import (
+    count,
+    data,
+    distill,
+    draw,
+    evaluate,
+    experiment,
+    export,
+    plugins,
+    predict,
+    prune,
+    report,
+    score,
+    search,
+    select,
+    sweep,
+    train,
+)  # each adds its commands to the group
+from nasface.cli.group import main
 
 __all__ = [
     "count",

@@ -11,8 +11,7 @@ from typing import Any
 
 import click
 
-from nasface import __version__
-from nasface.cli import interrupt
+from nasface import __version__, interrupt
 from nasface.errors import NasfaceError, out_of_memory, printable, shortened
 from nasface.importing import allowing
 
@@ -56,12 +55,13 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the chosen command."""
         try:
-            return super().invoke(ctx)
+            with interrupt.raising():
+                return super().invoke(ctx)
         except NasfaceError as err:
             click.secho(f"nasface: {printable(str(err))}", fg="red", err=True)
             ctx.exit(2)
-        except KeyboardInterrupt:
-            interrupt.leave()
+        except KeyboardInterrupt as err:
+            interrupt.leave(err)
         except (OSError, MemoryError, RuntimeError) as err:
             sentence = self._sentence(err)
             if sentence is None:

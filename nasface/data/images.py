@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -15,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nasface import untrusted
-from nasface.errors import DataError, shortened
+from nasface import rundir, untrusted
+from nasface.errors import DataError, RunError, shortened
 
 # Of the RGB channels in ImageNet, as shares of 255. Inputs are normalised by them, as is customary.
 MEAN = (0.485, 0.456, 0.406)
@@ -126,10 +125,5 @@ def load_digests(file: Path) -> None:
 
 def save_digests(file: Path) -> None:
     """Save all known digests atomically; if the folder cannot be written, that only costs time later."""
-    part = file.with_name(f".{file.name}-{os.getpid()}")
-    try:
+    with contextlib.suppress(RunError), rundir.atomic(file, kept=False) as part:
         part.write_text(json.dumps(_digests))
-        part.replace(file)
-    except OSError:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)

@@ -14,6 +14,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
+from nasface.interrupt import SIGNALS
+
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -91,25 +93,27 @@ def _sliding(executor: Executor, func: Callable[[T], R], items: Sequence[T], ahe
 
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
-    """Deliver Ctrl-C after the block, and never to the processes that the block starts.
+    """Deliver Ctrl-C and SIGTERM after the block, and Ctrl-C never to the processes that the block starts.
 
     Ctrl-C reaches every process of the terminal's group. A worker inherits the blocked signal, so that even its first
     moments, before it runs any code of ours, end without a traceback; this process is not interrupted halfway through
-    starting one. Windows cannot block a signal: there, `_start` makes workers ignore it.
+    starting one. Windows cannot block a signal: there, `_start` makes workers ignore it. SIGTERM ends a worker, since
+    that is how its pool ends it.
     """
     held: list[int] = []
     here = threading.current_thread() is threading.main_thread()  # others neither get signals nor may set handlers
-    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number)) if here else None
+    handled = [number for number in SIGNALS if here and callable(signal.getsignal(number))]
+    before = {number: signal.signal(number, lambda number, _: held.append(number)) for number in handled}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
     try:
         yield
     finally:
         if mask is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if here:
-            signal.signal(signal.SIGINT, before)
-            if held and callable(before):
-                before(held[0], None)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if held:
+            signal.raise_signal(held[0])
 
 
 def _start(task: Callable[[Any], Any]) -> None:

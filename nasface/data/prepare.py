@@ -8,19 +8,18 @@ import json
 import logging
 import os
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
+from nasface import durable
 from nasface.checksum import blocks, checksum
 from nasface.data.base import Dataset, Face, Index, Problem, Scheme, Split
 from nasface.data.crop import Crop, crop_face, find_faces, read_face
@@ -35,7 +34,7 @@ _log = logging.getLogger(__name__)
 _FORMAT = 1
 _SPLITS: tuple[Split, Split] = ("train", "test")
 _TOLERATED = 0.01
-_STALE_S = 600
+_PART = ".part-"  # with which the names of folders begin that are not finished
 _SPARE_BYTES = 64 << 20
 
 
@@ -143,6 +142,7 @@ def prepare(
         raise DataError(f"{dataset.name}: these files have no face boxes; set data.box to 'landmarks'")
     key = _key(dataset, index, options, root, workers)
     target = root / "prepared" / f"{dataset.name}-{key[:20]}"
+    durable.remove_abandoned(target.parent.glob(f"{_PART}*"))
     meta = _load_meta(target)
     if isinstance(meta, str):
         if meta:
@@ -196,43 +196,15 @@ def _build(
     unread: Sequence[Problem],
 ) -> dict[str, Any]:
     """Crop all faces into a temporary folder beside the target and move it there in one step."""
-    part = target.parent / f".part-{uuid4().hex}"
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target.parent)
+        durable.make_folder(target.parent)
         need = len(index.faces) * options.stored_size**2 * 3
         free = shutil.disk_usage(target.parent).free
         if free < need + _SPARE_BYTES:
             raise OSError(errno.ENOSPC, f"{need >> 20} MiB are needed, {free >> 20} MiB are free")
-        part.mkdir()
-        meta: dict[str, Any] = {"kept": {}, "problems": []}
-        total, done = len(index.faces), 0
-        for split in _SPLITS:
-            positions = [i for i, face in enumerate(index.faces) if face.split == split]
-            crops = map_in_order(
-                partial(_crop_or_problem, dataset, options),
-                [index.faces[i] for i in positions],
-                workers=workers,
-                kind=getattr(dataset, "parallel", "thread"),
-            )
-            writing = _CropWriter(part, split, options.stored_size, dataset.scheme.num_landmarks)
-            with closing(crops), writing as writer:
-                kept = meta["kept"][split] = []
-                for position, crop in zip(positions, crops, strict=True):
-                    if isinstance(crop, Problem):
-                        meta["problems"].append(vars(crop))
-                        problems = [*unread, *(Problem(**entry) for entry in meta["problems"])]
-                        _refuse_if_damaged(dataset, problems, total + len(unread))
-                    else:
-                        writer.add(crop)
-                        kept.append(position)
-                    done += 1
-                    if progress:
-                        progress(done, total)
-        meta["checksums"] = {path.name: _checksum(path) for path in _files(part)}
-        meta["checksum"] = _own_checksum(meta)
-        (part / "meta.json").write_text(json.dumps(meta))
-        return _publish(part, target, meta)
+        with durable.temporary_folder(target.parent, _PART) as part:
+            meta = _crop_all(dataset, index, options, part, workers, progress, unread)
+            return _publish(part, target, meta)
     except OSError as error:
         reason = error.strerror or str(error)
         if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
@@ -241,8 +213,46 @@ def _build(
             f"{target.parent}: the prepared faces cannot be written here: {reason}; free some space, or name "
             "another folder in the environment variable NASFACE_CACHE"
         ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+
+
+def _crop_all(
+    dataset: Dataset,
+    index: Index,
+    options: PrepareOptions,
+    part: Path,
+    workers: int | None,
+    progress: Callable[[int, int], None] | None,
+    unread: Sequence[Problem],
+) -> dict[str, Any]:
+    """Crop all faces into a folder and return its description."""
+    meta: dict[str, Any] = {"kept": {}, "problems": []}
+    total, done = len(index.faces), 0
+    for split in _SPLITS:
+        positions = [i for i, face in enumerate(index.faces) if face.split == split]
+        crops = map_in_order(
+            partial(_crop_or_problem, dataset, options),
+            [index.faces[i] for i in positions],
+            workers=workers,
+            kind=getattr(dataset, "parallel", "thread"),
+        )
+        writing = _CropWriter(part, split, options.stored_size, dataset.scheme.num_landmarks)
+        with closing(crops), writing as writer:
+            kept = meta["kept"][split] = []
+            for position, crop in zip(positions, crops, strict=True):
+                if isinstance(crop, Problem):
+                    meta["problems"].append(vars(crop))
+                    problems = [*unread, *(Problem(**entry) for entry in meta["problems"])]
+                    _refuse_if_damaged(dataset, problems, total + len(unread))
+                else:
+                    writer.add(crop)
+                    kept.append(position)
+                done += 1
+                if progress:
+                    progress(done, total)
+    meta["checksums"] = {path.name: _checksum(path) for path in _files(part)}
+    meta["checksum"] = _own_checksum(meta)
+    (part / "meta.json").write_text(json.dumps(meta))
+    return meta
 
 
 class _CropWriter:
@@ -293,23 +303,14 @@ def _files(folder: Path) -> list[Path]:
 def _publish(part: Path, target: Path, meta: dict[str, Any]) -> dict[str, Any]:
     """Move the finished folder to its place; if another process was faster, take its result."""
     try:
-        part.replace(target)
+        durable.put(part, target)
     except OSError:
         other = _load_meta(target)
         if not isinstance(other, str):
             return other
         shutil.rmtree(target, ignore_errors=True)  # damaged
-        part.replace(target)
+        durable.put(part, target)
     return meta
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what killed processes have left: temporary folders in which nothing was written for ten minutes."""
-    for part in folder.glob(".part-*"):
-        with suppress(OSError):
-            newest = max(path.stat().st_mtime for path in (part, *part.iterdir()))
-            if time.time() - newest > _STALE_S:
-                shutil.rmtree(part, ignore_errors=True)
 
 
 def _load_meta(target: Path) -> dict[str, Any] | str:

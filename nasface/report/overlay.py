@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -71,9 +70,7 @@ def overlays(folder: Path) -> Iterator[Callable[[Seen], None]]:
 def _video(path: Path, rate: float, width: int, height: int) -> Iterator[Callable[[Pixels], None]]:
     """Return a function that appends a frame to an MPEG-4 file, which is put in place when the block ends well."""
     cv2 = detect.opencv()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        part = Path(folder) / path.name  # OpenCV takes the format from the extension
+    with atomic(path) as part:
         writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*"mp4v"), rate, (width, height))
         if not writer.isOpened():
             raise RunError(f"cannot write the video {path}; leave --overlay out, or give another folder with --out")
@@ -81,4 +78,3 @@ def _video(path: Path, rate: float, width: int, height: int) -> Iterator[Callabl
             yield lambda frame_HW3: writer.write(cv2.cvtColor(frame_HW3, cv2.COLOR_RGB2BGR))
         finally:
             writer.release()
-        part.replace(path)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from nasface import __version__, rundir
+from nasface import __version__, durable, rundir
 from nasface import recipe as recipes
 from nasface.compute import Meter, metering
 from nasface.device import pick_device
@@ -26,8 +26,6 @@ from nasface.stages.machine import Machine as Machine
 from nasface.step import Row
 
 log = logging.getLogger(__name__)
-
-SHARED_FOR = 3600.0  # seconds after which a temporary file in a shared folder is taken to be abandoned
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class Work:
         earlier = list(self.rows)
 
         def record(rows: list[Row]) -> None:
-            rundir.write_rows(self.run.metrics_csv, [*earlier, *rows])
+            rundir.write_rows(self.run.metrics_csv, [*earlier, *rows], kept=False)  # the checkpoint holds them too
             if self.writer is not None:
                 for row in (r for r in rows if r["epoch"] == rows[-1]["epoch"]):
                     for name, value in row.items():
@@ -130,7 +128,7 @@ def working_in(
     device = pick_device(machine.device)
     with nullcontext() if shared else _alone_in(run):
         claim(run, recipe, job)
-        rundir.remove_partials(run.path, SHARED_FOR if shared else 0)
+        rundir.remove_partials(run.path)
         use_threads(recipe)
         with _logging_to(run), _events(run, machine) as writer:
             log.info(
@@ -173,13 +171,9 @@ def _alone_in(run: RunDir) -> Iterator[bool]:
         Whether the folder is new.
     """
     lock = FileLock(run.path / ".lock", timeout=0)
-    new = True
     refuse_links(run.path)  # the lock is a file too
     try:
-        try:
-            run.path.mkdir(parents=True)
-        except FileExistsError:
-            new = False
+        new = durable.make_folder(run.path)
         lock.acquire()
     except Timeout as err:
         raise RunBusyError(

@@ -1,4 +1,4 @@
-"""Ctrl-C and death while faces are prepared by worker processes: one line, no traceback, nothing left behind."""
+"""Ctrl-C, SIGTERM and death, also while faces are prepared by worker processes: one line, no traceback, nothing left."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from nasface.data.prepare import PrepareOptions, prepare
+from nasface.data.synthetic import Synthetic
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="worker processes are found in /proc"),
@@ -23,7 +26,7 @@ START = """
 import runpy, sys
 class Say:
     def find_spec(name, *_):
-        if name == "nasface.cli.count":
+        if name == "nasface.cli":
             print("go", flush=True)
 sys.meta_path.insert(0, Say)
 runpy.run_module("nasface", run_name="__main__", alter_sys=True)
@@ -82,20 +85,22 @@ def workers(parent: int) -> list[int]:
     return found
 
 
-def check_interrupted(process: subprocess.Popen[str]) -> None:
-    os.killpg(process.pid, signal.SIGINT)
+def check_interrupted(process: subprocess.Popen[str], number: int = signal.SIGINT) -> None:
+    os.killpg(process.pid, number)
     _, said = process.communicate(timeout=60)
     assert "Traceback" not in said
-    assert "interrupted" in said.splitlines()[-1]
-    assert process.returncode == 130
+    (line,) = (line for line in said.splitlines() if line and not line.startswith("prepare: "))
+    assert ("interrupted" if number == signal.SIGINT else "terminated") in line
+    assert process.returncode == 128 + number
     wait_until(lambda: not alive(process.pid), 10)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("delay", [0, 0.03, 0.1, 0.5])
-def test_while_the_program_loads(tmp_path: Path, delay: float) -> None:
+def test_while_the_program_loads(tmp_path: Path, delay: float, number: int) -> None:
     with command(tmp_path, *PREPARE) as process:
         time.sleep(delay)
-        check_interrupted(process)
+        check_interrupted(process, number)
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -107,21 +112,67 @@ def test_while_the_workers_start(tmp_path: Path, count: int, delay: float) -> No
         check_interrupted(process)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("arguments", [PREPARE, SEARCH], ids=["prepare", "search"])
-def test_while_the_faces_are_drawn(tmp_path: Path, arguments: list[str]) -> None:
+def test_while_the_faces_are_drawn(tmp_path: Path, arguments: list[str], number: int) -> None:
     out = ["--out", str(tmp_path / "run")] if arguments is SEARCH else []
     with command(tmp_path, *arguments, *out) as process:
         prepared = tmp_path / "cache" / "prepared"
         wait_until(lambda: any(file.stat().st_size > 100_000 for file in prepared.glob(".part-*/train-images.npy")))
-        check_interrupted(process)
+        check_interrupted(process, number)
         assert list(prepared.iterdir()) == []
 
 
-def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", ["starting", "drawing"])
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path, moment: str) -> None:
     with command(tmp_path, *PREPARE) as process:
         prepared = tmp_path / "cache" / "prepared"
-        wait_until(lambda: any(file.stat().st_size > 100_000 for file in prepared.glob(".part-*/train-images.npy")))
-        assert len(workers(process.pid)) == 2
+        wait_until(lambda: len(workers(process.pid)) == 2)
+        if moment == "drawing":
+            wait_until(lambda: any(file.stat().st_size > 100_000 for file in prepared.glob(".part-*/train-images.npy")))
         process.kill()
         process.wait()
         wait_until(lambda: not alive(process.pid), 10)
+        assert len(list(prepared.glob(".part-*"))) == 1
+    prepare(Synthetic(train=4, test=2), PrepareOptions(32), tmp_path / "cache", workers=1)
+    assert len([path for path in prepared.iterdir() if path.name.startswith("synthetic-")]) == 1
+    assert not list(prepared.glob(".part-*"))
+
+
+def test_a_signal_that_hits_a_finalizer_is_not_lost() -> None:
+    """Python drops what a finalizer raises; a signal that arrives there is sent again."""
+    program = """
+import os, signal
+from nasface import interrupt
+interrupt.guard()
+class Hit:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(10):  # the handler runs here
+            pass
+try:
+    with interrupt.raising():
+        Hit()
+        for _ in range(10_000_000):
+            pass
+        print("lost")
+except KeyboardInterrupt as err:
+    interrupt.leave(err)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (143, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "terminated" in done.stderr
+
+
+def test_what_the_parent_ignores_stays_ignored() -> None:
+    """As in a background job of a shell, or under nohup."""
+    program = "import signal; from nasface import interrupt; interrupt.guard(); print(signal.getsignal(signal.SIGINT))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    assert int(done.stdout) == signal.SIG_IGN

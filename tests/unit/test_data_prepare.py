@@ -17,6 +17,7 @@ import pytest
 from data_files import Toy, picture, real_data, toy, write_300w_face
 from PIL import Image
 
+from nasface import durable
 from nasface.data import prepare as module
 from nasface.data.base import Face, Problem
 from nasface.data.crop import crop_face
@@ -229,16 +230,17 @@ def test_an_interruption_leaves_no_half_cache(tmp_path: Path) -> None:
 
 
 def test_folders_left_by_killed_processes_are_removed_and_live_ones_kept(tmp_path: Path) -> None:
-    stale, live = tmp_path / "prepared/.part-stale", tmp_path / "prepared/.part-live"
-    for folder in (stale, live):
-        folder.mkdir(parents=True)
-        (folder / "train-images.npy").write_bytes(b"x")
-    long_ago = time.time() - 3600
-    for path in (stale, stale / "train-images.npy"):
-        os.utime(path, (long_ago, long_ago))
-    prepare(toy(), SMALL, tmp_path)
-    assert not stale.exists()
-    assert live.exists()
+    left = tmp_path / "prepared/.part-left"
+    left.mkdir(parents=True)
+    (left / "train-images.npy").write_bytes(b"x")
+    with durable.temporary_folder(left.parent, ".part-") as live:
+        (live / "train-images.npy").write_bytes(b"x")
+        prepare(toy(), SMALL, tmp_path)
+        assert not left.exists()
+        assert live.exists()
+    left.mkdir()
+    prepare(toy(), SMALL, tmp_path)  # nothing is left to do
+    assert not left.exists()
 
 
 @pytest.mark.parametrize(
