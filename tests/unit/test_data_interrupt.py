@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and death, also while faces are prepared by worker processes: one line, no traceback, nothing left."""
+"""Ctrl-C, SIGTERM and death, also while workers prepare faces: one line, no traceback, nothing left behind."""
 
 from __future__ import annotations
 

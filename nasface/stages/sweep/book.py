@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from nasface import rundir
+from nasface import durable, rundir
 from nasface.errors import RunError
 from nasface.pareto import front
 from nasface.places import checked_name
@@ -76,6 +76,7 @@ class Study:
             )
         except (ValueError, KeyError) as err:
             raise RunError(f"{path} is damaged ({err}); remove the folder of the sweep and start it again") from err
+        durable.flush(folder)  # optuna flushes the file itself
         return cls(folder, study, storage, seed)
 
     def run(self, network: str) -> RunDir:

@@ -269,9 +269,9 @@ class _Bench:
             except DivergedError as err:  # the other networks may do better
                 log.warning("network %s: %s", name, err)
                 error = str(err)
-            shutil.rmtree(run.checkpoint("").parent, ignore_errors=True)
         if error is None:
             save_net(run.slim, slim, self.work.recipe)
+        shutil.rmtree(run.checkpoint("").parent, ignore_errors=True)
         found = found or self._evaluate(slim)
         return self._timed(replace(sweep_row(name, found, self.costs), nme=nme, error=error), slim)
 
