@@ -32,9 +32,8 @@ def flush(path: Path) -> None:
         return
     handle = _open(path)
     try:
-        full = (
-            getattr(fcntl, "F_FULLFSYNC", None) if _POSIX else None
-        )  # macOS: its fsync does not empty the cache of the disk
+        # macOS, whose fsync does not empty the cache of the disk
+        full = getattr(fcntl, "F_FULLFSYNC", None) if _POSIX else None
         if full is not None:
             with suppress(OSError):  # not on every file system
                 fcntl.fcntl(handle, full)

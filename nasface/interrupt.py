@@ -41,12 +41,26 @@ def guard() -> None:
 
 @contextmanager
 def raising() -> Iterator[None]:
-    """Let the signals of a guarded program raise `Interrupted` while the block runs, so that all is left in order."""
+    """Let the signals of a guarded program raise `Interrupted` while the block runs, so that all is left in order.
+
+    Where a library calls Python from C, it may turn that into an exception of its own: the block still ends with
+    `Interrupted`.
+    """
     guarded = [number for number in SIGNALS if signal.getsignal(number) is _leave_now]
+    arrived: list[int] = []
+
+    def interrupt(number: int, _: Any) -> None:
+        arrived.append(number)
+        raise Interrupted(number)
+
     try:
         for number in guarded:
-            signal.signal(number, _raise)
+            signal.signal(number, interrupt)
         yield
+    except Exception as err:
+        if arrived:
+            raise Interrupted(arrived[0]) from err
+        raise
     finally:
         for number in guarded:
             signal.signal(number, _leave_now)
@@ -66,10 +80,6 @@ def _code(number: int) -> int:
 def _leave_now(number: int, _: Any) -> None:
     os.write(2, f"{_SAID[signal.Signals(number)]}{_ADVICE}\n".encode())
     os._exit(_code(number))
-
-
-def _raise(number: int, _: Any) -> None:
-    raise Interrupted(number)
 
 
 def _raised_where_nobody_catches(unraisable: Any) -> None:

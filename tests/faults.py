@@ -41,14 +41,14 @@ EXPERIMENT = """
 extends: demo
 experiment:
   runs: {plain: {}}
-  sweeps: {sizes: {shares: [0.5], epochs: 1}}
-  distill: {peers: {teacher: none, epochs: 1}}
+  sweeps: {sizes: {shares: [0.6], pruner: greedy, epochs: 1}}
+  distill: {peers: {teacher: false, epochs: 1}}
 """
 COMMANDS = {
     "search": ["search", *RECIPE, *HERE, "1", "--out", "run"],
     "train": ["train", *RECIPE, *HERE, "1", "--out", "run"],
     "sweep-thresholds": [
-        "sweep-thresholds", "../searched/run", "--share", "0.4", "--share", "0.8", "--epochs", "2",
+        "sweep-thresholds", "../searched/run", "--pruner", "greedy", "--share", "0.6", "--share", "0.8", "--epochs", "2",
         "--latency-batch", "0", *HERE, "1", "--out", "run",
     ],
     "distill": ["distill", "--arch", "../searched/run/arch.json", *HERE, "1", "--out", "run"],
@@ -59,7 +59,8 @@ COMMANDS = {
 EVENTS = ("step", "flush", "move", "moved")
 PLACES = ("epoch", "write", "elsewhere")
 REPEATED = {"digests.json"}  # the only file that is worth nothing after a power failure
-TIMES = {"created", "seconds", "training_minutes"}
+TIMES = {"created", "seconds", "training_minutes", "latency_ms", "supernet_latency_ms", "latency_ratio"}
+TIMES |= {"factors"}  # of job.json: the digest of a file that says when it was created
 
 
 @dataclass(frozen=True)
@@ -195,9 +196,7 @@ def attempt(command: str, folder: Path, fault: Fault | None = None) -> Outcome:
     if fault and fault.event == "time":
         signal.signal(signal.SIGALRM, lambda *_: os.kill(child, fault.number))
         signal.setitimer(signal.ITIMER_REAL, fault.at)
-    done = os.wait4(child, 0)
-    status = os.waitstatus_to_exitcode(done[1])
-    print("cpu", command, fault, done[2].ru_utime + done[2].ru_stime)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     signal.setitimer(signal.ITIMER_REAL, 0)
     deadline = time.monotonic() + 20
     while _lives(child):
@@ -250,16 +249,16 @@ def content(folder: Path) -> dict[str, Any]:
         assert ".partial" not in name, f"{path} is left"
         assert ".part-" not in name, f"{path} is left"
         if path.is_file() and path.name not in ("log.txt", ".lock", "study.log.lock", "said.txt", "digests.json"):
-            found[name] = _comparable(path)
+            found[name] = _comparable(path, str(folder))
     return found
 
 
-def _comparable(path: Path) -> Any:
+def _comparable(path: Path, folder: str) -> Any:
     from safetensors.numpy import load_file
 
     match path.suffix:
         case ".json":
-            return _timeless(json.loads(path.read_text()))
+            return _timeless(json.loads(path.read_text().replace(folder, "FOLDER")))
         case ".csv":
             with path.open(newline="") as file:
                 return [_timeless(row) for row in csv.DictReader(file)]
@@ -267,7 +266,7 @@ def _comparable(path: Path) -> Any:
             return {name: (value.shape, value.tobytes()) for name, value in load_file(path).items()}
         case ".log":  # the order of its lines is that of the work; pareto.csv holds the figures
             return None
-    return path.read_bytes()
+    return path.read_bytes().replace(folder.encode(), b"FOLDER")
 
 
 def _timeless(value: Any) -> Any:

@@ -165,6 +165,26 @@ except KeyboardInterrupt as err:
     assert "terminated" in done.stderr
 
 
+def test_a_signal_that_a_library_turns_into_another_exception_is_still_a_signal() -> None:
+    """Safetensors does so where it calls torch."""
+    program = """
+import os, signal
+from nasface import interrupt
+interrupt.guard()
+try:
+    with interrupt.raising():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException:
+            raise ValueError("not a tensor") from None
+except KeyboardInterrupt as err:
+    interrupt.leave(err)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 143
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_what_the_parent_ignores_stays_ignored() -> None:
     """As in a background job of a shell, or under nohup."""
     program = "import signal; from nasface import interrupt; interrupt.guard(); print(signal.getsignal(signal.SIGINT))"
