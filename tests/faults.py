@@ -48,8 +48,8 @@ COMMANDS = {
     "search": ["search", *RECIPE, *HERE, "1", "--out", "run"],
     "train": ["train", *RECIPE, *HERE, "1", "--out", "run"],
     "sweep-thresholds": [
-        "sweep-thresholds", "../searched/run", "--pruner", "greedy", "--share", "0.6", "--share", "0.8", "--epochs", "2",
-        "--latency-batch", "0", *HERE, "1", "--out", "run",
+        "sweep-thresholds", "../searched/run", "--pruner", "greedy", "--share", "0.6", "--share", "0.8",
+        "--epochs", "2", "--latency-batch", "0", *HERE, "1", "--out", "run",
     ],
     "distill": ["distill", "--arch", "../searched/run/arch.json", *HERE, "1", "--out", "run"],
     "data prepare": ["data", "prepare", *RECIPE, *HERE, "1"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nasface import plugins
+from nasface import durable, plugins, rundir
 from nasface.deploy.plain import Deployed, Ends, Plain
 from nasface.deploy.rewrites import rewritten
 from nasface.errors import DataError, RunError
@@ -135,12 +134,13 @@ def export(source: Source, wish: Wish, out: Path, machine: Machine) -> Exported:
     about = _description(model, view, recipe, wish).to_json()
     path = out / f"{source.saved.name}-{wish.precision}{form.suffix}"
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".part-", dir=out) as part:
-            written = form.write(module, module.example(), Path(part) / path.name, about, _quantisation(wish, sample))
+        durable.make_folder(out)
+        rundir.remove_partials(out)
+        with durable.temporary_folder(out, f".{path.name}.", rundir.PARTIAL) as part:
+            written = form.write(module, module.example(), part / path.name, about, _quantisation(wish, sample))
             found = _judge(form, written, model, view, sample, wish)
             for file in written:
-                file.replace(out / file.name)
+                durable.put(file, out / file.name)
     except OSError as err:
         raise RunError(f"cannot write {out} ({err.strerror or err}); choose another folder with --out") from err
     return replace(found, path=path)
