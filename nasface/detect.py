@@ -92,7 +92,8 @@ def yunet(image_HW3: Pixels, /) -> Boxes:
     for i in range(len(found_N5)):
         if not same[i, kept].any():
             kept.append(i)
-    return (found_N5[kept, :4] + 0.5) / shrink - 0.5  # scaled from edge to edge
+    boxes: Boxes = (found_N5[kept, :4] + 0.5) / shrink - 0.5  # scaled from edge to edge
+    return boxes
 
 
 def _turned_yunet(bgr_HW3: Pixels, degrees: float) -> NDArray[np.float64]:
