@@ -50,16 +50,16 @@ def readable(title: str) -> Iterator[None]:
         ) from error
 
 
-def is_there(folder: Path, name: str | PurePath) -> bool:
-    """Tell whether a file named in a list exists below a folder.
-
-    A name that no file can have, such as a whole line, does not, nor does one that leads out of the folder.
-    """
+def is_below(folder: Path, name: str | PurePath) -> bool:
+    """Tell whether a file named in a list exists below a folder; a name that leads out of it does not."""
     inside = PurePath(name)
-    if inside.is_absolute() or ".." in inside.parts:
-        return False
+    return not inside.is_absolute() and ".." not in inside.parts and is_there(folder / inside)
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether a file exists; a name that no file can have, such as a whole line, does not."""
     try:
-        return (folder / inside).is_file()
+        return path.is_file()
     except PermissionError:
         raise
     except (OSError, ValueError):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nasface import untrusted
 from nasface.data.base import Face, Index, Problem, Split
-from nasface.data.facelists import ListedFace, is_there, read_csv, read_imglab_xml, readable
+from nasface.data.facelists import ListedFace, is_below, read_csv, read_imglab_xml, readable
 from nasface.data.images import IMAGE_SUFFIXES, decode, file_digest, find_images
 from nasface.data.reading import Source, candidates, landmark_fault, number, unique_names
 from nasface.data.schemes import SCHEMES
@@ -250,7 +250,7 @@ def _find_image(root: Path, name: str) -> Path | None:
         return None
     for folder in (root, root / "images"):
         for choice in (inside, *(inside.with_suffix(suffix) for suffix in IMAGE_SUFFIXES)):
-            if is_there(folder, choice):
+            if is_below(folder, choice):
                 return folder / choice
     return None
 

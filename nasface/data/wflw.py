@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nasface import untrusted
 from nasface.data.base import Face, Index, Problem, Split
-from nasface.data.facelists import is_there, readable
+from nasface.data.facelists import is_below, readable
 from nasface.data.images import decode, file_digest
 from nasface.data.reading import Source, candidates, landmark_fault, number, unique_names
 from nasface.data.schemes import SCHEMES
@@ -116,7 +116,7 @@ def _read_list(path: Path, split: Split, images: Path) -> tuple[list[Face], list
         fault = landmark_fault(numbers[:196].reshape(98, 2), 98)
         if not fault and not np.isfinite(numbers).all():
             fault = "has a box or flag that is not a finite number"
-        if not fault and not is_there(images, image):
+        if not fault and not is_below(images, image):
             fault = f"names the image {shortened(image)}, which is not in {images}"
         if fault:
             problems.append(Problem(where, f"{where} {fault}"))
