@@ -34,7 +34,7 @@ def outside(value: float, hint: Any) -> str | None:
     """Return the range that a type allows in words, if a value is not within it; None if it is."""
     if get_origin(hint) in (Union, UnionType):
         return next((range_ for part in get_args(hint) if (range_ := outside(value, part))), None)
-    ranges = [limit for limit in get_args(hint)[1:] if isinstance(limit, Interval)]
+    ranges: list[Any] = [limit for limit in get_args(hint)[1:] if isinstance(limit, Interval)]
     for limit in ranges:
         low, high = limit.gt if limit.ge is None else limit.ge, limit.lt if limit.le is None else limit.le
         if not (

@@ -44,6 +44,7 @@ SUPPLIED = {
     "datasets": 1,
     "teachers": 1,
 }  # number of leading arguments that nasface passes itself
+OWN = ("nasface.", "searchspaces.")
 RESULTS: dict[str, type] = {"criteria": Mapping, "pruners": Graph}
 
 log = logging.getLogger(__name__)
@@ -194,14 +195,14 @@ def _bound(group: str, name: str, options: Mapping[str, Any]) -> Callable[..., A
 def faults(group: str, name: str) -> Iterator[None]:
     """Turn whatever a plug-in raises as it works into a RecipeError that names it; the log has the traceback.
 
-    A NasfaceError, and what the machine refuses, pass as they are.
+    A NasfaceError, what the machine refuses, and faults of nasface's own plug-ins pass as they are.
     """
     try:
         yield
     except (NasfaceError, OSError):
         raise
     except (Exception, SystemExit) as err:
-        if out_of_memory(err):
+        if out_of_memory(err) or str(getattr(load(group, name), "__module__", "")).startswith(OWN):
             raise
         log.info("the %s '%s' failed", GROUPS[group], name, exc_info=True)
         raise RecipeError(

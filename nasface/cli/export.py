@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from nasface.cli.group import main
-from nasface.cli.options import FOLDER, gathered, json_option
+from nasface.cli.options import FOLDER, WORKERS, gathered, json_option
+from nasface.cli.sizes import Real
 
 if TYPE_CHECKING:
     from nasface.stages.export.run import Exported, Source, Wish
@@ -98,14 +99,14 @@ class What:
     ),
     click.option(
         "--max-loss",
-        type=click.FloatRange(0),
+        type=Real(0, 100),
         default=0.1,
         show_default=True,
         help="Points of NME on held-out faces that fp16 and int8 may lose.",
     ),
     click.option(
         "--calibrate",
-        type=click.IntRange(1),
+        type=click.IntRange(1, 100_000),
         default=256,
         show_default=True,
         help="Number of training faces on which int8 is calibrated.",
@@ -119,7 +120,7 @@ class What:
     ),
 )
 @click.option("--out", type=FOLDER, default=Path("exported"), show_default=True, help="Folder to write to.")
-@click.option("--workers", type=click.IntRange(1), help="Number of workers that decode images.")
+@click.option("--workers", type=WORKERS, help="Number of workers that decode images.")
 @click.option("--quiet", is_flag=True, help="Show no progress bars.")
 @json_option
 def export(network: Network, what: What, out: Path, workers: int | None, quiet: bool, as_json: bool) -> None:

@@ -39,7 +39,7 @@ class Command(click.Command):
         allowed = ctx.params.pop("allowed")
         if strange := [name for name in allowed if ":" not in name]:
             raise click.UsageError(
-                f"--allow-plugin takes 'module:attr', not '{strange[0]}'; installed ones need none", ctx
+                f"--allow-plugin takes 'module:attr', not '{shortened(strange[0])}'; installed ones need none", ctx
             )
         typed = (ctx.params.get(option) for option in _TYPED)  # a teacher may also be a file or folder
         with allowing(*allowed, *(name for name in typed if name and ":" in name and not Path(name).exists())):

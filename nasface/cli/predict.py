@@ -110,7 +110,7 @@ class Looking:
     ),
     click.option(
         "--min-score",
-        type=Real(-1000, 1000),
+        type=Real(-1e12, 1e12),
         default=0.5,
         show_default=True,
         help="Drop detected faces with a lower score.",
@@ -127,7 +127,7 @@ class Looking:
     ),
     click.option(
         "--smooth",
-        type=click.FloatRange(0, 1000),
+        type=Real(0, 1000),
         default=1.5,
         show_default=True,
         metavar="HZ",

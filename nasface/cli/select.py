@@ -10,7 +10,7 @@ import click
 
 from nasface.cli.group import main
 from nasface.cli.options import FOLDER, json_option
-from nasface.cli.sizes import SIZE, Real
+from nasface.cli.sizes import SIZE
 
 if TYPE_CHECKING:
     from nasface.stages.select import Choice
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 @click.argument("run", type=FOLDER)
 @click.option("--max-macs", type=SIZE, help="At most this many MACs (often called FLOPs), such as 0.6G or 80M.")
 @click.option("--max-params", type=SIZE, help="At most this many parameters, such as 1M or 350k.")
-@click.option(
-    "--max-latency", type=Real(0, 1e9), metavar="MS", help="At most this many milliseconds, as the sweep measured."
-)
+@click.option("--max-latency", type=float, metavar="MS", help="At most this many milliseconds, as the sweep measured.")
 @click.option("--knee", is_flag=True, help="The network beyond which more cost improves the error least.")
 @click.option(
     "--cost",

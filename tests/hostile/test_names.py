@@ -103,6 +103,6 @@ def test_names_are_written_as_text(tally: Tally, tmp_path: Path):
 def test_predictions_name_the_image_as_text():
     from nasface.detect import FoundFaces
 
-    none = FoundFaces(np.empty((0, 4)), np.empty((0, 5, 2)), np.empty(0), np.empty(0, np.int64))
+    none = FoundFaces(np.empty((0, 4)), np.empty((0, 5, 2)), np.empty((0, 5)), np.empty(0, np.int64))
     seen = Seen(Picture(Path(f"{NAME}.jpg"), NAME), None, np.asarray(Image.new("RGB", (8, 8))), none)
     assert seen.as_dict()["image"] == r"x\xff.jpg"
