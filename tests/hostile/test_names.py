@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -70,10 +71,10 @@ def test_figures_are_there_before_the_errors_of_faces(monkeypatch: pytest.Monkey
     """Whatever goes wrong with errors.csv, metrics.json has been written."""
     run, write = RunDir(tmp_path / "run"), rundir.write_rows
 
-    def fail(path: Path, rows: object) -> None:
+    def fail(path: Path, *rows: Any, **how: Any) -> None:
         if path == run.errors:
             raise OSError("no more")
-        write(path, rows)  # type: ignore[arg-type]
+        write(path, *rows, **how)
 
     monkeypatch.setattr(rundir, "write_rows", fail)
     with pytest.raises(OSError, match="no more"):
