@@ -217,7 +217,8 @@ def test_files_and_summary_say_what_was_found(tmp_path: Path, caplog):
 
     table = pd.read_csv(tmp_path / "out" / "landmarks.csv")
     points = [f"lm{i}_{axis}" for i in range(68) for axis in "xy"]
-    assert list(table) == ["image", "frame", "face", "x0", "y0", "x1", "y1", "score", *points]
+    sure = [f"lm{i}_confidence" for i in range(68)]
+    assert list(table) == ["image", "frame", "face", "x0", "y0", "x1", "y1", "score", *points, *sure]
     assert table["face"].tolist() == [0, 1] * 4
     for i, (index, k) in enumerate((index, k) for index in (0, 1, 2, 4) for k in range(2)):
         face = report["images"][index]["faces"][k]
