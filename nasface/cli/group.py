@@ -102,7 +102,9 @@ def main() -> None:
     Try it without any data:
       nasface search --recipe demo --out runs/demo
     """
-    logging.getLogger("nasface").addHandler(_WarningsToTerminal())
+    logger = logging.getLogger("nasface")
+    if not any(isinstance(handler, _WarningsToTerminal) for handler in logger.handlers):
+        logger.addHandler(_WarningsToTerminal())
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold bytes that are not UTF-8
         sys.stdout.reconfigure(errors="backslashreplace")
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")  # nasface has a limit of its own
