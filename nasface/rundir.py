@@ -54,7 +54,6 @@ class RunDir:
         """The folder of a sweep for which none is named; networks rated by different criteria are kept apart."""
         return RunDir(self.path / ("sweep" if criterion is None else f"sweep-{_in_a_name(criterion)}"))
 
-    @property
     def family(self) -> RunDir:
         """The folder of the networks of a search that trains several, which reads like that of a sweep."""
         return RunDir(self.path / "family")

@@ -32,7 +32,7 @@ def write_family(
         faces: the faces.
         costs: costs of the space.
     """
-    recipe, folder = work.recipe, work.run.family
+    recipe, folder = work.recipe, work.run.family()
     rows = [replace(sweep_row(SUPERNET, supernet, costs), nme=scores_at(supernet, Stage.INHERITED), seed=recipe.seed)]
     for name, net in family.items():
         run = folder.network(name)

@@ -85,7 +85,7 @@ def sweep_folder(folder: Path) -> Path:
         RunError: when neither holds one.
     """
     run = RunDir(folder)
-    for place in (run, run.sweep_by(None), run.family):
+    for place in (run, run.sweep_by(None), run.family()):
         if place.pareto.is_file():
             return place.path
     raise RunError(

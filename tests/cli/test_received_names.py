@@ -239,14 +239,14 @@ def count_with(*words: object, env: dict[str, str] | None = None) -> int:
 
 def test_the_person_allows_a_plugin_by_an_option_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.py").write_text("from searchspaces.hrsupernet import hrsupernet as own\n")
-    arch = arch_naming("mine:own", tmp_path / "arch.json")
+    (tmp_path / "allowed_space.py").write_text("from searchspaces.hrsupernet import hrsupernet as own\n")
+    arch = arch_naming("allowed_space:own", tmp_path / "arch.json")
     assert count_with("--arch", arch) == 2
-    assert count_with("--arch", arch, "--allow-plugin", "mine:other") == 2
-    assert count_with("--arch", arch, "--allow-plugin", "mine:own") == 0
-    assert count_with("--arch", arch, env={"NASFACE_PLUGINS": "other:x mine:own"}) == 0
+    assert count_with("--arch", arch, "--allow-plugin", "allowed_space:other") == 2
+    assert count_with("--arch", arch, "--allow-plugin", "allowed_space:own") == 0
+    assert count_with("--arch", arch, env={"NASFACE_PLUGINS": "other:x allowed_space:own"}) == 0
     assert count_with("--arch", arch) == 2  # the next command has to be told again
-    names(command_refuses("count", "--arch", arch, "--allow-plugin", "mine"), "--allow-plugin", "'mine'")
+    names(command_refuses("count", "--arch", arch, "--allow-plugin", "allowed_space"), "--allow-plugin", "'allowed_space'")
 
 
 def test_what_a_run_folder_records_allows_nothing(tmp_path: Path, code: Payload):

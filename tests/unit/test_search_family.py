@@ -113,16 +113,16 @@ def test_a_family_is_a_folder_to_choose_from_and_a_stopped_search_ends_with_the_
         search(wanted, stopped, MACHINE)
         names = ["0.35M", "0.31M"]
         for name in names:
-            assert whole.family.network(name).slim.read_bytes() == stopped.family.network(name).slim.read_bytes()
+            assert whole.family().network(name).slim.read_bytes() == stopped.family().network(name).slim.read_bytes()
         assert stopped.slim.read_bytes() == whole.slim.read_bytes()
         table = read_table(whole.path)
         assert table.network.tolist() == ["supernet", *names]
         assert table.held_out_nme_finetuned.notna().tolist() == [False, True, True]
-        assert read_arch(whole.arch).kept == read_arch(whole.family.network("0.31M").arch).kept
+        assert read_arch(whole.arch).kept == read_arch(whole.family().network("0.31M").arch).kept
         assert select(whole.path, max_macs=3.2e5).network == "0.31M"
         made = CliRunner().invoke(
             main, ["select", str(whole.path), "--max-macs", "360000", "--out", str(tmp_path / "chosen")]
         )
         assert made.exit_code == 0, made.output
-        for folder in (tmp_path / "chosen", whole.family.network("0.31M").path):
+        for folder in (tmp_path / "chosen", whole.family().network("0.31M").path):
             assert nasface.load(str(folder)).module is not None

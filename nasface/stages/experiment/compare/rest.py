@@ -142,11 +142,18 @@ class Epoch:
 
     def repeated(self, limit: float) -> tuple[int, float]:
         """Return the number of epochs and the share of the faces in each that come closest to so many MACs."""
-        epochs = max(0, math.ceil(limit / self.macs() - 1e-9))
+        fewest = max(0, math.floor(limit / self.macs()))
+        return min(
+            ((epochs, self._share(limit, epochs)) for epochs in (fewest, fewest + 1)),
+            key=lambda found: abs(found[0] * self.macs(found[1]) - limit),
+        )
+
+    def _share(self, limit: float, epochs: int) -> float:
+        """Return the share of the faces with which so many epochs come closest to so many multiply-adds."""
         if not epochs:
-            return 0, 1.0
+            return 1.0
         steps = round((limit / epochs - self.validation) / self.step)
-        return epochs, min(max(steps, 1), self.steps) / self.steps
+        return min(max(steps, 1), self.steps) / self.steps
 
 
 def epoch_of(recipe: Recipe, arch: Path | None, machine: Machine) -> Epoch:

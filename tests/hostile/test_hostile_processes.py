@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from tests.hostile.held import Tally
-from tests.hostile.test_annotations import landmarks
-from tests.hostile.test_images import BIG, IMAGES
-from tests.hostile.test_recipes import aliases
+from tests.hostile.test_hostile_annotations import landmarks
+from tests.hostile.test_hostile_images import BIG, IMAGES
+from tests.hostile.test_hostile_recipes import aliases
 
 pytestmark = pytest.mark.slow
 

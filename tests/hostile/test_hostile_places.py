@@ -21,7 +21,7 @@ from nasface.data.wflw import WFLW
 from nasface.model.network import read_image
 from nasface.stages.predict.pictures import find_pictures
 from tests.hostile.held import Tally
-from tests.hostile.test_numbers import commands
+from tests.hostile.test_hostile_numbers import commands
 
 
 def places(folder: Path) -> dict[str, Path]:

@@ -16,7 +16,7 @@ from nasface.data.prepare import prepare
 from nasface.data.w300 import W300
 from nasface.errors import DataError, NasfaceError, RecipeError
 from tests.hostile.held import Tally
-from tests.hostile.test_annotations import landmarks
+from tests.hostile.test_hostile_annotations import landmarks
 
 BEHAVIOURS: dict[str, Callable[[], Any]] = {}
 
