@@ -155,7 +155,7 @@ class _Carried:
         """Return the torch optimizer over these parameters."""
         built = self.whole.build(parameters)
         if self.earlier is not None:
-            built.load_state_dict(self.earlier.state_dict())
+            built.load_state_dict(deepcopy(self.earlier.state_dict()))  # torch would share the moments
         self.built.append(built)
         return built
 
