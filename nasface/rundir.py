@@ -10,15 +10,19 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
+from nasface import ranks
 from nasface.errors import RunError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -179,6 +183,19 @@ def _unwritable(path: Path, err: OSError) -> RunError:
     return RunError(f"cannot write {path}: {err.strerror or err}; choose a writable folder with --out")
 
 
+def _by_leader(write: Callable[Concatenate[Path, P], None]) -> Callable[Concatenate[Path, P], None]:
+    """Let only the leader write where several processes train together; the others wait until the file is there."""
+
+    @wraps(write)
+    def call(path: Path, *args: P.args, **kwargs: P.kwargs) -> None:
+        if ranks.leads():
+            write(path, *args, **kwargs)
+        ranks.wait()
+
+    return call
+
+
+@_by_leader
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic(path) as temporary:
@@ -234,6 +251,7 @@ def file_digest(path: Path) -> str:
         raise RunError(f"cannot read {path} ({err.strerror}); give an existing file that you may read") from err
 
 
+@_by_leader
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a CSV file with all columns that any row has, atomically."""
     import pandas as pd
@@ -243,6 +261,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         pd.DataFrame(list(rows), dtype=object).to_csv(temporary, index=False)
 
 
+@_by_leader
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None) -> None:
     """Write tensors from any device, and metadata, as one safetensors file, atomically."""
     from safetensors import SafetensorError
