@@ -112,7 +112,10 @@ def in_a_process_of_its_own(**what: Any) -> dict[str, Any]:
 
 
 def timed(count: int, input_size: int, batch: int, rounds: int) -> list[dict[str, Any]]:
-    """Time epochs on a small set in interleaved rounds; the ratio is to faces that are copied, by round."""
+    """Time epochs on a small set in interleaved rounds, by the clock and in CPU time of all threads.
+
+    Ratios are to faces that are copied: the median over the rounds of the ratio within a round.
+    """
     with tempfile.TemporaryDirectory() as folder:
         faces = made_up(Path(folder), count, input_size, sparse=False)
         sides: dict[str, Callable[[], object]] = {}
@@ -120,18 +123,21 @@ def timed(count: int, input_size: int, batch: int, rounds: int) -> list[dict[str
             held = brought(faces, kind)
             sides[f"inputs, {kind}"] = partial(_inputs, held, batch)
             sides[f"training, {kind}"] = training(held, count // batch, batch)
-        seconds: dict[str, list[float]] = {name: [] for name in sides}
+        seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
         for number in range(rounds + 1):  # the first round warms up
             for name, side in list(sides.items())[:: 1 if number % 2 else -1]:
-                start = time.perf_counter()
+                start = time.perf_counter(), time.process_time()
                 side()
                 if number:
-                    seconds[name].append(time.perf_counter() - start)
+                    seconds[name].append((time.perf_counter() - start[0], time.process_time() - start[1]))
     rows = []
     for name, values in seconds.items():
         first = seconds[f"{name.split(',')[0]}, {KINDS[0]}"]
-        ratio = statistics.median(own / other for own, other in zip(values, first, strict=True))
-        rows.append({"side": name, "seconds": statistics.median(values), "fastest": min(values), "ratio": ratio})
+        row: dict[str, Any] = {"side": name}
+        for i, clock in enumerate(("seconds", "cpu_seconds")):
+            row[clock] = statistics.median(value[i] for value in values)
+            row[f"{clock}_ratio"] = statistics.median(v[i] / other[i] for v, other in zip(values, first, strict=True))
+        rows.append(row)
     return rows
 
 
@@ -146,7 +152,7 @@ def main() -> None:
     parser.add_argument("--input-size", type=int, default=256)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--read", type=int, default=8000, help="faces to run through after the training")
+    parser.add_argument("--read", type=int, default=5000, help="faces to run through after the training")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--kind", choices=KINDS, help="measure one kind in this process, and print JSON")
@@ -166,7 +172,10 @@ def main() -> None:
             f"{found['peak_mib']:,.0f} MiB, {found['grown_mib']:,.0f} MiB above the process with its network"
         )
     for row in timed(512, 64, given.batch, given.rounds):
-        print(f"{row['side']:20} {row['seconds']:.3f} s an epoch, {row['ratio']:.3f} times as long as copied")
+        print(
+            f"{row['side']:18} {row['seconds']:.3f} s an epoch, {row['seconds_ratio']:.3f} times as long as copied; "
+            f"{row['cpu_seconds']:.3f} s of CPU time, {row['cpu_seconds_ratio']:.3f} times as long"
+        )
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
     used = [float(p.grad is not None) for p in parameters]
     parts = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
     flat = ranks.summed(torch.cat([*parts, parts[0].new_tensor(used)]))
-    *sums, uses = flat.split([*(p.numel() for p in parameters), len(used)])
+    *sums, uses = torch.split(flat, [*(p.numel() for p in parameters), len(used)])
     for parameter, total, users in zip(parameters, sums, uses.tolist(), strict=True):
         if users:
             parameter.grad = torch.empty_like(parameter) if parameter.grad is None else parameter.grad
@@ -147,7 +147,7 @@ class _BatchNorm(torch.autograd.Function):
         var, mean = torch.var_mean(x.float(), _all_but_channels(x), correction=0)
         size = torch.full_like(mean[:1], x.numel() / x.shape[1])
         of_all = torch.stack(ranks.gathered(torch.cat((mean, var, size))))  # (processes, 2 C + 1)
-        means, variances, sizes = of_all.split([len(mean), len(var), 1], dim=1)
+        means, variances, sizes = torch.split(of_all, [len(mean), len(var), 1], dim=1)
         count = sizes.sum()
         shares = sizes / count
         mean = (shares * means).sum(0)

@@ -19,7 +19,7 @@ from nasface.errors import RunError
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+    from torch import Tensor, distributed
 
 T = TypeVar("T")
 
@@ -48,6 +48,7 @@ class Share:
 
 ALL = Share()
 _own = ALL
+_devices: distributed.ProcessGroup | None = None  # for tensors on devices; those on the CPU go over the default group
 
 
 def own() -> Share:
@@ -73,7 +74,7 @@ def joined(device: str) -> Iterator[str]:
     Raises:
         RunError: if the processes cannot share this device, or do not find each other.
     """
-    global _own
+    global _own, _devices
     count = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
     if count == 1:
         yield device
@@ -82,19 +83,19 @@ def joined(device: str) -> Iterator[str]:
     from torch import distributed
 
     place = _device_of_rank(device)
-    backend = "gloo" if place.type == "cpu" else f"cpu:gloo,{place.type}:{_backend(place)}"
-    _meeting(lambda: distributed.init_process_group(backend))
+    _meeting(lambda: distributed.init_process_group("gloo"))
     _own = Share(distributed.get_rank(), count)
     if not leads():
         logging.getLogger("nasface").setLevel(logging.ERROR)  # the leader says it
     try:
         if place.type != "cpu":
             torch.get_device_module(place).set_device(place)
+            _devices = distributed.new_group(backend=distributed.get_default_backend_for_device(place))
         yield str(place)
         wait()  # for the leader's last file
     finally:
         # Closes the connections, by which the others learn of a failure here.
-        _own = ALL
+        _own, _devices = ALL, None
         distributed.destroy_process_group()
 
 
@@ -111,7 +112,7 @@ def summed(tensor: Tensor) -> Tensor:
     if _own.count > 1:
         from torch import distributed
 
-        _meeting(lambda: distributed.all_reduce(tensor))
+        _meeting(lambda: distributed.all_reduce(tensor, group=_group(tensor)))
     return tensor
 
 
@@ -120,7 +121,7 @@ def led(tensor: Tensor) -> Tensor:
     if _own.count > 1:
         from torch import distributed
 
-        _meeting(lambda: distributed.broadcast(tensor, 0))
+        _meeting(lambda: distributed.broadcast(tensor, 0, group=_group(tensor)))
     return tensor
 
 
@@ -132,7 +133,7 @@ def gathered(tensor: Tensor) -> list[Tensor]:
     from torch import distributed
 
     found = [torch.empty_like(tensor) for _ in range(_own.count)]
-    _meeting(lambda: distributed.all_gather(found, tensor))
+    _meeting(lambda: distributed.all_gather(found, tensor, group=_group(tensor)))
     return found
 
 
@@ -178,15 +179,15 @@ def _device_of_rank(name: str) -> torch.device:
     return torch.device(kind, number)
 
 
-def _backend(device: torch.device) -> str:
-    return {"cuda": "nccl", "xpu": "xccl"}[device.type]
+def _group(tensor: Tensor) -> distributed.ProcessGroup | None:
+    return None if tensor.device.type == "cpu" else _devices
 
 
 def _meeting(call: Callable[[], Any]) -> None:
     """Run something in which all processes take part; a RunError says that one of them is gone."""
     try:
         call()
-    except (RuntimeError, ValueError) as err:
+    except RuntimeError as err:
         said = " ".join(str(err).split())[:200]
         raise RunError(
             f"the connection to another process of this run is lost ({said}); what that process printed says why, and "

@@ -187,7 +187,7 @@ def _by_leader(write: Callable[Concatenate[Path, P], None]) -> Callable[Concaten
     """Let only the leader write where several processes train together; the others wait until the file is there."""
 
     @wraps(write)
-    def call(path: Path, *args: P.args, **kwargs: P.kwargs) -> None:
+    def call(path: Path, /, *args: P.args, **kwargs: P.kwargs) -> None:
         if ranks.leads():
             write(path, *args, **kwargs)
         ranks.wait()
