@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nasface import ranks, rundir
+from nasface import rundir
 from nasface.errors import RunError
 from nasface.step import Row
 
@@ -61,7 +61,7 @@ class Checkpoint:
         Raises:
             RunError: if the file belongs to another training.
         """
-        if not ranks.agreed([self.path.exists()])[0]:
+        if not rundir.exists(self.path):
             return []
         tensors, meta = rundir.read_tensors(self.path)
         if (meta.get("title"), meta.get("start")) != (self.title, self.start):

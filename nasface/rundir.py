@@ -195,6 +195,11 @@ def _by_leader(write: Callable[Concatenate[Path, P], None]) -> Callable[Concaten
     return call
 
 
+def exists(path: Path) -> bool:
+    """Return whether there is such a file, as the leader sees it: processes that train together must not differ."""
+    return bool(ranks.agreed([path.exists()])[0])
+
+
 @_by_leader
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""

@@ -40,8 +40,8 @@ SETTINGS = Settings(epochs=2, batch=6, augmentation=HOW, seed=3, clip=1.0)  # 6 
 SGD = Optimizer("sgd", lr=1e-2)
 
 
-# With Adam, a gradient that is zero but for rounding moves a weight as far as any other, and the place of the maximum of
-# a map that has learnt nothing yet may jump. Both would hide whether trainings are the same.
+# With Adam, a gradient that is zero but for rounding moves a weight as far as any other, and the maximum of a map that
+# has learnt nothing yet may jump. Both would hide whether trainings are the same.
 STEADY = (
     "task.decoder=soft", "search.optimizer.name=sgd", "finetune.optimizer.name=sgd", "distill.optimizer.name=sgd",
     "distill.epochs=1",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nasface import engine, plugins, ranks, rundir
+from nasface import engine, plugins, rundir
 from nasface.arch import Factors
 from nasface.cost import Costs
 from nasface.device import pick_device
@@ -63,9 +63,7 @@ def search(recipe: Recipe, run: RunDir, machine: Machine, weights: Path | None =
             family = found if isinstance(found, Mapping) else {}
             save_net(run.supernet, net, recipe)
 
-            if ranks.agreed([run.factors.exists()])[
-                0
-            ]:  # a resumed run would measure again; on a GPU not to the last bit
+            if rundir.exists(run.factors):  # a resumed run would measure again; on a GPU not to the last bit
                 factors = read_factors(run.factors)
             else:
                 factors = measure(net, context, recipe, recipe.criterion)
