@@ -22,6 +22,7 @@ pytestmark = pytest.mark.slow
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 bench = importlib.import_module("data_pipeline")
+memory = importlib.import_module("memory")
 distillation = importlib.import_module("distillation")
 sweep = importlib.import_module("sweep")
 
@@ -141,3 +142,14 @@ def test_the_share_of_a_sweep_inside_networks_is_measured(tmp_path: Path) -> Non
     assert found["slim networks timed"] == 3
     assert 0 < found["seconds in slim networks"] < found["seconds"]
     assert found["share in slim networks"] < found["share in any network"] < 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not say how much memory is used")
+def test_memory_and_time_of_faces_are_measured_wherever_they_lie() -> None:
+    found = memory.measured("staged", count=20, input_size=32, steps=2, batch=4, read=8)
+    assert found["peak_mib"] >= found["grown_mib"]
+    assert found["file_gib"] > 0
+    rows = memory.timed(count=8, input_size=32, batch=4, rounds=1)
+    assert [row["side"] for row in rows] == [f"{what}, {k}" for k in memory.KINDS for what in ("inputs", "training")]
+    assert all(row["seconds"] > 0 for row in rows)
+    assert all(row["seconds_ratio"] == 1 for row in rows if "copied" in row["side"])

@@ -141,7 +141,7 @@ def test_a_process_that_is_killed_ends_the_others(tmp_path: Path):
 
 
 @pytest.fixture(scope="module")
-def alone(searched: Path, folder: Path) -> RunDir:
+def alone(run: RunDir, folder: Path) -> RunDir:
     """A search by one process."""
     done = RunDir(folder / "alone")
     with caching_in(folder):
