@@ -63,7 +63,7 @@ class Checkpoint:
         Raises:
             RunError: if the file belongs to another training, or has changed since it was written.
         """
-        if not self.path.exists():
+        if not rundir.exists(self.path):
             return []
         tensors, meta = rundir.read_tensors(self.path)
         written = meta.pop("checksum", None)  # checkpoints of nasface 0.1.0 have none

@@ -74,14 +74,19 @@ class Loop:
         self._rates: list[float] = []  # multiply-adds per image
 
     @contextmanager
-    def step(self, images: int) -> Iterator[None]:
-        """Count or charge the step of the block, which handles so many images."""
+    def step(self, images: int, times: float = 1) -> Iterator[None]:
+        """Count or charge the step of the block.
+
+        Args:
+            images: number of images that it handles.
+            times: how often it counts: above 1 if other processes handle further images in the same step.
+        """
         scope = _scope.get()
         if scope is None:
             yield
             return
         counted = len(self._rates) < self._probes or not self._alike
-        with counting(1 if counted else 0):
+        with counting(times if counted else 0):
             before = scope.meter.macs  # now that the scope outside of the step has paused, and added what it counted
             yield
         if counted:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import torch
 
 from nasface.errors import RunError, shortened
@@ -32,3 +35,20 @@ def pick_device(name: str = "auto") -> torch.device:
             f"device '{shortened(name)}' is not available here ({str(err).splitlines()[0]}); use --device auto or cpu"
         ) from err
     return device
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return how many bytes are free on a device, or could be freed at once; where it does not say, those of the host.
+
+    Memory that several devices or processes share is not divided among them.
+    """
+    if device.type in ("cuda", "xpu"):
+        free: int = torch.get_device_module(device).mem_get_info(device)[0]
+        return free
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nasface import joint
 from nasface.data.patches import random_mask
 from nasface.errors import RecipeError
 from nasface.net import GraphNet
@@ -132,7 +133,8 @@ def share_weight(term: Tensor, task: Tensor, heatmaps: Tensor, share: float) -> 
 
     Both gradients are those with respect to the heatmaps. A term without any gradient gets the weight 0.
     """
-    own, whole = (torch.autograd.grad(loss, heatmaps, retain_graph=True)[0].norm() for loss in (term, task))
+    norms = [torch.autograd.grad(loss, heatmaps, retain_graph=True)[0].norm() for loss in (term, task)]
+    own, whole = joint.whole_norms(torch.stack(norms), len(heatmaps))
     return torch.where(own > 0, share * whole / own, 0.0)
 
 
@@ -206,7 +208,10 @@ def distill_step(
         found: list[Tensor] = []
         maps: list[Maps] = []
         for peer in net.peers:
-            view = random_mask(images, how.mask_probability, how.mask_size, random) if how.masked else images
+            view = images
+            if how.masked:
+                place = batch.first, batch.whole
+                view = random_mask(images, how.mask_probability, how.mask_size, random, place=place)
             with output_maps(peer if net.projections else None) as own:
                 found.append(peer(view).float().contiguous())  # contiguous, as the losses read cell after cell
             maps.append(own)

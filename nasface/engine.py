@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nasface import joint, ranks
 from nasface.checkpoint import Checkpoint
 from nasface.compute import Loop, counting, metering
 from nasface.data.augment import Augmentation, DeviceFaces
@@ -28,6 +29,7 @@ from nasface.errors import DivergedError, RecipeError
 from nasface.graph import Graph
 from nasface.net import GraphNet, slim_net
 from nasface.progress import Progress as Progress
+from nasface.ranks import ALL, Share
 from nasface.scores import HELD_OUT
 from nasface.step import Batch, Phase, Row
 from nasface.task import Decoder, decode
@@ -47,7 +49,7 @@ class Settings:
 
     Attributes:
         epochs: number of passes over the data; 0 leaves the network unchanged.
-        batch: number of faces per step.
+        batch: number of faces per step, of all processes together.
         augmentation: augmentation of the training faces.
         seed: seed of shuffling and augmentation.
         precision: 'bf16' runs the network under autocast.
@@ -103,6 +105,7 @@ def fit(
     resume = Checkpoint.of(checkpoint, title, net, identity) if checkpoint is not None else None
     optimizers = [plan.optimizer for plan in plans]
     rows = resume.restore(net, optimizers) if resume is not None else []
+    joint.share_state(net)
     done = rows[-1]["epoch"] if rows else 0
     total = [sum(plan.steps for plan in plans if epoch in plan.span) for epoch in range(settings.epochs)]
     progress.begin(title, sum(total), sum(total[:done]))
@@ -168,12 +171,12 @@ class _Plan:
 
     def seed(self, epoch: int, *step: int) -> int:
         """Return the seed of an epoch, or of a step in it. It depends on nothing that a resumed run would not know."""
-        return _mix(self.settings.seed, epoch, self.number, *step)
+        return joint.mix(self.settings.seed, epoch, self.number, *step)
 
     def batches(self, epoch: int) -> Iterator[Batch]:
-        """Return the batches of an epoch, each with its own seed."""
-        random = torch.Generator().manual_seed(self.seed(epoch))
-        batches = self.faces.augmented(self.settings.batch, self.settings.augmentation, random, self.phase.share)
+        """Return this process's share of the batches of an epoch, each with its own seed."""
+        random, how = torch.Generator().manual_seed(self.seed(epoch)), self.settings.augmentation
+        batches = self.faces.augmented(self.settings.batch, how, random, self.phase.share, ranks.own())
         return (replace(batch, seed=self.seed(epoch, step)) for step, batch in enumerate(batches))
 
 
@@ -183,10 +186,11 @@ def _pass(net: nn.Module, plan: _Plan, epoch: int, progress: Progress) -> Row:
     with (
         metering() as meter,
         _trainable(net, plan.phase.parameters),
-        _seeded(plan.seed(epoch), plan.faces.device),
+        joint.seeded(plan.seed(epoch), plan.faces.device) as part,
     ):
         with counting():
             plan.phase.begin(epoch)
+        part()
         means = _steps(net, plan, epoch, progress)
     seconds = round(time.perf_counter() - started, 2)
     return {"epoch": epoch + 1, "phase": plan.phase.name, **means, "macs": meter.total, "seconds": seconds}
@@ -202,22 +206,23 @@ def _steps(net: nn.Module, plan: _Plan, epoch: int, progress: Progress) -> dict[
         at = epoch - plan.span.start + (count - 1) / plan.steps  # fractional epochs since the phase began
         for group in optimizer.param_groups:
             group["lr"] = phase.optimizer.lr_at(at, len(plan.span))
-        with loop.step(len(batch.images_B3HW)):
-            with autocast(batch.images_B3HW.device, settings.precision):
+        with loop.step(len(batch.images_B3HW), 1 / batch.weight):
+            with autocast(batch.images_B3HW.device, settings.precision), joint.statistics():
                 losses = phase.step(net, replace(batch, progress=at / len(plan.span)))
             optimizer.zero_grad(set_to_none=True)
-            losses["loss"].backward()  # type: ignore[no-untyped-call]
+            (batch.weight * losses["loss"]).backward()  # type: ignore[no-untyped-call]
+        joint.sum_gradients(phase.parameters)
         if settings.clip:
             torch.nn.utils.clip_grad_norm_(phase.parameters, settings.clip)
         optimizer.step()
         for name, value in losses.items():  # summed on the device, so that logging does not make the CPU wait
-            sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value.detach()
+            sums[name] = sums.get(name, torch.zeros((), device=value.device)) + batch.weight * value.detach()
         if count % FLUSH == 0:
             _check_finite(sums["loss"], plan, epoch)
         progress.advance()
     _check_finite(sums["loss"], plan, epoch)
     return {
-        **{name: float(value) / count for name, value in sums.items()},
+        **{name: value / count for name, value in joint.sum_values(sums).items()},
         "lr": optimizer.param_groups[0]["lr"],
     }
 
@@ -236,18 +241,8 @@ def _trainable(net: nn.Module, chosen: Sequence[nn.Parameter]) -> Iterator[None]
             parameter.requires_grad_(required)
 
 
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global generators, from which layers such as dropout draw, and restore them afterwards."""
-    # fork_rng cannot save and restore the generator of Apple's MPS, which therefore stays seeded
-    forked = [device] if device.type not in ("cpu", "mps") else []
-    with torch.random.fork_rng(forked, device_type=device.type if forked else None):
-        torch.manual_seed(seed)
-        yield
-
-
 def _check_finite(loss: Tensor, plan: _Plan, epoch: int) -> None:
-    if not torch.isfinite(loss):
+    if not torch.isfinite(ranks.summed(loss.clone())):
         raise DivergedError(
             f"the loss of the {plan.phase.name} phase is not finite in epoch {epoch + 1}; lower its learning rate (now "
             f"{plan.optimizer.param_groups[0]['lr']:g}) and start again with another --out"
@@ -277,17 +272,18 @@ def predict_landmarks(
     """
     training = net.training
     net.eval()
-    flip = torch.tensor(faces.scheme.flip, device=faces.images_NHWC.device)
-    found, loop = [], Loop(probes=1)
-    with torch.inference_mode(), autocast(faces.images_NHWC.device, precision):
-        for part in faces.plain(batch):
-            with loop.step(len(part.images_B3HW)):
+    flip = torch.tensor(faces.scheme.flip, device=faces.device)
+    mine, found, loop = range(len(faces))[ranks.own().of(len(faces))], [], Loop(probes=1)
+    with torch.inference_mode(), autocast(faces.device, precision):
+        for part in faces.plain(batch, mine):
+            with loop.step(len(part.images_B3HW), len(faces) / len(mine)):
                 heatmaps = heatmaps_of(net, part.images_B3HW, flip if flip_test else None)
             # Autocast would also decode in bf16, whose 8 bits of precision are too coarse for coordinates.
             with torch.autocast(heatmaps.device.type, enabled=False):
                 found.append(decode(heatmaps, faces.input_size, decoder, sigma))
     net.train(training)
-    result: NDArray[np.float64] = torch.cat(found).cpu().double().numpy()  # MPS has no float64
+    points = torch.cat(found).cpu().double() if found else torch.zeros(0, *faces.landmarks_NL2.shape[1:]).double()
+    result: NDArray[np.float64] = joint.all_rows(points, len(faces)).numpy()  # MPS has no float64
     return result
 
 
@@ -297,15 +293,15 @@ def heatmaps_of(net: nn.Module, images_B3HW: Tensor, flip_L: Tensor | None = Non
     return heatmaps if flip_L is None else 0.5 * (heatmaps + net(images_B3HW.flip(3)).flip(3)[:, flip_L])
 
 
-def training_batches(faces: DeviceFaces, settings: Settings) -> Iterator[Batch]:
+def training_batches(faces: DeviceFaces, settings: Settings, share: Share = ALL) -> Iterator[Batch]:
     """Return one pass of augmented batches, the same at every call, which no epoch of the training draws."""
-    random = torch.Generator().manual_seed(_mix(settings.seed, 0, MEASURING))
-    return faces.augmented(settings.batch, settings.augmentation, random)
+    random = torch.Generator().manual_seed(joint.mix(settings.seed, 0, MEASURING))
+    return faces.augmented(settings.batch, settings.augmentation, random, own=share)
 
 
 def measuring_batches(faces: DeviceFaces, settings: Settings, batches: int = 32) -> list[Batch]:
     """Return the batches that `recalibrate` uses, for use with many networks: 200 MB for 1024 faces at 128 px."""
-    return list(islice(training_batches(faces, settings), batches))
+    return list(islice(training_batches(faces, settings, ranks.own()), batches))
 
 
 def recalibrate(
@@ -328,9 +324,9 @@ def recalibrate(
     training = net.training
     net.train()
     loop = Loop(probes=1)
-    with torch.no_grad():
-        for batch in ready or islice(training_batches(faces, settings), batches):
-            with loop.step(len(batch.images_B3HW)), autocast(faces.images_NHWC.device, settings.precision):
+    with torch.no_grad(), joint.statistics():
+        for batch in ready or islice(training_batches(faces, settings, ranks.own()), batches):
+            with loop.step(len(batch.images_B3HW), 1 / batch.weight), autocast(faces.device, settings.precision):
                 net(batch.images_B3HW)
     net.train(training)
     for norm, value in zip(norms, momentum, strict=True):
@@ -356,8 +352,3 @@ def evaluator(
         return error(slim)
 
     return evaluate
-
-
-def _mix(*numbers: int) -> int:
-    """Mix several numbers into one seed; a plain sum would give (1, 2) and (2, 1) the same one."""
-    return int(np.random.SeedSequence(numbers).generate_state(1)[0])

@@ -7,18 +7,20 @@ import errno
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
-from nasface import durable, untrusted
+from nasface import durable, ranks, untrusted
 from nasface.errors import RunError
 from nasface.importing import note
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+P = ParamSpec("P")
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,24 @@ def _unwritable(path: Path, err: OSError) -> RunError:
     return RunError(f"cannot write {path}: {err.strerror or err}; choose a writable folder with --out")
 
 
+def _by_leader(write: Callable[Concatenate[Path, P], None]) -> Callable[Concatenate[Path, P], None]:
+    """Let only the leader write where several processes train together; the others wait until the file is there."""
+
+    @wraps(write)
+    def call(path: Path, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        if ranks.leads():
+            write(path, *args, **kwargs)
+        ranks.wait()
+
+    return call
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is such a file, as the leader sees it: processes that train together must not differ."""
+    return bool(ranks.agreed([path.exists()])[0])
+
+
+@_by_leader
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic(path) as temporary:
@@ -240,6 +260,7 @@ def file_digest(path: Path) -> str:
         raise RunError(f"cannot read {path} ({err.strerror}); give an existing file that you may read") from err
 
 
+@_by_leader
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], kept: bool = True) -> None:
     """Write a CSV file with all columns that any row has, atomically; `kept` as in `atomic`."""
     import pandas as pd
@@ -249,6 +270,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], kept: bool = True)
         pd.DataFrame(list(rows), dtype=object).to_csv(temporary, index=False, errors="backslashreplace")
 
 
+@_by_leader
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None) -> None:
     """Write tensors from any device, and metadata, as one safetensors file, atomically."""
     from safetensors import SafetensorError

@@ -30,12 +30,22 @@ class Batch:
         landmarks_BL2: x and y in input pixels, 0-based, with integers at pixel centres.
         seed: seed for random numbers that the step itself draws; every step of a training has a different one.
         progress: fraction of the phase's steps that were done before this one, from 0 to below 1.
+        first, whole: where several processes train together, these faces are number `first` and the following ones of a
+            batch of `whole` faces. The seed is that of the whole batch: what a step draws for each face, it draws for
+            the whole batch, and takes the part of its faces.
     """
 
     images_B3HW: Tensor
     landmarks_BL2: Tensor
     seed: int = 0
     progress: float = 0.0
+    first: int = 0
+    whole: int | None = None
+
+    @property
+    def weight(self) -> float:
+        """The share of the whole batch that these faces are."""
+        return 1.0 if self.whole is None else len(self.images_B3HW) / self.whole
 
 
 Step: TypeAlias = "Callable[[nn.Module, Batch], dict[str, Tensor]]"

@@ -100,7 +100,7 @@ def distill(
     source = read_source(arch)
     resolved = changes.apply(of_source(wanted, source).resolve())
     run = RunDir(out or Path("runs") / f"{source.path.resolve().parent.name}-distilled")
-    with place.machine(as_json, tensorboard) as machine:
+    with place.machines(as_json, tensorboard) as machine:
         final = run_distill(
             resolved,
             run,

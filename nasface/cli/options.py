@@ -77,6 +77,21 @@ class Place:
         with terminal.progress_bars(self.quiet or quiet) as hooks:
             yield Machine(self.device, hooks, tensorboard, self.workers)
 
+    @contextmanager
+    def machines(self, quiet: bool, tensorboard: bool) -> Iterator[Machine]:
+        """Yield the same for a command that torchrun may start in several processes, which then work together.
+
+        Behind the block, the command goes on in one of them.
+        """
+        from nasface import ranks
+
+        with ranks.joined(self.device) as device:
+            leads = ranks.leads()
+            with replace(self, device=device).machine(quiet or not leads, tensorboard) as machine:
+                yield machine
+        if not leads:
+            click.get_current_context().exit()
+
 
 def gathered(name: str, kind: type[Any], *options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Return a decorator that adds options to a command and passes their values to it as one object.

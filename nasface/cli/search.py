@@ -60,6 +60,6 @@ def search(
         wanted = replace(wanted, sections={"search": {"name": searcher}})
     resolved = wanted.seeded(seed).resolve()
     run = RunDir(out or Path("runs") / f"{resolved.space.name}-{resolved.data.name}-seed{resolved.seed}")
-    with place.machine(as_json, tensorboard) as machine:
+    with place.machines(as_json, tensorboard) as machine:
         final = run_search(resolved, run, machine, weights)
     show_run(final, run, as_json)

@@ -73,6 +73,6 @@ def train(
     else:
         name = f"{resolved.space.name}-{resolved.data.name}-train-seed{resolved.seed}"
     run = RunDir(out or Path("runs") / name)
-    with place.machine(as_json, tensorboard) as machine:
+    with place.machines(as_json, tensorboard) as machine:
         final = run_train(resolved, run, machine, source.arch if source else None, weights, backbone)
     show_run(final, run, as_json)

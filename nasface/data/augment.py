@@ -3,57 +3,79 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from mmap import mmap
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nasface.data import staging
 from nasface.data.base import Scheme
 from nasface.data.images import MEAN as MEAN
 from nasface.data.images import STD as STD
 from nasface.data.patches import random_mask
 from nasface.data.prepare import PreparedFaces
-from nasface.errors import DataError, out_of_memory
+from nasface.errors import RecipeError
+from nasface.ranks import ALL, Share
 from nasface.settings import Augmentation as Augmentation
 from nasface.step import Batch
 
 
 @dataclass(frozen=True)
 class DeviceFaces:
-    """Prepared faces on the device.
+    """Prepared faces, for networks on a device.
 
     Attributes:
         images_NHWC: uint8 crops, wider than the input so that augmentation has context.
-        landmarks_NL2: float32, in pixels of the crop.
+        landmarks_NL2: float32, in pixels of the crop, on the device.
         input_size: side in pixels of the network's input, which is the centre of the crop.
         scheme: the landmark scheme.
+        rows_N: where the crops of the faces lie in `images_NHWC`; None if each lies in the place of its landmarks.
+        staged: whether the crops stay where they are, such as in a memory map, and are brought to the device batch by
+            batch, ahead of the step. Otherwise they lie on the device.
+        mapping: the memory map that holds staged crops, or None.
     """
 
     images_NHWC: Tensor
     landmarks_NL2: Tensor
     input_size: int
     scheme: Scheme
+    rows_N: Tensor | None = None
+    staged: bool = False
+    mapping: mmap | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
-        return len(self.images_NHWC)
+        return len(self.landmarks_NL2)
 
     @property
     def device(self) -> torch.device:
-        """Where the faces lie."""
-        return self.images_NHWC.device
+        """The device on which batches are wanted."""
+        return self.landmarks_NL2.device
 
-    def plain(self, batch: int) -> Iterator[Batch]:
-        """Yield all faces in order, unchanged: the centre of each crop."""
+    def crops(self, which: Tensor | slice | list[int] = slice(None)) -> Tensor:
+        """Return the crops (B, S, S, 3) of some faces, or of all, where they lie."""
+        return self.images_NHWC[which if self.rows_N is None else self.rows_N[which]]
+
+    def plain(self, batch: int, places: range | None = None) -> Iterator[Batch]:
+        """Yield faces in order, unchanged: the centre of each crop.
+
+        Args:
+            batch: number of faces in a batch; the last one may have fewer.
+            places: which faces; None for all.
+        """
         pad = (self.images_NHWC.shape[1] - self.input_size) // 2
         window = slice(pad, pad + self.input_size)
         points_NL2 = self.input_landmarks()
-        for start in range(0, len(self), batch):
-            images = self.images_NHWC[start : start + batch, window, window]
-            yield Batch(normalise(images.permute(0, 3, 1, 2)), points_NL2[start : start + batch])
+        places = range(len(self)) if places is None else places
+        parts = [places[start : start + batch] for start in range(0, len(places), batch)]
+        centres = replace(self, images_NHWC=self.images_NHWC[:, window, window])
+        ahead = centres._ahead(torch.arange(part.start, part.stop) for part in parts)
+        for part, ready in zip(parts, ahead, strict=True):
+            here = slice(part.start, part.stop)
+            images = centres.crops(here) if ready is None else ready
+            yield Batch(normalise(images.permute(0, 3, 1, 2)), points_NL2[here])
 
     def input_landmarks(self) -> Tensor:
         """Return the landmarks (N, L, 2) in pixels of the unchanged input."""
@@ -66,7 +88,9 @@ class DeviceFaces:
     def _drawn(self, batch: int, share: float) -> int:
         return min(len(self), max(batch, round(share * len(self))))
 
-    def augmented(self, batch: int, how: Augmentation, random: torch.Generator, share: float = 1.0) -> Iterator[Batch]:
+    def augmented(
+        self, batch: int, how: Augmentation, random: torch.Generator, share: float = 1.0, own: Share = ALL
+    ) -> Iterator[Batch]:
         """Yield one epoch of shuffled, augmented batches.
 
         Args:
@@ -74,22 +98,50 @@ class DeviceFaces:
             how: the augmentation.
             random: a CPU generator, so that the same seed draws the same batches on any device.
             share: share of the faces that makes an epoch, but at least one batch.
+            own: which part of every batch is wanted. All parts together are the batches of a single process.
+
+        Raises:
+            RecipeError: if a batch has too few faces for all processes to get one.
         """
         order = torch.randperm(len(self), generator=random)[: self._drawn(batch, share)]
         batch = min(batch, len(order))
-        for start in range(0, len(order) - batch + 1, batch):
-            yield self._augment(order[start : start + batch], how, random)
+        if batch < own.count:
+            raise RecipeError(
+                f"a batch of {batch} faces cannot be divided among {own.count} processes; set training.batch to at "
+                f"least {own.count}, or start fewer processes"
+            )
+        mine = own.of(batch)
+        parts = [order[start : start + batch][mine] for start in range(0, len(order) - batch + 1, batch)]
+        for part, ready in zip(parts, self._ahead(parts), strict=True):
+            drawn = self._augment(part, ready, how, random, (mine.start, batch))
+            yield drawn if own.count == 1 else replace(drawn, first=mine.start, whole=batch)
 
-    def _augment(self, index_B: Tensor, how: Augmentation, random: torch.Generator) -> Batch:
-        device, size, crop = self.images_NHWC.device, self.input_size, self.images_NHWC.shape[1]
-        n = len(index_B)
+    def _ahead(self, parts: Iterable[Tensor]) -> Iterator[Tensor | None]:
+        """Yield the crops of each batch of faces if they are staged, else None."""
+        if not self.staged:
+            return (None for _ in parts)
+        rows = (part if self.rows_N is None else self.rows_N[part] for part in parts)
+        return staging.staged(self.images_NHWC, rows, self.device, self.mapping)
+
+    def _augment(
+        self, index_B: Tensor, ready: Tensor | None, how: Augmentation, random: torch.Generator, place: tuple[int, int]
+    ) -> Batch:
+        """Augment the faces that are number place[0] and the following ones of a batch of place[1] faces.
+
+        Random numbers are drawn for the whole batch, so that they do not depend on how it is divided.
+        """
+        device, size, crop = self.device, self.input_size, self.images_NHWC.shape[1]
+        n, (first, whole) = len(index_B), place
+
+        def share(*shape: int) -> Tensor:
+            return torch.rand(whole, *shape, generator=random)[first : first + n]
 
         def uniform(limit: float, *shape: int) -> Tensor:
-            return (2 * torch.rand(n, *shape, generator=random) - 1) * limit
+            return (2 * share(*shape) - 1) * limit
 
         zoom = 1 + uniform(how.scale)
         angle = uniform(math.radians(how.rotation))
-        flipped = torch.rand(n, generator=random) < how.flip
+        flipped = share() < how.flip
         shift_B2 = uniform(how.shift, 2) * size
         light_B2 = 1 + uniform(how.colour, 2)
         # The forward map takes pixels relative to the crop's centre to pixels relative to the input's centre:
@@ -110,55 +162,47 @@ class DeviceFaces:
         theta_B23 = torch.cat((backward_B22 * (size / crop), -(backward_B22 @ shift_B2[..., None]) * (2 / crop)), dim=2)
         # few at a time stay in the CPU's cache
         few = max(4, torch.get_num_threads()) if device.type == "cpu" else n
-        parts = zip(torch.split(index_B, few), torch.split(theta_B23, few), strict=True)
-        images = torch.cat([_warp(self.images_NHWC[index], theta, size) for index, theta in parts])
+        crops = map(self.crops, torch.split(index_B, few)) if ready is None else torch.split(ready, few)
+        parts = zip(crops, torch.split(theta_B23, few), strict=True)
+        images = torch.cat([_warp(some, theta, size) for some, theta in parts])
         if how.colour:
             brightness, contrast = light_B2[:, :1, None, None], light_B2[:, 1:, None, None]
             grey = images.mean(dim=(1, 2, 3), keepdim=True)
             images = torch.addcmul(grey * (brightness - contrast), images, contrast).clamp_(0, 255)
         images = normalise(images)
         if how.occlusion:
-            images = random_mask(images, how.occlusion, (0.1, 0.5), random, fill="noise")
+            images = random_mask(images, how.occlusion, (0.1, 0.5), random, fill="noise", place=place)
         return Batch(images, points)
 
 
-def on_device(faces: PreparedFaces, device: torch.device, index: list[int] | None = None) -> DeviceFaces:
-    """Copy the crops of a split, or of some of its faces, to the device.
+def on_device(
+    faces: PreparedFaces, device: torch.device, index: Sequence[int] | None = None, staged: bool = False
+) -> DeviceFaces:
+    """Bring a split, or some of its faces, to a device.
+
+    On the CPU, the crops stay in the memory-mapped cache. To another device they are copied once, unless they are to
+    be staged.
+
+    Args:
+        faces: the split.
+        device: the device.
+        index: numbers of the faces; None for all.
+        staged: whether to bring the crops there batch by batch, see `DeviceFaces`.
 
     Raises:
-        DataError: there is not enough memory for them; the message says how much they need.
+        DataError: if the device has too little memory for them.
     """
-    count, side = len(faces) if index is None else len(index), faces.images_NHWC.shape[1]
-    need = 2 * count * 3 * side**2  # the chosen crops, and the copy of them
-    free = memory_left() if device.type == "cpu" else None
-    short = DataError(
-        f"{count:,} faces of {side} x {side} pixels need {need / 2**30:.1f} GiB of memory on {device.type}"
-        + ("" if free is None else f", where {free / 2**30:.1f} GiB are free")
-        + "; use fewer faces, or a smaller data.input_size or data.margin, or choose another --device"
+    landmarks = faces.landmarks_NL2 if index is None else faces.landmarks_NL2[list(index)]
+    points = torch.tensor(landmarks, dtype=torch.float32, device=device)
+    if device.type != "cpu" and not staged:
+        images = staging.copied(faces.images_NHWC, range(len(faces)) if index is None else index, device)
+        return DeviceFaces(images, points, faces.input_size, faces.scheme)
+    rows = None if index is None else torch.tensor(index, dtype=torch.long)
+    base = faces.images_NHWC.base
+    mapping = base if staged and isinstance(base, mmap) else None
+    return DeviceFaces(
+        staging.in_place(faces.images_NHWC), points, faces.input_size, faces.scheme, rows, staged, mapping
     )
-    if free is not None and need > free:
-        raise short
-    try:
-        images = faces.images_NHWC if index is None else faces.images_NHWC[index]
-        landmarks = faces.landmarks_NL2 if index is None else faces.landmarks_NL2[index]
-        return DeviceFaces(
-            torch.tensor(images, device=device),
-            torch.tensor(landmarks, dtype=torch.float32, device=device),
-            faces.input_size,
-            faces.scheme,
-        )
-    except (MemoryError, RuntimeError) as err:
-        if out_of_memory(err):
-            raise short from err
-        raise
-
-
-def memory_left() -> int | None:
-    """Return how many bytes of memory the machine can still give to a process; None where it does not say."""
-    with suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
-    return None
 
 
 def normalise(images_B3HW: Tensor) -> Tensor:

@@ -38,13 +38,13 @@ def cover(faces: DeviceFaces, level: Level, seed: int = 0) -> DeviceFaces:
     Raises:
         RecipeError: there is no such level.
     """
-    images = faces.images_NHWC.clone()
+    images = faces.crops().clone()
     size = images.shape[1]
     for few, _, masks in plans(faces.landmarks_NL2, faces.scheme, level, seed, _AT_ONCE.get(images.device.type, 128)):
         part = F.pad(images[few], (0, 0, 0, -size % CELL, 0, -size % CELL))
         paint(part, masks.to(images.device))
         images[few] = part[:, :size, :size]
-    return replace(faces, images_NHWC=images)
+    return replace(faces, images_NHWC=images, rows_N=None, mapping=None)
 
 
 def coverage(faces: DeviceFaces, level: Level, seed: int = 0) -> Tensor:

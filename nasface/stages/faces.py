@@ -1,9 +1,10 @@
-"""The faces of an experiment: prepared, split into training and held-out faces, and copied to the device."""
+"""The faces of an experiment: prepared, split into training and held-out faces, and brought to the device."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nasface import plugins
+from nasface import plugins, ranks
 from nasface.data.base import Split
 from nasface.data.prepare import PreparedFaces, PrepareOptions, prepare
+from nasface.device import free_bytes
 from nasface.errors import DataError
 from nasface.recipe import Recipe
 from nasface.stages.machine import Machine
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+ROOM = 0.5  # of the device's free memory for crops, so that the rest is left for networks
 SPLIT_SEED = 20230130  # fixed, so that the held-out faces of a dataset are the same in all runs
 
 
@@ -50,7 +53,8 @@ def load_prepared(recipe: Recipe, machine: Machine) -> Mapping[Split, PreparedFa
     data = recipe.data
     options = PrepareOptions(data.input_size, data.margin, data.box, data.box_scale)
     dataset = plugins.dataset(data.name, data.root, data.options)
-    return prepare(dataset, options, workers=machine.workers, progress=machine.progress.counter("prepare"))
+    counter = machine.progress.counter("prepare")
+    return ranks.first_here(lambda: prepare(dataset, options, workers=machine.workers, progress=counter))
 
 
 def is_held_out(name: str, share: float) -> bool:
@@ -70,7 +74,7 @@ def input_crops(images_NHWC: NDArray[np.uint8], input_size: int) -> NDArray[np.u
 
 
 def load_faces(recipe: Recipe, device: torch.device, machine: Machine, training: bool = True) -> Faces:
-    """Prepare the recipe's dataset, hold out part of its training faces, and copy all faces to the device.
+    """Prepare the recipe's dataset, hold out part of its training faces, and bring all faces to the device.
 
     Args:
         recipe: names the dataset, the crop and the share of held-out faces.
@@ -93,6 +97,8 @@ def load_faces(recipe: Recipe, device: torch.device, machine: Machine, training:
             f"fewer than a batch of {recipe.training.batch}; add training faces or set a smaller training.batch"
         )
     test = prepared["test"]
+    wanted = len(train) + len(held_out) + len(test)
+    staged = _is_staged(recipe, device, wanted * math.prod(test.images_NHWC.shape[1:]))
     log.info(
         "%s: %d training faces, %d held-out faces, %d test faces",
         recipe.data.name,
@@ -101,8 +107,19 @@ def load_faces(recipe: Recipe, device: torch.device, machine: Machine, training:
         len(test),
     )
     return Faces(
-        on_device(prepared["train"], device, train),
-        on_device(prepared["train"], device, held_out),
-        on_device(test, device) if len(test) else None,
+        on_device(prepared["train"], device, train, staged),
+        on_device(prepared["train"], device, held_out, staged),
+        on_device(test, device, staged=staged) if len(test) else None,
         prepared,
     )
+
+
+def _is_staged(recipe: Recipe, device: torch.device, needed: int) -> bool:
+    """Return whether so many bytes of crops are brought to the device batch by batch."""
+    wish, free = recipe.data.on_device, free_bytes(device)
+    staged = needed > ROOM * free if wish == "auto" else not wish
+    log.info(
+        "crops of %.2f GiB %s; %.1f GiB of %s are free",
+        needed / 2**30, "are staged batch by batch" if staged else "lie on the device", free / 2**30, device,
+    )  # fmt: skip
+    return staged

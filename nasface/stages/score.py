@@ -21,7 +21,7 @@ from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.sections import Plugin
 from nasface.stages.faces import Faces, load_faces
-from nasface.stages.training import search_context
+from nasface.stages.training import rated, search_context
 from nasface.stages.workspace import Machine, provenance, use_threads
 from nasface.step import Row
 
@@ -86,7 +86,7 @@ def measure(
         GraphError: when the criterion's importance is not of exactly the prunable edges, negative or not finite.
     """
     with metering() as meter, counting():
-        importance = dict(plugins.criterion(criterion.name, criterion.options)(net, context))
+        importance = rated(criterion, net, context)
     if strange := importance.keys() ^ set(net.graph.prunable):
         raise GraphError(
             f"the criterion '{criterion.name}' must return the importance of exactly the prunable edges, but "

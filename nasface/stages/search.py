@@ -63,7 +63,7 @@ def search(recipe: Recipe, run: RunDir, machine: Machine, weights: Path | None =
             family = found if isinstance(found, Mapping) else {}
             save_net(run.supernet, net, recipe)
 
-            if run.factors.exists():  # a resumed run would measure again; on a GPU not to the last bit
+            if rundir.exists(run.factors):  # a resumed run would measure again; on a GPU not to the last bit
                 factors = read_factors(run.factors)
             else:
                 factors = measure(net, context, recipe, recipe.criterion)

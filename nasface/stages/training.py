@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from nasface import engine, plugins
+from nasface import engine, plugins, ranks
 from nasface.context import Context
 from nasface.engine import Settings
 from nasface.errors import RunError
@@ -17,6 +17,7 @@ from nasface.graph import Edge, Graph
 from nasface.model.build import net_costs
 from nasface.net import GraphNet, slim_net
 from nasface.recipe import Recipe
+from nasface.sections import Plugin
 from nasface.stages.faces import Faces
 from nasface.stages.measure import held_out_nme
 from nasface.stages.workspace import Work
@@ -33,6 +34,16 @@ def settings(recipe: Recipe, epochs: int = 1) -> Settings:
 def task(recipe: Recipe) -> HeatmapTask:
     """Return the recipe's task: the mean squared error of the heatmaps, times the recipe's weight."""
     return HeatmapTask(recipe.data.input_size, recipe.task.sigma, recipe.task.weight)
+
+
+def rated(criterion: Plugin, net: GraphNet, context: Context) -> dict[Edge, float]:
+    """Return the importance of edges by a criterion.
+
+    Where several processes train together, each of them measures, and all go on with the leader's figures: a difference
+    in the last bit could give them different networks.
+    """
+    found = plugins.criterion(criterion.name, criterion.options)(net, context)
+    return dict(zip(found, ranks.agreed(list(found.values())), strict=True))
 
 
 def search_context(net: GraphNet, recipe: Recipe, faces: Callable[[], Faces], fit: Fit) -> Context:
@@ -53,8 +64,7 @@ def search_context(net: GraphNet, recipe: Recipe, faces: Callable[[], Faces], fi
 
     def rate(graph: Graph) -> Mapping[Edge, float]:
         slim, _ = slim_net(net, graph)
-        within = replace(context, evaluate=evaluator(slim))
-        return plugins.criterion(recipe.criterion.name, recipe.criterion.options)(slim, within)
+        return rated(recipe.criterion, slim, replace(context, evaluate=evaluator(slim)))
 
     context = Context(
         costs=net_costs(net, recipe),

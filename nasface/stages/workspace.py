@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from nasface import __version__, durable, rundir
+from nasface import __version__, durable, ranks, rundir
 from nasface import recipe as recipes
 from nasface.compute import Meter, metering
 from nasface.device import pick_device
@@ -87,6 +87,7 @@ class Work:
             "input_size": self.recipe.data.input_size,
             "device": str(self.device),
             "machine": platform.processor() or platform.machine(),
+            "processes": ranks.own().count,
             "threads": torch.get_num_threads(),
             "training_minutes": round(seconds / 60, 2),
             "compute": self._compute(),
@@ -128,12 +129,14 @@ def working_in(
     device = pick_device(machine.device)
     with nullcontext() if shared else _alone_in(run):
         claim(run, recipe, job)
-        rundir.remove_partials(run.path)
+        if ranks.leads():
+            rundir.remove_partials(run.path)
         use_threads(recipe)
         with _logging_to(run), _events(run, machine) as writer:
             log.info(
-                "nasface %s, torch %s, %s with %d threads, recipe %s, seed %d",
-                __version__, torch.__version__, device, torch.get_num_threads(), recipe.digest, recipe.seed,
+                "nasface %s, torch %s, %d process(es), %s with %d threads, recipe %s, seed %d",
+                __version__, torch.__version__, ranks.own().count, device, torch.get_num_threads(), recipe.digest,
+                recipe.seed,
             )  # fmt: skip
             if code := imported():
                 log.info("plug-ins that are not installed: %s", ", ".join(code))
@@ -149,12 +152,20 @@ def reserved(run: RunDir, recipe: Recipe, job: Mapping[str, str]) -> Iterator[No
     """Keep a run folder for a job that is still loading what it needs; claim it inside with `working_in(shared=True)`.
 
     Whatever is wrong with the folder is found before anything is loaded, and what is wrong with the data before
-    anything is written: a new folder that was never claimed is removed again.
+    anything is written: a new folder that was never claimed is removed again. Where several processes train together,
+    the leader keeps it for all of them.
     """
+    if not ranks.leads():
+        ranks.wait()
+        if not run.path.is_dir():
+            raise RunError(f"{run.path} is not to be seen from every machine; choose a shared folder with --out")
+        yield
+        return
     with _alone_in(run) as new:
         try:
             check_free(run, recipe, job)
             rundir.remove_partials(run.path)
+            ranks.wait()
             yield
         finally:
             if new and not run.job.exists():
@@ -248,6 +259,9 @@ class _QuietFile(logging.FileHandler):
 
 @contextmanager
 def _logging_to(run: RunDir) -> Iterator[None]:
+    if not ranks.leads():
+        yield
+        return
     logger = logging.getLogger("nasface")
     try:
         handler = _QuietFile(run.log, encoding="utf-8", errors="backslashreplace")
@@ -267,7 +281,7 @@ def _logging_to(run: RunDir) -> Iterator[None]:
 @contextmanager
 def _events(run: RunDir, machine: Machine) -> Iterator[Any]:
     """Yield a TensorBoard writer for the run folder, or None."""
-    if not machine.tensorboard:
+    if not (machine.tensorboard and ranks.leads()):
         yield None
         return
     try:

@@ -17,6 +17,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 from PIL import Image
+from torch.distributed import run as launcher
 
 from nasface import plugins
 from nasface import recipe as recipes
@@ -134,6 +135,11 @@ def test_command_lines_parse(page: Path):
             match words:
                 case ["nasface", *rest]:
                     parse(main, rest)
+                case ["torchrun", *rest] | ["srun", "torchrun", *rest]:
+                    given = launcher.get_args_parser().parse_args(rest)
+                    assert given.module, words
+                    assert given.training_script == "nasface", words
+                    parse(main, given.training_script_args)
                 case ["make", *goals]:
                     assert {goal for goal in goals if "=" not in goal} <= targets, words
                 case [program, *_]:

@@ -237,6 +237,6 @@ def test_on_device_takes_all_or_some():
     everyone, some = on_device(prepared, torch.device("cpu")), on_device(prepared, torch.device("cpu"), [3, 1])
     assert len(everyone) == 4
     assert everyone.input_size == 16
-    assert torch.equal(some.images_NHWC, everyone.images_NHWC[[3, 1]])
+    assert torch.equal(some.crops(), everyone.images_NHWC[[3, 1]])
     assert torch.equal(some.landmarks_NL2, everyone.landmarks_NL2[[3, 1]])
     assert torch.equal(everyone.images_NHWC, torch.from_numpy(prepared.images_NHWC))

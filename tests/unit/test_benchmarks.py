@@ -22,6 +22,7 @@ pytestmark = pytest.mark.slow
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 bench = importlib.import_module("data_pipeline")
+memory = importlib.import_module("memory")
 distillation = importlib.import_module("distillation")
 sweep = importlib.import_module("sweep")
 detectors = importlib.import_module("detectors")
@@ -167,3 +168,14 @@ def test_detectors_are_judged_by_recall_and_false_faces() -> None:
     assert tally.found == {"small": [True, False], "large": [False, False]}
     assert tally.false == [("a", [80, 80, 90, 90])]
     assert detectors.iou(faces, np.array([[0.0, 0, 10, 5]])).ravel().tolist() == [0.5, 0]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not say how much memory is used")
+def test_memory_and_time_of_faces_are_measured_wherever_they_lie() -> None:
+    found = memory.measured("staged", count=20, input_size=32, steps=2, batch=4, read=8)
+    assert found["peak_mib"] >= found["grown_mib"]
+    assert found["file_gib"] > 0
+    rows = memory.timed(count=8, input_size=32, batch=4, rounds=1)
+    assert [row["side"] for row in rows] == [f"{what}, {k}" for k in memory.KINDS for what in ("inputs", "training")]
+    assert all(row["seconds"] > 0 for row in rows)
+    assert all(row["seconds_ratio"] == 1 for row in rows if "copied" in row["side"])

@@ -153,7 +153,7 @@ class Comparison:
         chosen = np.argsort(-nme_N, kind="stable")[: min(count, int(np.isfinite(nme_N).sum()))]
         images = case.test.images_NHWC[chosen]
         if case.shown is not None:
-            images = case.shown.images_NHWC[chosen.tolist()].cpu().numpy()
+            images = case.shown.crops(chosen.tolist()).cpu().numpy()
         window = slice(case.test.pad, case.test.pad + case.test.input_size)
         return Worst(
             name,
