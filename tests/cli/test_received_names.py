@@ -246,7 +246,9 @@ def test_the_person_allows_a_plugin_by_an_option_or_the_environment(tmp_path: Pa
     assert count_with("--arch", arch, "--allow-plugin", "allowed_space:own") == 0
     assert count_with("--arch", arch, env={"NASFACE_PLUGINS": "other:x allowed_space:own"}) == 0
     assert count_with("--arch", arch) == 2  # the next command has to be told again
-    names(command_refuses("count", "--arch", arch, "--allow-plugin", "allowed_space"), "--allow-plugin", "'allowed_space'")
+    names(
+        command_refuses("count", "--arch", arch, "--allow-plugin", "allowed_space"), "--allow-plugin", "'allowed_space'"
+    )
 
 
 def test_what_a_run_folder_records_allows_nothing(tmp_path: Path, code: Payload):
