@@ -6,6 +6,7 @@ import _thread
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -83,8 +84,13 @@ def _leave_now(number: int, _: Any) -> None:
 
 
 def _raised_where_nobody_catches(unraisable: Any) -> None:
-    """Send a signal again that has hit a finalizer, where Python drops exceptions and prints their traceback."""
+    """Send a signal again that has hit a finalizer, where Python drops exceptions and prints their traceback.
+
+    It is sent a moment later, as this function is called in the finalizer's place.
+    """
     if isinstance(unraisable.exc_value, Interrupted):
-        _thread.interrupt_main(unraisable.exc_value.number)
+        again = threading.Timer(0.05, _thread.interrupt_main, (unraisable.exc_value.number,))
+        again.daemon = True
+        again.start()
     else:
         sys.__unraisablehook__(unraisable)

@@ -23,6 +23,7 @@ R = TypeVar("R")
 
 # With fewer items per process a pool costs more than it gains: a worker takes some tenths of a second to start.
 _ITEMS_PER_PROCESS = 16
+_PATIENCE_S = 5.0
 
 _task: Callable[[Any], Any]
 
@@ -93,18 +94,17 @@ def _sliding(executor: Executor, func: Callable[[T], R], items: Sequence[T], ahe
 
 @contextmanager
 def _interrupts_held_back() -> Iterator[None]:
-    """Deliver Ctrl-C and SIGTERM after the block, and Ctrl-C never to the processes that the block starts.
+    """Deliver Ctrl-C and SIGTERM after the block, and not to the processes that the block starts.
 
-    Ctrl-C reaches every process of the terminal's group. A worker inherits the blocked signal, so that even its first
-    moments, before it runs any code of ours, end without a traceback; this process is not interrupted halfway through
-    starting one. Windows cannot block a signal: there, `_start` makes workers ignore it. SIGTERM ends a worker, since
-    that is how its pool ends it.
+    Both may reach every process of a group, and it is this process that ends its workers then. A worker inherits the
+    blocked signals, so that even its first moments, before it runs any code of ours, end without a traceback; this
+    process is not interrupted halfway through starting one. Windows cannot block a signal.
     """
     held: list[int] = []
     here = threading.current_thread() is threading.main_thread()  # others neither get signals nor may set handlers
     handled = [number for number in SIGNALS if here and callable(signal.getsignal(number))]
     before = {number: signal.signal(number, lambda number, _: held.append(number)) for number in handled}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if hasattr(signal, "pthread_sigmask") else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS) if hasattr(signal, "pthread_sigmask") else None
     try:
         yield
     finally:
@@ -117,10 +117,17 @@ def _interrupts_held_back() -> Iterator[None]:
 
 
 def _start(task: Callable[[Any], Any]) -> None:
-    """Set up a worker process: its task, no Ctrl-C, and an end when its parent ends."""
+    """Set up a worker process: its task, no Ctrl-C, and an end when its parent ends.
+
+    SIGTERM is what its pool sends when another worker has died, so it ends the worker; but with some patience, as its
+    parent is the one to end it when the whole group was sent the signal.
+    """
     global _task
     _task = task
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: threading.Timer(_PATIENCE_S, os._exit, (1,)).start())
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -66,7 +66,7 @@ def alive(group: int) -> bool:
     return True
 
 
-def wait_until(true: Callable[[], object], seconds: float = 60) -> None:
+def wait_until(true: Callable[[], object], seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
@@ -87,12 +87,12 @@ def workers(parent: int) -> list[int]:
 
 def check_interrupted(process: subprocess.Popen[str], number: int = signal.SIGINT) -> None:
     os.killpg(process.pid, number)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=240)
     assert "Traceback" not in said
     (line,) = (line for line in said.splitlines() if line and not line.startswith("prepare: "))
     assert ("interrupted" if number == signal.SIGINT else "terminated") in line
     assert process.returncode == 128 + number
-    wait_until(lambda: not alive(process.pid), 10)
+    wait_until(lambda: not alive(process.pid), 30)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -132,7 +132,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path, moment: str) -
             wait_until(lambda: any(file.stat().st_size > 100_000 for file in prepared.glob(".part-*/train-images.npy")))
         process.kill()
         process.wait()
-        wait_until(lambda: not alive(process.pid), 10)
+        wait_until(lambda: not alive(process.pid), 30)
         assert len(list(prepared.glob(".part-*"))) == 1
     prepare(Synthetic(train=4, test=2), PrepareOptions(32), tmp_path / "cache", workers=1)
     assert len([path for path in prepared.iterdir() if path.name.startswith("synthetic-")]) == 1
@@ -142,7 +142,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path, moment: str) -
 def test_a_signal_that_hits_a_finalizer_is_not_lost() -> None:
     """Python drops what a finalizer raises; a signal that arrives there is sent again."""
     program = """
-import os, signal
+import os, signal, time
 from nasface import interrupt
 interrupt.guard()
 class Hit:
@@ -153,8 +153,7 @@ class Hit:
 try:
     with interrupt.raising():
         Hit()
-        for _ in range(10_000_000):
-            pass
+        time.sleep(2)
         print("lost")
 except KeyboardInterrupt as err:
     interrupt.leave(err)
