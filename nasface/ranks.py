@@ -49,6 +49,7 @@ class Share:
 ALL = Share()
 _own = ALL
 _devices: distributed.ProcessGroup | None = None  # for tensors on devices; those on the CPU go over the default group
+_patient: distributed.ProcessGroup | None = None  # for waiting
 
 
 def own() -> Share:
@@ -74,7 +75,7 @@ def joined(device: str) -> Iterator[str]:
     Raises:
         RunError: if the processes cannot share this device, or do not find each other.
     """
-    global _own, _devices
+    global _own, _devices, _patient
     count = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
     if count == 1:
         yield device
@@ -88,6 +89,7 @@ def joined(device: str) -> Iterator[str]:
     if not leads():
         logging.getLogger("nasface").setLevel(logging.ERROR)  # the leader says it
     try:
+        _patient = distributed.new_group(backend="gloo", timeout=_PATIENCE)
         if place.type != "cpu":
             torch.get_device_module(place).set_device(place)
             _devices = distributed.new_group(backend=distributed.get_default_backend_for_device(place))
@@ -95,7 +97,7 @@ def joined(device: str) -> Iterator[str]:
         wait()  # for the leader's last file
     finally:
         # Closes the connections, by which the others learn of a failure here.
-        _own, _devices = ALL, None
+        _own, _devices, _patient = ALL, None, None
         distributed.destroy_process_group()
 
 
@@ -104,7 +106,7 @@ def wait() -> None:
     if _own.count > 1:
         from torch import distributed
 
-        _meeting(lambda: distributed.monitored_barrier(timeout=_PATIENCE))
+        _meeting(lambda: distributed.barrier(group=_patient))
 
 
 def summed(tensor: Tensor) -> Tensor:
