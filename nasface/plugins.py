@@ -90,7 +90,6 @@ def load(group: str, name: str) -> Callable[..., Any]:
     return cast(Callable[..., Any], found)
 
 
-@cache
 def _installed(group: str) -> dict[str, EntryPoint]:
     """Return the plug-ins that a file may name: by the names of their entry points, and by 'module:attr' as well."""
     own = [EntryPoint(name, name, group) for name in CHOOSERS] if group == "searchers" else []

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from nasface import plugins, ranks
 from nasface.data.base import Split
 from nasface.data.prepare import PreparedFaces, PrepareOptions, prepare
-from nasface.device import free_bytes
 from nasface.errors import DataError
 from nasface.recipe import Recipe
 from nasface.stages.machine import Machine
@@ -116,6 +115,8 @@ def load_faces(recipe: Recipe, device: torch.device, machine: Machine, training:
 
 def _is_staged(recipe: Recipe, device: torch.device, needed: int) -> bool:
     """Return whether so many bytes of crops are brought to the device batch by batch."""
+    from nasface.device import free_bytes
+
     wish, free = recipe.data.on_device, free_bytes(device)
     staged = needed > ROOM * free if wish == "auto" else not wish
     log.info(

@@ -331,7 +331,7 @@ def test_hypervolume_and_rank_correlation_compare_what_can_be_compared():
 def test_a_search_of_a_family_is_done_once_and_borne_by_its_networks_as_their_macs_are(folder, lenient):
     rows = {
         "family": {
-            "search": {"name": "family", "epochs": 3, "options": {"anneal": 2, "start": 0.3}},
+            "search": {"name": "family", "epochs": 3, "options": {"anneal": 12, "start": 0.3}},
             "criterion": {"name": "taylor", "options": {"batches": 1}},
             "finetune": {"epochs": 0},
         },

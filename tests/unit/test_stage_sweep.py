@@ -239,7 +239,7 @@ def test_bn_is_measured_on_training_faces(run, tmp_path, monkeypatch):
 
 
 def test_a_network_that_diverges_is_a_marked_row_and_the_others_go_on(run, tmp_path):
-    wild = "finetune.optimizer.lr=1e12"
+    wild = "finetune.optimizer={name: sgd, lr: 1000, weight_decay: 1.0e+9}"
     table = sweep(run, tmp_path / "out", SweepRequest(count=2), Measure(epochs=3, latency_batch=0), wild)
     pruned = table[table.network != "supernet"]
     assert len(pruned) == 2
