@@ -34,8 +34,7 @@ class RowPlan(Part):
     thin: options of the space, such as [width], that are scaled together until the budget is met; no search.
     graph_of: the row whose graphs are trained from scratch; no search.
     best_of: number of random sub-networks of the searched supernet, of which the best one on held-out faces is trained.
-    serves_all: whether one search serves all budgets, so that each network bears only its part of the search, as it
-        does where the searcher trains a network for each budget.
+    serves_all: whether one search serves all budgets, so that each network bears only its part of the search.
     """
 
     space: Changes = Field(default_factory=dict)
