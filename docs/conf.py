@@ -43,6 +43,6 @@ napoleon_google_docstring = True
 napoleon_use_ivar = True
 
 nitpicky = True
-# types of other packages, whose inventories are not fetched, and type variables
-nitpick_ignore_regex = [("py:.*", r"(?!nasface\.|searchspaces\.).*"), ("py:class", r".*\.[A-Z]")]
+# types of other packages, whose inventories are not fetched, type variables, and private functions in annotations
+nitpick_ignore_regex = [("py:.*", r"(?!nasface\.|searchspaces\.).*"), ("py:class", r".*\.([A-Z]|_[a-z_]+)")]
 linkcheck_timeout = 20
