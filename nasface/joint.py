@@ -140,11 +140,14 @@ def _batch_norm(
 
 
 class _BatchNorm(torch.autograd.Function):
-    """Batch normalisation over the faces of all processes (Ioffe and Szegedy 2015), in float32."""
+    """Batch normalisation over the faces of all processes (Ioffe and Szegedy 2015), in float32.
+
+    The sums over this process's faces are those of torch's own kernels, several times as fast as sums of one's own.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, ...]:
-        var, mean = torch.var_mean(x.float(), _all_but_channels(x), correction=0)
+        mean, var = torch.batch_norm_update_stats(x.float(), None, None, 0.0)
         size = torch.full_like(mean[:1], x.numel() / x.shape[1])
         of_all = torch.stack(ranks.gathered(torch.cat((mean, var, size))))  # (processes, 2 C + 1)
         means, variances, sizes = torch.split(of_all, [len(mean), len(var), 1], dim=1)
@@ -153,24 +156,24 @@ class _BatchNorm(torch.autograd.Function):
         mean = (shares * means).sum(0)
         var = (shares * (variances + (means - mean).square())).sum(0)
         ctx.save_for_backward(x, weight, mean, (var + eps).rsqrt(), count)
+        ctx.eps = eps
         ctx.mark_non_differentiable(mean, var, count)
         return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps), mean, var, count
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *others: Any) -> tuple[Tensor | None, Tensor, Tensor, None]:
         x, weight, mean, scale, count = ctx.saved_tensors
-        shape = (1, -1, *(1 for _ in x.shape[2:]))
-        dims = _all_but_channels(x)
-        out, centred = gradient.float(), x.float() - mean.view(shape)
-        plain, along = out.sum(dims), (out * centred).sum(dims) * scale  # of this process; the engine sums them later
+        out, images = gradient.float(), x.float()
+        _, along, plain = torch.ops.aten.native_batch_norm_backward(  # of this process; the engine sums them later
+            out, images, weight, None, None, mean, scale, True, ctx.eps, [False, True, True]
+        )
         if not ctx.needs_input_grad[0]:
             return None, along, plain, None
-        of_all = ranks.summed(torch.cat((plain, along))) / count
-        mean_plain, mean_along = (value.view(shape) for value in of_all.chunk(2))
-        factor, scale = (weight * scale).view(shape), scale.view(shape)
-        back = (out - mean_plain - centred * (scale * mean_along)) * factor
+        mean_plain, mean_along = (ranks.summed(torch.cat((plain, along))) / count).chunk(2)
+        # weight * scale * (gradient - mean_plain - (x - mean) * scale * mean_along), multiplied out
+        factor = weight * scale
+        slope = -factor * scale * mean_along
+        shift = -factor * mean_plain - slope * mean
+        shape = (1, -1, *(1 for _ in x.shape[2:]))
+        back = torch.addcmul(shift.view(shape), images, slope.view(shape)).addcmul_(out, factor.view(shape))
         return back.to(x.dtype), along, plain, None
-
-
-def _all_but_channels(x: Tensor) -> list[int]:
-    return [dim for dim in range(x.ndim) if dim != 1]
