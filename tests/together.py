@@ -75,8 +75,8 @@ def in_parts() -> tuple[nn.Module, list[Phase]]:
 
 
 def in_peers() -> tuple[nn.Module, list[Phase]]:
-    """Two masked students with a teacher, and weights that follow from gradients over the whole batch."""
-    how = Distillation(teacher_weight=1.0, teacher_share=0.5, ensemble_share=0.3)
+    """Two masked students with a teacher, whose weight follows from gradients over the whole batch."""
+    how = Distillation(teacher_share=0.5)
     teacher = small(1).eval().requires_grad_(False)
     scramble(teacher)
     students = Students(small(), how, 0)
