@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from nasface import device
 from nasface import recipe as recipes
 from nasface.data import staging
 from nasface.data.augment import Augmentation, DeviceFaces, on_device
@@ -110,7 +111,7 @@ def test_what_was_read_of_a_mapping_is_given_back(prepared):
 )
 def test_crops_are_staged_if_they_take_more_than_half_of_the_memory(monkeypatch, wish, free, staged):
     needed = 1 << 30
-    monkeypatch.setattr(stage, "free_bytes", lambda device: int(free * needed))
+    monkeypatch.setattr(device, "free_bytes", lambda device: int(free * needed))
     recipe = recipes.load("demo", [f"data.on_device={wish}"])
     assert stage._is_staged(recipe, CPU, needed) is staged
 
