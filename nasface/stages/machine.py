@@ -29,8 +29,14 @@ class Machine:
 
 def load(saved: Saved, recipe: Recipe, machine: Machine) -> Model:
     """Load a network on the machine's device, with as many CPU threads as the recipe asks for."""
-    if not saved.exported:
-        from nasface.stages.workspace import use_threads  # torch: exported networks set their own threads
-
+    if not saved.exported:  # these set their own threads
         use_threads(recipe)
     return saved.load(recipe, machine.device)
+
+
+def use_threads(recipe: Recipe) -> None:
+    """Set the number of CPU threads of torch if the recipe asks for one."""
+    if recipe.training.threads:
+        import torch
+
+        torch.set_num_threads(recipe.training.threads)

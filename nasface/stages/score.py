@@ -21,8 +21,9 @@ from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.sections import Plugin
 from nasface.stages.faces import Faces, load_faces
+from nasface.stages.machine import use_threads
 from nasface.stages.training import rated, search_context
-from nasface.stages.workspace import Machine, provenance, use_threads
+from nasface.stages.workspace import Machine, provenance
 from nasface.step import Row
 
 

@@ -23,6 +23,7 @@ from nasface.places import own_files, refuse_links
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.machine import Machine as Machine
+from nasface.stages.machine import use_threads
 from nasface.step import Row
 
 log = logging.getLogger(__name__)
@@ -243,12 +244,6 @@ def provenance(recipe: Recipe) -> dict[str, Any]:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **({"plugins": code} if (code := imported()) else {}),  # a record, which allows nothing when it is read
     }
-
-
-def use_threads(recipe: Recipe) -> None:
-    """Set the number of CPU threads if the recipe asks for one."""
-    if recipe.training.threads:
-        torch.set_num_threads(recipe.training.threads)
 
 
 class _QuietFile(logging.FileHandler):
