@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -65,6 +65,14 @@ def is_held_out(name: str, share: float) -> bool:
     return int.from_bytes(digest, "big") < share * 2**64
 
 
+def divided(names: Sequence[str], share: float) -> tuple[list[int], list[int]]:
+    """Divide training faces, given by their names, into those to train on and those held out; return their places."""
+    parts: tuple[list[int], list[int]] = [], []
+    for place, name in enumerate(names):
+        parts[is_held_out(name, share)].append(place)
+    return parts
+
+
 def input_crops(images_NHWC: NDArray[np.uint8], input_size: int) -> NDArray[np.uint8]:
     """Return the network's input, uint8 (N, S, S, 3): the centre of each stored crop."""
     pad = (images_NHWC.shape[1] - input_size) // 2
@@ -87,9 +95,8 @@ def load_faces(recipe: Recipe, device: torch.device, machine: Machine, training:
     from nasface.data.augment import on_device  # torch: exported networks need the prepared faces only
 
     prepared = load_prepared(recipe, machine)
-    names = prepared["train"].names
-    held_out = [i for i, name in enumerate(names) if is_held_out(name, recipe.data.held_out)]
-    train = sorted(set(range(len(names))) - set(held_out)) if training else []
+    train, held_out = divided(prepared["train"].names, recipe.data.held_out)
+    train = train if training else []
     if training and len(train) < recipe.training.batch:
         raise DataError(
             f"dataset '{recipe.data.name}' has {len(train)} faces to train on after holding out {len(held_out)}, "

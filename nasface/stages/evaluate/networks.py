@@ -16,7 +16,7 @@ from nasface.model import Model
 from nasface.model.files import Saved
 from nasface.recipe import Recipe
 from nasface.scores import DEFAULT_NORMALISER
-from nasface.stages.faces import Faces, input_crops, is_held_out, load_prepared
+from nasface.stages.faces import Faces, divided, input_crops, load_prepared
 from nasface.stages.machine import Machine, load
 from nasface.stages.measure import Evaluation, errors, measure, true_landmarks
 
@@ -91,7 +91,7 @@ def _exported(saved: Saved, model: Model, recipe: Recipe, faces: Tested) -> Eval
     if faces.shown is not None:
         shown = faces.shown.images_NHWC.cpu().numpy()
     predicted = _landmarks(model, input_crops(shown, test.input_size)) if len(test) else None
-    held_out = [i for i, name in enumerate(train.names) if is_held_out(name, recipe.data.held_out)]
+    _, held_out = divided(train.names, recipe.data.held_out)
     nme = float("nan")
     if held_out:
         found = _landmarks(model, input_crops(train.images_NHWC[held_out], train.input_size))

@@ -17,6 +17,7 @@ from nasface.data.prepare import PreparedFaces
 from nasface.errors import DataError
 from nasface.recipe import Recipe
 from nasface.stages.evaluate.landmarks_csv import write_predictions
+from nasface.stages.faces import input_crops
 from nasface.stages.measure import Accuracy, Evaluation, true_landmarks
 
 if TYPE_CHECKING:
@@ -154,10 +155,9 @@ class Comparison:
         images = case.test.images_NHWC[chosen]
         if case.shown is not None:
             images = case.shown.crops(chosen.tolist()).cpu().numpy()
-        window = slice(case.test.pad, case.test.pad + case.test.input_size)
         return Worst(
             name,
-            images[:, window, window],
+            input_crops(images, case.test.input_size),
             found.predicted_NL2[chosen],
             true_landmarks(case.test)[chosen],
             nme_N[chosen],

@@ -15,7 +15,7 @@ from nasface.data.prepare import PreparedFaces, prepare
 from nasface.errors import DataError, GraphError
 from nasface.model import View
 from nasface.recipe import Recipe
-from nasface.stages.faces import input_crops, is_held_out, load_prepared
+from nasface.stages.faces import divided, input_crops, load_prepared
 from nasface.stages.machine import Machine
 from nasface.stages.measure import true_landmarks
 
@@ -63,9 +63,8 @@ def of_dataset(recipe: Recipe, view: View, machine: Machine, calibrate: int) -> 
             f"the network has {count} landmarks, but the dataset {recipe.data.name} has {train.scheme.num_landmarks}; "
             "choose a dataset with the same landmark scheme"
         )
-    held_out = [is_held_out(name, recipe.data.held_out) for name in train.names]
-    own = _spread([i for i, out in enumerate(held_out) if not out], calibrate)
-    judged = _spread([i for i, out in enumerate(held_out) if out], JUDGED)
+    own, held_out = divided(train.names, recipe.data.held_out)
+    own, judged = _spread(own, calibrate), _spread(held_out, JUDGED)
     return Sample(
         recipe.data.name, _any_faces(prepared), _crops(train, own), _crops(train, judged), true_landmarks(train)[judged]
     )
