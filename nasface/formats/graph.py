@@ -69,15 +69,25 @@ def onnx_graph(module: nn.Module, example: Tensor) -> Any:
 
 def convolutions(proto: Any) -> list[Any]:
     """Return the convolutions of the network itself, in order; those of the decoder are none of them."""
-    return [node for node in proto.graph.node if node.op_type == "Conv" and in_network(node.name)]
+    return [node for node in proto.graph.node if node.op_type == "Conv" and _in_network(node.name)]
 
 
-def in_network(name: str) -> bool:
+def in_float(proto: Any, patterns: tuple[str, ...]) -> list[str]:
+    """Return the nodes that int8 leaves in float, by name.
+
+    These are the last convolution, all that runs before and after the network, and the parts that a pattern names.
+    """
+    last = convolutions(proto)[-1].name
+    names = [node.name for node in proto.graph.node]
+    return [name for name in names if name == last or not _in_network(name) or _is_kept(name, patterns)]
+
+
+def _in_network(name: str) -> bool:
     """Whether a node belongs to the network, not to what runs before and after it."""
     return name.startswith((f"{_NET}.", f"{_NET}/"))
 
 
-def is_kept(name: str, patterns: tuple[str, ...]) -> bool:
+def _is_kept(name: str, patterns: tuple[str, ...]) -> bool:
     """Whether a node of the network belongs to a part that one of the patterns names."""
     part = name.partition("/")[0].removeprefix(f"{_NET}.")
     return any(fnmatch(part, pattern) or fnmatch(part, f"{pattern}.*") for pattern in patterns)

@@ -115,14 +115,8 @@ def _quantised(proto: Any, how: Quantisation, path: Path) -> Any:
             rows = next(self.rows, None)
             return None if rows is None else {"crops": rows}
 
-    last = graph.convolutions(proto)[-1].name
     plain, done = path.with_suffix(".plain.onnx"), path.with_suffix(".int8.onnx")
     quant_pre_process(proto, str(plain), skip_optimization=True, skip_symbolic_shape=True)
-    kept = [
-        node.name
-        for node in proto.graph.node
-        if node.name == last or not graph.in_network(node.name) or graph.is_kept(node.name, how.keep)
-    ]
     quantize_static(
         str(plain),
         str(done),
@@ -132,7 +126,7 @@ def _quantised(proto: Any, how: Quantisation, path: Path) -> Any:
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
-        nodes_to_exclude=kept,
+        nodes_to_exclude=graph.in_float(proto, how.keep),
     )
     quantised = onnx.load(str(done))
     for file in (plain, done):

@@ -94,9 +94,7 @@ def _read(path: Path) -> Any:
 def _quantised(model: Any, proto: Any, how: Quantisation) -> Any:
     """Return a model whose convolutions compute in 8 bits, with one range per channel of the weights."""
     nncf = _nncf()
-    last = graph.convolutions(proto)[-1].name
-    kept = {node.name for node in proto.graph.node if not graph.in_network(node.name)}
-    kept |= {node.name for node in proto.graph.node if node.name == last or graph.is_kept(node.name, how.keep)}
+    kept = set(graph.in_float(proto, how.keep))
     there = [op.get_friendly_name() for op in model.get_ops()]
     ignored = nncf.IgnoredScope(names=[name for name in there if name in kept], validate=False)
     data = nncf.Dataset(np.split(how.inputs, range(1, len(how.inputs))))
