@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,7 @@ from nasface.cli.options import FOLDER, WORKERS, gathered, json_option
 from nasface.cli.sizes import Real
 
 if TYPE_CHECKING:
+    from nasface.formats import Inputs, Outputs, Precision
     from nasface.stages.export.run import Exported, Source, Wish
 
 
@@ -40,9 +41,9 @@ class What:
     """The options that say what to export."""
 
     form: str
-    precision: Literal["fp32", "fp16", "int8"]
-    inputs: Literal["uint8", "normalised"]
-    outputs: Literal["landmarks", "heatmaps"]
+    precision: Precision
+    inputs: Inputs
+    outputs: Outputs
     max_loss: float
     calibrate: int
     keep: tuple[str, ...]

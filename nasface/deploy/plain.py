@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nasface.data.augment import normalise
+from nasface.formats import Inputs, Outputs
 from nasface.net import GraphNet, key
 from nasface.task import Decoder, decode
-
-Inputs = Literal["uint8", "normalised"]
-Outputs = Literal["landmarks", "heatmaps"]
 
 
 class Plain(nn.Module):

@@ -21,6 +21,10 @@ Precision = Literal["fp32", "fp16", "int8"]
 """'fp32'; 'fp16', whose weights are stored in 16 bits, while the runtime computes as it sees fit; 'int8', whose
 convolutions compute in 8 bits."""
 
+Inputs = Literal["uint8", "normalised"]
+Outputs = Literal["landmarks", "heatmaps"]
+"""What an exported graph takes and returns, see `nasface.deploy.plain.Ends`."""
+
 Run = Callable[[NDArray[Any]], Sequence[NDArray[Any]]]
 """An opened model as a function: a batch of inputs to all outputs, in the order of the file."""
 

@@ -10,12 +10,11 @@ from typing import Any, get_args
 
 from nasface import plugins
 from nasface.errors import RunError
-from nasface.formats import Format, Precision
+from nasface.formats import Format, Inputs, Outputs, Precision
 from nasface.model.card import Card, View
 from nasface.model.runtime import ExportedRuntime
 
-INPUTS = ("uint8", "normalised")
-OUTPUTS = ("landmarks", "heatmaps")
+INPUTS, OUTPUTS = get_args(Inputs), get_args(Outputs)
 COSTS = ("params", "macs", "params_no_head", "macs_no_head", "macs_prunable", "edges", "blocks")
 _BAKED = ("input_size", "decoder", "sigma", "flip_test", "precision")  # of a view, what an exported graph contains
 
@@ -33,8 +32,8 @@ class Description:
 
     card: Card
     precision: Precision
-    inputs: str = "uint8"
-    outputs: str = "landmarks"
+    inputs: Inputs = "uint8"
+    outputs: Outputs = "landmarks"
     costs: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
