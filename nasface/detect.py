@@ -86,12 +86,7 @@ def yunet(image_HW3: Pixels, /) -> Boxes:
     bgr = cv2.cvtColor(np.ascontiguousarray(image_HW3), cv2.COLOR_RGB2BGR)
     bgr = cv2.resize(bgr, size, interpolation=cv2.INTER_AREA) if shrink < 1 else bgr
     found_N5 = np.concatenate([_turned_yunet(bgr, angle) for angle in YUNET_TURNS])
-    found_N5 = found_N5[np.argsort(-found_N5[:, 4], kind="stable")]
-    same = overlap(found_N5[:, :4], found_N5[:, :4]) > SAME_FACE
-    kept: list[int] = []
-    for i in range(len(found_N5)):
-        if not same[i, kept].any():
-            kept.append(i)
+    kept = _apart(found_N5[:, :4], found_N5[:, 4])
     boxes: Boxes = (found_N5[kept, :4] + 0.5) / shrink - 0.5  # scaled from edge to edge
     return boxes
 
@@ -379,11 +374,16 @@ class FoundFaces:
 
     def plausible(self, min_score: float) -> FoundFaces:
         """Return the faces with at least this score, and only the better of two that lie on the same face."""
-        boxes_K4 = landmark_boxes(self.landmarks_KL2)
-        same = overlap(boxes_K4, boxes_K4) > SAME_FACE
-        kept: list[int] = []
         scores = self.scores_K
-        for i in np.argsort(-scores, kind="stable").tolist():
-            if scores[i] >= min_score and not same[i, kept].any():
-                kept.append(i)
+        kept = [i for i in _apart(landmark_boxes(self.landmarks_KL2), scores) if scores[i] >= min_score]
         return self.take(np.array(sorted(kept), dtype=np.intp))
+
+
+def _apart(boxes_K4: Boxes, scores_K: NDArray[np.float64]) -> list[int]:
+    """Return which boxes are left, best first, when of those on the same face only the best one is."""
+    same = overlap(boxes_K4, boxes_K4) > SAME_FACE
+    kept: list[int] = []
+    for i in np.argsort(-scores_K, kind="stable").tolist():
+        if not same[i, kept].any():
+            kept.append(i)
+    return kept
