@@ -14,7 +14,6 @@ from typing import Any
 from nasface import untrusted
 from nasface.errors import GraphError, shortened, shown
 from nasface.graph import Edge, Graph, parse_edges
-from nasface.importing import note
 
 SCHEMA_VERSION = 1
 MAX_LANDMARKS = 10_000  # heatmaps of a network
@@ -242,8 +241,6 @@ def parse_object(text: str, where: str, what: str) -> dict[str, Any]:
 
 def _parse(text: str, where: str, what: str) -> Any:
     try:
-        content = untrusted.parse_json(text)
+        return untrusted.parse_json(text, where)
     except untrusted.NotReadableError as err:
         raise GraphError(f"{where} is not valid JSON ({err}); expected {what}") from err
-    note(content, where)
-    return content

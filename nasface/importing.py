@@ -1,7 +1,7 @@
 """Import by name: 'module:attr', where modules of the working directory are found too.
 
-Files are data. Whoever reads a file that can name a plug-in calls `note` with its content, and a name that was noted is
-imported only if the person has given it too: typed as an option, in a Python program, or with `allow`.
+Files are data. The parsers in `nasface.untrusted` call `note` with the content of every file, and a name that was noted
+is imported only if the person has given it too: typed as an option, in a Python program, or with `allow`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from nasface import plugins, untrusted
 from nasface.errors import RecipeError, did_you_mean, shortened, shown
-from nasface.importing import allow, names_in, note
+from nasface.importing import allow, names_in
 from nasface.sections import Plugin, Recipe
 
 __all__ = [
@@ -214,7 +214,7 @@ def _read(source: str, seen: tuple[str, ...]) -> dict[str, Any]:
         )
     try:
         untrusted.check_file(path, untrusted.MAX_RECIPE)
-        content = untrusted.parse_yaml(path.read_text(encoding="utf-8")) or {}
+        content = untrusted.parse_yaml(path.read_text(encoding="utf-8"), path) or {}
     except untrusted.NotReadableError as err:
         raise RecipeError(f"recipe {path} is not valid YAML: {err}") from err
     except (OSError, UnicodeDecodeError) as err:
@@ -227,7 +227,6 @@ def _read(source: str, seen: tuple[str, ...]) -> dict[str, Any]:
         raise RecipeError(
             f"recipe {path} holds a {type(content).__name__}; expected a mapping of sections such as 'space' and 'data'"
         )
-    note(content, path)
     base = content.pop("extends", None)
     if base is None:
         return _migrated(content)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from nasface import durable, ranks, untrusted
 from nasface.errors import RunError
-from nasface.importing import note
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -222,11 +221,9 @@ def read_json(path: Path, what: str) -> Any:
         RunError: when the file is missing or not valid JSON.
     """
     try:
-        content = untrusted.parse_json(read_text(path, what))
+        return untrusted.parse_json(read_text(path, what), path)
     except untrusted.NotReadableError as err:
         raise RunError(f"{path} is not valid JSON ({err}); expected {what}") from err
-    note(content, path)
-    return content
 
 
 def read_text(path: Path, what: str) -> str:
@@ -320,8 +317,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _meta(file: Any, path: Path) -> dict[str, Any]:
     """What `write_tensors` was given as metadata; empty for files of other programs."""
-    meta = untrusted.parse_json((file.metadata() or {}).get("nasface", "{}"))
+    meta = untrusted.parse_json((file.metadata() or {}).get("nasface", "{}"), path)
     if not isinstance(meta, dict):
         raise ValueError("its metadata are not a JSON object")
-    note(meta, path)
     return meta

@@ -1,4 +1,7 @@
-"""Files that people hand in: read only if they are files of a sane size, and parsed without growing beyond it."""
+"""Files that people hand in: read only if they are files of a sane size, and parsed without growing beyond it.
+
+What is parsed is noted, so that nothing is imported because a file names it; see `nasface.importing`.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from nasface.errors import shortened
+from nasface.importing import note
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -69,8 +73,12 @@ def exists(path: Path) -> bool:
         return False
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str, where: object = "a file") -> Any:
     """Parse YAML with the safe loader.
+
+    Args:
+        text: the YAML.
+        where: the file, for messages about what it names.
 
     Raises:
         NotReadableError: it is not valid YAML, gives a key twice, has more than `MAX_VALUES` values where aliases are
@@ -85,7 +93,7 @@ def parse_yaml(text: str) -> Any:
         if node is None:
             return None
         _count(node, {}, 0)
-        return _checked(loader.construct_document(node))
+        return _noted(loader.construct_document(node), where)
     except NotReadableError:
         raise
     except _YAML_FAULTS as err:
@@ -115,18 +123,28 @@ def _count(node: yaml.Node, known: dict[int, int], depth: int) -> int:
     return known[id(node)]
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, where: object = "a file") -> Any:
     """Parse JSON.
+
+    Args:
+        text: the JSON.
+        where: the file, for messages about what it names.
 
     Raises:
         NotReadableError: it is not valid JSON, is nested more deeply than `MAX_DEPTH`, or a text in it holds a NUL.
     """
     try:
-        return _checked(json.loads(text))
+        return _noted(json.loads(text), where)
     except RecursionError as err:
         raise NotReadableError(f"it is nested more than {MAX_DEPTH} levels deep") from err
     except ValueError as err:
         raise NotReadableError(shortened(str(err), 300)) from err
+
+
+def _noted(value: Any, where: object) -> Any:
+    """Return parsed data after they were checked and noted."""
+    note(_checked(value), where)
+    return value
 
 
 def _checked(value: Any, depth: int = 0) -> Any:

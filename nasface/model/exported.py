@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from nasface import plugins
+from nasface import plugins, untrusted
 from nasface.errors import RunError
 from nasface.formats import Format, Inputs, Outputs, Precision
 from nasface.model.card import Card, View
@@ -65,7 +65,7 @@ def describe(path: Path, form: Format) -> Description:
             "the network with `nasface export`"
         )
     try:
-        content = json.loads(text)
+        content = untrusted.parse_json(text, path)
         card, precision, costs = content["card"], content["precision"], content["costs"]
         inputs, outputs = content["inputs"], content["outputs"]
         sound = all(isinstance(part, dict) for part in (card, costs)) and inputs in INPUTS and outputs in OUTPUTS
