@@ -75,6 +75,13 @@ def refuse_link(path: Path) -> None:
         )
 
 
+def not_ours(path: Path) -> RunError:
+    """Return the error for a file of the user's own that a command would replace."""
+    return RunError(
+        f"{path} is not from nasface, but would be replaced; give --out another folder, or move the file away"
+    )
+
+
 def own_files(folder: Path) -> list[Path]:
     """List the files in a folder whose names are those of a run's own files."""
     return [path for path in _entries(folder) if path.is_file() and is_own(path.name)]

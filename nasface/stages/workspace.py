@@ -19,7 +19,7 @@ from nasface.compute import Meter, metering
 from nasface.device import pick_device
 from nasface.errors import NasfaceError, RunBusyError, RunError
 from nasface.importing import imported
-from nasface.places import own_files, refuse_links
+from nasface.places import not_ours, own_files, refuse_links
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.machine import Machine as Machine
@@ -213,9 +213,7 @@ def check_free(run: RunDir, recipe: Recipe, job: Mapping[str, str]) -> None:
         if recipes.load(str(run.recipe)).digest != recipe.digest:
             raise RunError(f"{run.path} holds a run of another recipe; {way_out}")
     elif (own := own_files(run.path)) and not _is_claimed(run):
-        raise RunError(
-            f"{own[0]} is not from nasface, but would be replaced; give --out another folder, or move the file away"
-        )
+        raise not_ours(own[0])
 
 
 def _is_claimed(run: RunDir) -> bool:

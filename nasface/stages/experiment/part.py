@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nasface import recipe as recipes
-from nasface.errors import NasfaceError, RunError
+from nasface.errors import NasfaceError
+from nasface.places import not_ours
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.workspace import Machine
@@ -71,6 +72,4 @@ def check_results_free(out: Path) -> None:
     """
     own = next((out / name for name in _RESULTS if (out / name).exists()), None)
     if own is not None and not any(out.glob("*/job.json")):
-        raise RunError(
-            f"{own} is not from nasface, but would be replaced; give --out another folder, or move the file away"
-        )
+        raise not_ours(own)

@@ -17,9 +17,10 @@ import numpy as np
 from nasface import __version__, detect, rundir, track
 from nasface.data.parallel import default_workers, map_in_order
 from nasface.detect import Boxes, FoundFaces, Pixels
-from nasface.errors import DataError, RunError, printable
+from nasface.errors import DataError, printable
 from nasface.model import Model
 from nasface.model.files import Saved
+from nasface.places import not_ours
 from nasface.recipe import Recipe
 from nasface.stages.machine import Machine, load
 from nasface.stages.predict.pictures import Find, Picture, frame_count, gather, read_picture
@@ -278,8 +279,7 @@ def _check_out(out: Path) -> None:
         return
     made = rundir.read_json(report, "the landmarks of an earlier prediction") if report.exists() else None
     if not (isinstance(made, dict) and "nasface" in made):
-        own = report if report.exists() else table
-        raise RunError(f"{own} is not from nasface, but would be replaced; give --out another folder, or move it away")
+        raise not_ours(report if report.exists() else table)
 
 
 def _require_faces(entries: Sequence[Mapping[str, Any]], min_score: float | None) -> None:
