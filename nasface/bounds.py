@@ -13,11 +13,13 @@ from annotated_types import Interval
 
 MAX_EPOCHS = 100_000
 MAX_COUNT = 10_000  # networks, draws or trials that one command is asked for
+MAX_SIZE = 10**15  # multiply-adds or parameters of a network
 
 Epochs = Annotated[int, Interval(ge=0, le=MAX_EPOCHS)]
 Count = Annotated[int, Interval(ge=0, le=MAX_COUNT)]
 Some = Annotated[int, Interval(ge=1, le=MAX_COUNT)]  # a count of at least one
-Size = Annotated[int, Interval(ge=1, le=10**15)]  # multiply-adds or parameters
+Size = Annotated[int, Interval(ge=1, le=MAX_SIZE)]  # multiply-adds or parameters
+Macs = Annotated[float, Interval(ge=1, le=1e15)]  # the same, as recipes may write it: 40.0e+6
 Seed = Annotated[int, Interval(ge=0, lt=2**63)]
 Rate = Annotated[float, Interval(gt=0, le=1000)]  # a learning rate, or the factor of one
 Weight = Annotated[float, Interval(ge=0, le=1e9)]  # of a term of a loss, or a threshold

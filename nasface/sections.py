@@ -10,7 +10,7 @@ import yaml
 from annotated_types import Interval
 from pydantic import BaseModel, ConfigDict
 
-from nasface.bounds import Epochs, Seed, Weight
+from nasface.bounds import Epochs, Seed, Share, Weight
 from nasface.settings import Augmentation, Decoder, Distillation
 from nasface.step import Optimizer
 
@@ -118,7 +118,7 @@ class Finetune(Part):
     """
 
     epochs: Epochs = 60
-    share: Annotated[float, Interval(gt=0, le=1)] = 1.0
+    share: Share = 1.0
     optimizer: Optimizer = Optimizer()
 
 

@@ -34,10 +34,10 @@ class Augmentation:
 
     scale: Annotated[float, Interval(ge=0, lt=1)] = 0.25
     rotation: Annotated[float, Interval(ge=0, le=180)] = 30.0
-    flip: Annotated[float, Interval(ge=0, le=1)] = 0.5
-    shift: Annotated[float, Interval(ge=0, le=1)] = 0.0
+    flip: Portion = 0.5
+    shift: Portion = 0.0
     colour: Annotated[float, Interval(ge=0, lt=1)] = 0.0
-    occlusion: Annotated[float, Interval(ge=0, le=1)] = 0.0
+    occlusion: Portion = 0.0
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 

@@ -10,9 +10,9 @@ from typing import Any
 import click
 from click.types import FuncParamType
 
+from nasface.bounds import MAX_SIZE
 from nasface.errors import shown
 
-MAX_SIZE = 10**15
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _FORM = re.compile(r"(\d{1,15}(?:\.\d{0,15})?|\.\d{1,15})([kmg]?)", re.ASCII | re.IGNORECASE)
 

@@ -17,7 +17,7 @@ import torch
 from annotated_types import Interval, Len
 from torch import nn
 
-from nasface.bounds import Epochs
+from nasface.bounds import Epochs, Macs
 from nasface.context import Context
 from nasface.errors import GraphError
 from nasface.net import GraphNet, slim_net
@@ -43,7 +43,7 @@ class FamilySearcher:
             after the other at even distances; the trunk shrinks in the first half of each distance.
     """
 
-    budgets: Annotated[tuple[Annotated[float, Interval(ge=1, le=1e15)], ...], Len(1, 1000)]
+    budgets: Annotated[tuple[Macs, ...], Len(1, 1000)]
     anneal: Epochs = 10
     start: Annotated[float, Interval(ge=0, lt=1)] = 0.5
 

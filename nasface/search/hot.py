@@ -8,11 +8,8 @@ cost nothing from then on; the rest of the epochs trains the slim network to the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
-from annotated_types import Interval
-
-from nasface.bounds import Portion
+from nasface.bounds import Macs, Portion
 from nasface.context import Context
 from nasface.errors import GraphError
 from nasface.graph import Graph
@@ -34,7 +31,7 @@ class HotSearcher:
         end: the part of the epochs after which the budget is met; the rest is for the slim network.
     """
 
-    macs: Annotated[float, Interval(ge=1, le=1e15)]
+    macs: Macs
     start: Portion = 0.15
     end: Portion = 0.5
 
