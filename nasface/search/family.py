@@ -61,7 +61,7 @@ class FamilySearcher:
         for macs, span in zip(budgets, self.spans(context.epochs, len(budgets)), strict=True):
             name = in_words(macs)
             trunk.train_to(macs, span, round(self.start * context.epochs), name)
-            networks[name] = trunk.annealed(self.anneal, name)
+            networks[name] = trunk.annealed(name)
         switch_off(net, trunk.model.graph)
         return networks
 
@@ -96,7 +96,7 @@ class _Trunk:
     model: Shrinking
     context: Context
     anneal: int
-    optimizer: torch.optim.Optimizer | None = field(default=None)
+    optimizer: torch.optim.Optimizer | None = None
 
     def train_to(self, macs: float, span: range, start: int, name: str) -> None:
         """Train through some epochs, and shrink to a budget in the first half of those from `start` on."""
@@ -112,12 +112,12 @@ class _Trunk:
         self.context.fit([phase], len(span), f"trunk-{name}", self.model)
         self.optimizer = schedule.built[-1]
 
-    def annealed(self, epochs: int, name: str) -> GraphNet:
+    def annealed(self, name: str) -> GraphNet:
         """Return the network as it is now, trained on its own until its learning rate has fallen."""
         copy = deepcopy(self.model)
         schedule = _Carried(self.context.optimizer, self.epochs, (self.peak, self.epochs), self.epochs, self.optimizer)
         phase = Phase("weights", tuple(copy.parameters()), schedule, self.context.step)
-        self.context.fit([phase], epochs, f"anneal-{name}", copy)
+        self.context.fit([phase], self.anneal, f"anneal-{name}", copy)
         return slim_net(copy.net, copy.graph)[0]
 
     @property

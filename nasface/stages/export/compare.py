@@ -70,6 +70,11 @@ class Original:
         view = self.view
         return decode(heatmaps_NLhw, view.input_size, view.decoder, view.sigma).double().numpy()
 
+    def landmarks(self, crops_NHW3: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Return landmarks (N, L, 2), with the heatmaps of few faces at a time in memory."""
+        parts = [crops_NHW3[start : start + _BATCH] for start in range(0, len(crops_NHW3), _BATCH)]
+        return np.concatenate([self.decode(self.heatmaps(part)) for part in parts])
+
     def undecided(self, heatmaps_NLhw: Tensor) -> NDArray[np.bool_]:
         """Tell which landmarks (N, L) move when the heatmaps change in their last digits."""
         still = self.decode(heatmaps_NLhw)

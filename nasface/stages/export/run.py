@@ -211,7 +211,7 @@ def _judge(form: Format, written: Sequence[Path], model: Model, view: View, samp
     difference = compare(original, look, sample.compared_NHW3)
     before = after = None
     if len(sample.judged_NHW3):
-        before = _nme(original.decode(original.heatmaps(sample.judged_NHW3)), sample, view)
+        before = _nme(original.landmarks(sample.judged_NHW3), sample, view)
         after = _nme(look(sample.judged_NHW3)[0], sample, view)
     found = Exported(
         path=written[-1],
