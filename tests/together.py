@@ -174,7 +174,9 @@ def _process(rank: int, count: int, port: int, work: str, folder: Path) -> None:
 
 
 def torchrun(count: int, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run a module under torchrun."""
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m", *command]
+    """Run a module under torchrun, on the loopback address: a machine's own name need not lead anywhere."""
+    local = ("--standalone", "--local-addr", "127.0.0.1")
+    words = ["-m", "torch.distributed.run", *local, "--nproc-per-node", str(count), "-m", *command]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, *words], cwd=ROOT, text=True, capture_output=True, env=environment)
+    given = [sys.executable, *words]
+    return subprocess.run(given, cwd=ROOT, text=True, capture_output=True, env=environment, timeout=300, check=False)

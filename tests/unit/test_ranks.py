@@ -111,9 +111,12 @@ def test_a_device_that_cannot_be_shared_is_refused(monkeypatch):
 
 
 def ended(processes: Sequence[BaseProcess]) -> list[int | None]:
-    """Wait for processes and return their exit codes."""
+    """Wait for processes and return their exit codes; those that do not end in time are killed."""
+    deadline = time.time() + 300
     for process in processes:
-        process.join(timeout=900)
+        process.join(timeout=max(deadline - time.time(), 0))
+        process.kill()
+        process.join()
     return [process.exitcode for process in processes]
 
 
