@@ -78,21 +78,27 @@ def _identity() -> dict[str, Change]:
         ),
         "eye_tilt": lambda p, r, j: _shift(y=-0.09 * (np.abs(p[..., 0]) - 0.36) * _eye(p)),
         "eye_depth": lambda p, r, j: _shift(z=-0.03 * _eye(p)),
-        "brow_height": lambda p, r, j: _shift(y=-0.028 * _brow(p)),
-        "brow_arch": lambda p, r, j: _shift(y=-0.022 * bump(p, 0.47, -0.22, 0.10, 0.08, both=True)),
-        "brow_tilt": lambda p, r, j: _shift(y=0.08 * (np.abs(p[..., 0]) - 0.40) * _brow(p)),
-        "brow_gap": lambda p, r, j: _shift(0.02 * _side(p) * _brow(p)),
+        "brow_height": lambda p, r, j: _shift(y=-0.036 * _brow(p)),
+        "brow_arch": lambda p, r, j: _shift(y=-0.026 * bump(p, 0.47, -0.22, 0.10, 0.08, both=True)),
+        "brow_tilt": lambda p, r, j: _shift(y=0.13 * (np.abs(p[..., 0]) - 0.40) * _brow(p)),
+        "brow_gap": lambda p, r, j: _shift(0.032 * _side(p) * _brow(p)),
         "brow_thick": lambda p, r, j: _shift(),  # on the lower curve only, see add_lid_changes
         "nose_length": lambda p, r, j: _shift(y=0.035 * _nose(p)),
-        "nose_width": lambda p, r, j: _shift(0.13 * p[..., 0] * _nose(p)),
+        "brow_length": lambda p, r, j: _shift(0.10 * _side(p) * (np.abs(p[..., 0]) - 0.40) * _brow(p)),
+        "brow_end": lambda p, r, j: _shift(y=-0.04 * bump(p, 0.66, -0.15, 0.10, 0.06, both=True)),
+        "nose_width": lambda p, r, j: _shift(0.16 * p[..., 0] * _nose(p)),
         "nose_height": lambda p, r, j: _shift(z=0.045 * bump(p, 0, 0.40, 0.12, 0.13)),
         "nose_tip": lambda p, r, j: _shift(y=-0.028 * bump(p, 0, 0.42, 0.07, 0.06)),
         "nose_hump": lambda p, r, j: _shift(z=0.025 * bump(p, 0, 0.17, 0.07, 0.1)),
-        "mouth_width": lambda p, r, j: _shift(0.10 * p[..., 0] * _mouth(p)),
-        "mouth_height": lambda p, r, j: _shift(y=0.022 * _mouth(p)),
+        "mouth_width": lambda p, r, j: _shift(0.13 * p[..., 0] * _mouth(p)),
+        "mouth_height": lambda p, r, j: _shift(y=0.032 * _mouth(p)),
         "lip_thick": lambda p, r, j: _shift(y=0.20 * (p[..., 1] - LIP_LINE) * bump(p, 0, 0.77, 0.3, 0.09)),
         "lip_lower": lambda p, r, j: _shift(y=0.20 * np.maximum(p[..., 1] - LIP_LINE, 0) * bump(p, 0, 0.8, 0.3, 0.09)),
         "skew": lambda p, r, j: _shift(0.014 * bump(p, 0, 0.6, 0.5, 0.3)),
+        "lean": lambda p, r, j: _shift(0.032 * p[..., 1]),
+        "eye_inner": lambda p, r, j: _shift(
+            0.014 * _side(p) * bump(p, 0.21, 0.02, 0.06, 0.06, both=True), 0.008 * bump(p, 0.21, 0.02, 0.06, 0.06, both=True)
+        ),
     }
 
 
