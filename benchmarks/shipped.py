@@ -1,0 +1,97 @@
+"""Measure a network that comes with nasface, and write what its card says: nasface/networks/NAME.json.
+
+    python benchmarks/shipped.py face68 --data-root DIR --note NOTE.yaml
+
+`DIR` holds the folders of 300W; NOTE.yaml says in words what the network is (about, licence, trained_on, chosen_by,
+command, limits). By default the words stay as they are and only the figures are measured again.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import click
+import numpy as np
+import torch
+import yaml
+
+import nasface
+from nasface import plugins, rundir
+from nasface.cost import count_module
+from nasface.data.prepare import PreparedFaces, PrepareOptions, prepare
+from nasface.model import Model, shipped
+from nasface.scores import Normaliser
+from nasface.stages.measure import measure
+
+WORDS = ("about", "licence", "trained_on", "chosen_by", "command", "limits")
+
+
+def predicted(model: Model, faces: PreparedFaces) -> tuple[Any, Any]:
+    """Return the landmarks (N, L, 2) and confidences (N, L) of prepared faces, in pixels of the network's input."""
+    window = slice(faces.pad, faces.pad + faces.input_size)
+    crops = faces.images_NHWC[:, window, window]
+    parts = [model.runtime.run(np.ascontiguousarray(crops[i : i + 64])) for i in range(0, len(crops), 64)]
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+
+def errors(model: Model, dataset: str, root: Path | None, options: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Return the figures of each test subset of a dataset, and the scores (N,) of its test faces."""
+    view = model.view
+    crop = PrepareOptions(view.input_size, view.margin, view.box, view.box_scale)
+    test = prepare(plugins.dataset(dataset, root, options), crop)["test"]
+    points, confidences = predicted(model, test)
+    rows = measure(model.name, points, test).subsets[Normaliser.INTER_OCULAR].items()
+    figures = {
+        name: {"faces": r.images, "nme": round(r.nme, 5), "fr10": round(r.failure_rate[0.1], 4)}
+        for name, r in rows
+        if r.images
+    }
+    return figures, confidences.mean(axis=1)
+
+
+def latency_ms(model: Model, rounds: int = 50) -> float:
+    """Return the median time in milliseconds from the crop of one face to its landmarks."""
+    crop = np.zeros((1, model.view.input_size, model.view.input_size, 3), np.uint8)
+    times = []
+    for _ in range(rounds):
+        start = perf_counter()
+        model.runtime.run(crop)
+        times.append(perf_counter() - start)
+    return 1e3 * median(times)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--data-root", type=click.Path(path_type=Path, exists=True), required=True, help="Folders of 300W.")
+@click.option("--note", type=click.Path(path_type=Path, exists=True), help="YAML file with the words of the card.")
+def main(name: str, data_root: Path, note: Path | None) -> None:
+    """Measure a network that comes with nasface."""
+    torch.set_num_threads(1)
+    network = shipped.network(name)
+    path = network.weights.with_suffix(".json")
+    words = yaml.safe_load(note.read_text()) if note else json.loads(path.read_text())
+    model = nasface.load(name)
+    real, real_scores = errors(model, "300w", data_root, {})
+    painted, scores = errors(model, "synthetic", None, {"train": 0, "test": 400})
+    cost = count_module(model.module, torch.zeros(1, 3, model.view.input_size, model.view.input_size))
+    content = {key: words[key] for key in WORDS} | {
+        "params": cost.params,
+        "macs": cost.macs,
+        "nme": {"300w": {k: v for k, v in real.items() if k != "full"}, "synthetic": painted},
+        "latency_ms": round(latency_ms(model), 2),
+        "latency_of": "one face on one CPU core, from crop to landmarks, PyTorch",
+        "score": {
+            dataset: {f"p{p}": round(float(np.percentile(of, p)), 3) for p in (5, 50, 95)}
+            for dataset, of in (("300w", real_scores), ("synthetic", scores))
+        },
+    }
+    rundir.write_text(path, json.dumps(content, indent=1) + "\n")
+    click.echo(path.read_text())
+
+
+if __name__ == "__main__":
+    main()
