@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @json_option
 def models(name: str | None, as_json: bool) -> None:
-    """List the networks that come with nasface, or show the card of one: what it is, what it costs and how well it does.
+    """List the networks that come with nasface, or show the card of one: what it is, costs and achieves.
 
     \b
     Examples:
@@ -48,7 +48,15 @@ def _show_list(found: list[Shipped]) -> None:
         error = percent(about["nme"]["300w"]["common"]["nme"])
         size = f"{about['input_size']} px"
         rows.append(
-            [network.name, str(about["landmarks"]), size, f"{about['params']:,}", f"{about['macs']:,}", error, about["licence"]]
+            [
+                network.name,
+                str(about["landmarks"]),
+                size,
+                f"{about['params']:,}",
+                f"{about['macs']:,}",
+                error,
+                about["licence"],
+            ]
         )
     columns = ["name", "landmarks", "input", "params", "MACs", "NME (%)", "licence"]
     caption = "NME: inter-ocular, on the common subset of 300W; `nasface models NAME` shows a card in full"
@@ -65,7 +73,7 @@ def _show_card(network: Shipped) -> None:
         ["landmarks", str(about["landmarks"])],
         ["input", f"{about['input_size']} x {about['input_size']} pixels, RGB"],
         ["parameters", f"{about['params']:,}"],
-        ["MACs", f"{about['macs']:,}"],
+        ["MACs", f"{about['macs']:,}" + " (in two passes: the face and its mirror image)" * (about["passes"] == 2)],
         ["file", f"{about['bytes'] / 1e6:.2f} MB"],
         ["latency", f"{about['latency_ms']:.1f} ms ({about['latency_of']})"],
         ["licence", about["licence"]],
@@ -81,6 +89,8 @@ def _show_card(network: Shipped) -> None:
     ]
     columns = ["dataset", "subset", "faces", "NME (%)", "FR@10 (%)"]
     caption = "inter-ocular NME in boxes of the true landmarks; FR@10: share of the faces with an NME above 10 %"
-    terminal.show(terminal.table("Errors on faces that it was not trained on", columns, errors, caption, text_columns=2))
+    terminal.show(
+        terminal.table("Errors on faces that it was not trained on", columns, errors, caption, text_columns=2)
+    )
     for line in about["limits"]:
         click.echo(f"* {line}")

@@ -23,7 +23,6 @@ from nasface.ranks import ALL, Share
 from nasface.settings import Augmentation as Augmentation
 from nasface.step import Batch
 
-
 _KNOTS = 6  # of a field of displacements, in each direction
 
 

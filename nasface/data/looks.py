@@ -48,17 +48,18 @@ def change_looks(images_B3HW: Tensor, how: Augmentation, random: torch.Generator
         luma = torch.einsum("bchw,c->bhw", images, torch.tensor(_GREY, device=device))[:, None]
         images = torch.where(share(1, 1, 1) < how.grey, luma, images)
     if how.blur:
-        images = _blurred(images, how.blur * w * share(1) ** 2)
+        sigma_B1 = how.blur * w * torch.rand(whole, 1, generator=random) ** 2
+        widest = float(sigma_B1.max())  # of the whole batch, so that the kernels do not depend on how it is divided
+        images = _blurred(images, sigma_B1[first : first + n].to(device), max(1, math.ceil(2 * widest)))
     if how.noise:
         grain = torch.randn(1, 3, h, w, generator=random).to(device)
         images = images + grain * (255 * how.noise * share(1, 1, 1) ** 2)
     return images.clamp(0, 255)
 
 
-def _blurred(images_B3HW: Tensor, sigma_B1: Tensor) -> Tensor:
-    """Blur each image by a Gaussian of its own standard deviation in pixels, down one axis and then the other."""
+def _blurred(images_B3HW: Tensor, sigma_B1: Tensor, reach: int) -> Tensor:
+    """Blur each image by a Gaussian of its own standard deviation, down one axis and then the other, all in pixels."""
     n, channels, h, w = images_B3HW.shape
-    reach = max(1, math.ceil(2 * float(sigma_B1.max())))
     steps = torch.arange(-reach, reach + 1, device=images_B3HW.device)
     kernel_BK = torch.exp(-0.5 * (steps / sigma_B1.clamp(min=1e-2)) ** 2)
     kernel_BK = kernel_BK / kernel_BK.sum(dim=1, keepdim=True)

@@ -13,8 +13,8 @@ from nasface import recipe as recipes
 from nasface.arch import MAX_LANDMARKS, Architecture
 from nasface.errors import GraphError, RunError, did_you_mean
 from nasface.formats import Format
-from nasface.model.card import Card, View, dataset_of, trained_by, write_net
 from nasface.model import shipped
+from nasface.model.card import Card, View, dataset_of, trained_by, write_net
 from nasface.model.exported import Description, describe, format_of, open_exported, suffixes
 from nasface.model.network import Model
 from nasface.model.runtime import TorchRuntime

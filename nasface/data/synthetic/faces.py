@@ -40,8 +40,9 @@ _SPLITS: tuple[Split, Split] = ("train", "test")
 _IDENTITY = (
     "face_width", "face_length", "middle_length", "jaw_width", "chin_width", "chin_depth", "cheeks",
     "forehead", "depth", "eye_gap", "eye_size", "eye_tilt", "eye_depth", "brow_height", "brow_arch",
-    "brow_tilt", "brow_gap", "brow_thick", "brow_length", "brow_end", "nose_length", "nose_width", "nose_height", "nose_tip",
-    "nose_hump", "mouth_width", "mouth_height", "lip_thick", "lip_lower", "skew", "lean", "eye_inner",
+    "brow_tilt", "brow_gap", "brow_thick", "brow_length", "brow_end", "nose_length", "nose_width",
+    "nose_height", "nose_tip", "nose_hump", "mouth_width", "mouth_height", "lip_thick", "lip_lower",
+    "skew", "lean", "eye_inner",
 )  # fmt: skip
 
 

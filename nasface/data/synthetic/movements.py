@@ -97,7 +97,8 @@ def _identity() -> dict[str, Change]:
         "skew": lambda p, r, j: _shift(0.014 * bump(p, 0, 0.6, 0.5, 0.3)),
         "lean": lambda p, r, j: _shift(0.032 * p[..., 1]),
         "eye_inner": lambda p, r, j: _shift(
-            0.014 * _side(p) * bump(p, 0.21, 0.02, 0.06, 0.06, both=True), 0.008 * bump(p, 0.21, 0.02, 0.06, 0.06, both=True)
+            0.014 * _side(p) * bump(p, 0.21, 0.02, 0.06, 0.06, both=True),
+            0.008 * bump(p, 0.21, 0.02, 0.06, 0.06, both=True),
         ),
     }
 

@@ -188,9 +188,9 @@ def _rows(count: int) -> tuple[int, NDArray[np.intp]]:
         count: 68, 98 or 29 landmarks.
 
     Returns:
-        The number of steps from one end of the contour to the chin, and pairs of rows of `marks_K3` (n, 2), the means of
-        which are the other landmarks. The contour comes first; with 29 landmarks (0 steps) it is the chin alone, which
-        comes last.
+        The number of steps from an end of the contour to the chin, and pairs of rows of `marks_K3` (n, 2), the means
+        of which are the other landmarks. The contour comes first; with 29 landmarks (0 steps) it is the chin alone,
+        which comes last.
     """
     if count == 29:
         return 0, np.array(_rows_29(), np.intp)

@@ -24,7 +24,15 @@ from nasface.data.synthetic.paint import (
     ribbon,
     taper,
 )
-from nasface.data.synthetic.props import hair_style, occlude, paint_behind, paint_body, paint_ear, paint_glasses, paint_hair
+from nasface.data.synthetic.props import (
+    hair_style,
+    occlude,
+    paint_behind,
+    paint_body,
+    paint_ear,
+    paint_glasses,
+    paint_hair,
+)
 from nasface.data.synthetic.smooth import ramp
 from nasface.data.synthetic.surface import Scene, Subject, Surface, compose, shade
 
