@@ -19,6 +19,7 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from PIL import Image, ImageDraw
 
 import nasface
 from nasface import plugins, rundir
@@ -26,11 +27,13 @@ from nasface.cost import count_module
 from nasface.data.prepare import PreparedFaces, PrepareOptions, prepare
 from nasface.model import Model, shipped
 from nasface.scores import Normaliser
-from nasface.stages.measure import measure
+from nasface.stages.measure import errors as errors_of
+from nasface.stages.measure import measure, true_landmarks
 
 SEEN = {"precision": "fp32", "flip_test": True}
 """How a network in the box sees a face, whatever it was trained with: bf16 is slow on most processors, and the mean of
 the heatmaps of a face and of its mirror image is worth a second pass."""
+TILE = 144  # pixels
 WORDS = ("about", "licence", "trained_on", "chosen_by", "command", "limits")
 
 
@@ -42,19 +45,37 @@ def predicted(model: Model, faces: PreparedFaces) -> tuple[Any, Any]:
     return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
 
-def errors(model: Model, dataset: str, root: Path | None, options: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    """Return the figures of each test subset of a dataset, and the scores (N,) of its test faces."""
+def faces_of(model: Model, dataset: str, root: Path | None, options: dict[str, Any]) -> PreparedFaces:
+    """Return the test faces of a dataset, cropped as the network sees them."""
     view = model.view
     crop = PrepareOptions(view.input_size, view.margin, view.box, view.box_scale)
-    test = prepare(plugins.dataset(dataset, root, options), crop)["test"]
-    points, confidences = predicted(model, test)
+    return prepare(plugins.dataset(dataset, root, options), crop)["test"]
+
+
+def figures_of(model: Model, test: PreparedFaces, points: Any) -> dict[str, Any]:
+    """Return the figures of each test subset."""
     rows = measure(model.name, points, test).subsets[Normaliser.INTER_OCULAR].items()
-    figures = {
+    return {
         name: {"faces": r.images, "nme": round(r.nme, 5), "fr10": round(r.failure_rate[0.1], 4)}
         for name, r in rows
         if r.images
     }
-    return figures, confidences.mean(axis=1)
+
+
+def sheet(model: Model, faces: PreparedFaces, points_NL2: Any) -> Image.Image:
+    """Draw the landmarks of six typical faces, and of the six with the largest errors below them."""
+    by_error = np.argsort(errors_of(points_NL2, true_landmarks(faces), faces.scheme)[Normaliser.INTER_OCULAR])
+    middle = len(by_error) // 2
+    chosen = [*by_error[middle - 3 : middle + 3], *by_error[-6:]]
+    picture, side = Image.new("RGB", (6 * TILE, 2 * TILE)), faces.input_size
+    for place, i in enumerate(chosen):
+        crop = faces.images_NHWC[i, faces.pad : faces.pad + side, faces.pad : faces.pad + side]
+        tile = Image.fromarray(crop).resize((TILE, TILE), Image.Resampling.BICUBIC)
+        pen = ImageDraw.Draw(tile)
+        for x, y in (points_NL2[i] + 0.5) * TILE / side - 0.5:
+            pen.ellipse((x - 1.5, y - 1.5, x + 1.5, y + 1.5), fill=(0, 220, 150))
+        picture.paste(tile, (place % 6 * TILE, place // 6 * TILE))
+    return picture
 
 
 def latency_ms(model: Model, rounds: int = 50) -> float:
@@ -71,8 +92,9 @@ def latency_ms(model: Model, rounds: int = 50) -> float:
 @click.command()
 @click.argument("name")
 @click.option("--data-root", type=click.Path(path_type=Path, exists=True), required=True, help="Folders of 300W.")
+@click.option("--picture", type=click.Path(path_type=Path), default="docs/images/face68.jpg", show_default=True)
 @click.option("--run", type=click.Path(path_type=Path, exists=True), help="Run folder to take the network from.")
-def main(name: str, data_root: Path, run: Path | None) -> None:
+def main(name: str, data_root: Path, run: Path | None, picture: Path) -> None:
     """Measure a network that comes with nasface."""
     torch.set_num_threads(1)
     weights = shipped.FOLDER / f"{name}.safetensors"
@@ -82,20 +104,25 @@ def main(name: str, data_root: Path, run: Path | None) -> None:
     path = weights.with_suffix(".json")
     words = json.loads(path.read_text())
     model = nasface.load(name)
-    real, real_scores = errors(model, "300w", data_root, {})
-    painted, scores = errors(model, "synthetic", None, {"train": 0, "test": 400})
+    real = faces_of(model, "300w", data_root, {})
+    painted = faces_of(model, "synthetic", None, {"train": 0, "test": 400})
+    (real_points, real_peaks), (points, peaks) = predicted(model, real), predicted(model, painted)
+    sheet(model, painted, points).save(picture, quality=85)
     cost = count_module(model.module, torch.zeros(1, 3, model.view.input_size, model.view.input_size))
     passes = 2 if model.view.flip_test else 1
     content = {key: words[key] for key in WORDS} | {
         "params": cost.params,
         "passes": passes,
         "macs": cost.macs * passes,
-        "nme": {"300w": {k: v for k, v in real.items() if k != "full"}, "synthetic": painted},
+        "nme": {
+            "300w": {k: v for k, v in figures_of(model, real, real_points).items() if k != "full"},
+            "synthetic": figures_of(model, painted, points),
+        },
         "latency_ms": round(latency_ms(model), 2),
         "latency_of": "one face on one CPU core, from crop to landmarks, PyTorch",
         "score": {
-            dataset: {f"p{p}": round(float(np.percentile(of, p)), 3) for p in (5, 50, 95)}
-            for dataset, of in (("300w", real_scores), ("synthetic", scores))
+            dataset: {f"p{p}": round(float(np.percentile(of.mean(axis=1), p)), 3) for p in (5, 50, 95)}
+            for dataset, of in (("300w", real_peaks), ("synthetic", peaks))
         },
     }
     rundir.write_text(path, json.dumps(content, indent=1) + "\n")
