@@ -31,7 +31,7 @@ FACES = 100
 def test_the_default_network_is_package_data_of_at_most_2_mb():
     folder = files("nasface") / "networks"
     assert (folder / f"{shipped.DEFAULT}.safetensors").is_file()
-    assert shipped.network(shipped.DEFAULT).weights.stat().st_size <= 2_000_000
+    assert shipped.network(shipped.DEFAULT).weights.stat().st_size <= 2 * 2**20
 
 
 @pytest.mark.parametrize("name", shipped.networks())
@@ -108,3 +108,16 @@ def test_the_wheel_brings_the_networks(tmp_path: Path):
     for name in shipped.networks():
         assert {f"nasface/networks/{name}.safetensors", f"nasface/networks/{name}.json"} <= names
         assert f"nasface/experiments/{name}.yaml" in names
+
+
+def test_the_documentation_has_the_figures_of_the_card():
+    about = shipped.network("face68").as_dict()
+    page = (ROOT / "docs" / "reference" / "face68.md").read_text()
+    for subsets in about["nme"].values():
+        for name, result in subsets.items():
+            row = f"| {name} | {result['faces']} | {100 * result['nme']:.2f} | {100 * result['fr10']:.2f} |"
+            assert row in page
+    said = (f"{about['params']:,} parameters", f"{about['macs'] / 1e6:.1f} M MACs", f"{about['bytes'] / 1e6:.2f} MB")
+    assert all(fact in page for fact in said)
+    readme = (ROOT / "README.md").read_text()
+    assert f"{100 * about['nme']['300w']['common']['nme']:.2f} %" in readme
