@@ -69,6 +69,7 @@ def _show_card(network: Shipped) -> None:
     from nasface.scores import percent
 
     about = network.as_dict()
+    scores, seen = about["score"], about["detected"]
     rows = [
         ["landmarks", str(about["landmarks"])],
         ["input", f"{about['input_size']} x {about['input_size']} pixels, RGB"],
@@ -76,6 +77,8 @@ def _show_card(network: Shipped) -> None:
         ["MACs", f"{about['macs']:,}" + " (in two passes: the face and its mirror image)" * (about["passes"] == 2)],
         ["file", f"{about['bytes'] / 1e6:.2f} MB"],
         ["latency", f"{about['latency_ms']:.1f} ms ({about['latency_of']})"],
+        ["median score", f"{scores['300w']['p50']:.2f} on 300W, {scores['synthetic']['p50']:.2f} on synthetic faces"],
+        ["with a detector", f"NME {percent(seen['nme'])} % on 300W, {seen['missed']} of {seen['faces']} faces missed"],
         ["licence", about["licence"]],
         ["trained on", about["trained_on"]],
         ["chosen by", about["chosen_by"]],
