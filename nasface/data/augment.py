@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from mmap import mmap
 
 import torch
@@ -173,7 +174,7 @@ class DeviceFaces:
         # few at a time stay in the CPU's cache
         few = max(4, torch.get_num_threads()) if device.type == "cpu" else n
         crops = map(self.crops, torch.split(index_B, few)) if ready is None else torch.split(ready, few)
-        bends = [None] * n if bend_B2KK is None else torch.split(bend_B2KK, few)
+        bends = repeat(None) if bend_B2KK is None else torch.split(bend_B2KK, few)
         parts = zip(crops, torch.split(theta_B23, few), bends, strict=False)
         images = torch.cat([_warp(some, theta, size, bend) for some, theta, bend in parts])
         if how.colour:

@@ -25,7 +25,7 @@ def change_looks(images_B3HW: Tensor, how: Augmentation, random: torch.Generator
             are drawn for the whole batch, so that they do not depend on how it is divided.
 
     Returns:
-        New images, 0 to 255.
+        Images of 0 to 255; the given ones if nothing is asked for.
     """
     (first, whole), (n, _, h, w), device = place, images_B3HW.shape, images_B3HW.device
 
@@ -54,7 +54,7 @@ def change_looks(images_B3HW: Tensor, how: Augmentation, random: torch.Generator
     if how.noise:
         grain = torch.randn(1, 3, h, w, generator=random).to(device)
         images = images + grain * (255 * how.noise * share(1, 1, 1) ** 2)
-    return images.clamp(0, 255)
+    return images if images is images_B3HW else images.clamp(0, 255)
 
 
 def _blurred(images_B3HW: Tensor, sigma_B1: Tensor, reach: int) -> Tensor:
