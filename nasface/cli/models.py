@@ -27,12 +27,12 @@ def models(name: str | None, as_json: bool) -> None:
     """
     from nasface.model import shipped
 
-    found = [shipped.network(name)] if name else list(shipped.networks().values())
+    one = None if name is None else shipped.network(name)
+    found = list(shipped.networks().values())
     if as_json:
-        rows = [network.as_dict() for network in found]
-        click.echo(json.dumps(rows[0] if name else rows, indent=1))
-    elif name:
-        _show_card(found[0])
+        click.echo(json.dumps(one.as_dict() if one else [network.as_dict() for network in found], indent=1))
+    elif one:
+        _show_card(one)
     else:
         _show_list(found)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nasface import rundir, untrusted
-from nasface.errors import RunError, did_you_mean
+from nasface.errors import RunError, did_you_mean, shortened
 from nasface.model.card import Card
 
 DEFAULT = "face68"
@@ -59,5 +59,5 @@ def network(name: str) -> Shipped:
     """Return one of them. Raises RunError when there is none of this name."""
     found = networks()
     if name not in found:
-        raise RunError(f"no network '{name}' comes with nasface; {did_you_mean(name, found)}")
+        raise RunError(f"no network '{shortened(name)}' comes with nasface; {did_you_mean(name, found)}")
     return found[name]
