@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-import sys
 from importlib.resources import files
 from pathlib import Path
-from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -93,21 +89,6 @@ def test_predict_needs_no_network_to_be_named(tmp_path: Path, monkeypatch: pytes
     off = np.linalg.norm(np.array(found["landmarks"]) - face.landmarks_L2, axis=1).mean()
     assert off < 0.15 * eyes
     assert Path("predictions/overlays/face.png").exists()
-
-
-@pytest.mark.slow
-def test_the_wheel_brings_the_networks(tmp_path: Path):
-    pytest.importorskip("hatchling")
-    source = tmp_path / "source"
-    ignored = shutil.ignore_patterns("__pycache__", ".*", "build", "runs")
-    shutil.copytree(ROOT, source, ignore=ignored)
-    made = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(made, cwd=source, check=True, capture_output=True)
-    with ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        names = set(wheel.namelist())
-    for name in shipped.networks():
-        assert {f"nasface/networks/{name}.safetensors", f"nasface/networks/{name}.json"} <= names
-        assert f"nasface/experiments/{name}.yaml" in names
 
 
 def test_the_documentation_has_the_figures_of_the_card():
