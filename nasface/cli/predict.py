@@ -33,16 +33,17 @@ class Network:
 
     def check(self) -> None:
         """Refuse options that do not go together with a UsageError."""
-        if (self.model is None) == (self.arch is None):
+        if self.model and self.arch:
             raise click.UsageError("name the network with either --model or --arch")
-        if (self.weights and self.model) or (self.network and self.arch):
+        if (self.weights and not self.arch) or (self.network and not self.model):
             raise click.UsageError("--weights goes with --arch, and --network with --model")
 
     def saved(self) -> tuple[Saved, Recipe]:
         """Return the network, not yet loaded, and the recipe that says how it sees."""
         from nasface.model.files import one
+        from nasface.model.shipped import DEFAULT
 
-        saved = one(self.model or str(self.arch), self.network, self.weights)
+        saved = one(self.model or self.arch or DEFAULT, self.network, self.weights)
         return saved, saved.recipe(self.recipe, overrides=self.overrides, faces=False)
 
 
@@ -81,7 +82,8 @@ class Looking:
         "--model",
         "--run",
         "model",
-        help="Network to use: a run folder, a file of weights, or the name of a network that comes with nasface.",
+        help="Network to use: a run folder, a file of weights, or the name of a network that comes with nasface (see "
+        "`nasface models`).  [default: face68, which comes with nasface]",
     ),
     click.option("--network", help="Network of the run: slim or supernet.  [default: slim if there is one]"),
     click.option("--arch", type=FILE, help="Use the network of this arch.json instead of --model."),
@@ -161,6 +163,7 @@ def predict(
 
     \b
     Examples:
+      nasface predict photo.jpg --overlay
       nasface predict --model runs/mini photos --overlay
       nasface predict --model runs/mini --network supernet talk.mp4 --every 30 --overlay --out talk
       nasface predict --arch arch.json --weights slim.safetensors face.jpg --json

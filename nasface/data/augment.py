@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from mmap import mmap
 
 import torch
@@ -15,12 +16,15 @@ from nasface.data import staging
 from nasface.data.base import Scheme
 from nasface.data.images import MEAN as MEAN
 from nasface.data.images import STD as STD
+from nasface.data.looks import change_looks
 from nasface.data.patches import random_mask
 from nasface.data.prepare import PreparedFaces
 from nasface.errors import RecipeError
 from nasface.ranks import ALL, Share
 from nasface.settings import Augmentation as Augmentation
 from nasface.step import Batch
+
+_KNOTS = 6  # of a field of displacements, in each direction
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,10 @@ class DeviceFaces:
         flipped = share() < how.flip
         shift_B2 = uniform(how.shift, 2) * size
         light_B2 = 1 + uniform(how.colour, 2)
+        bend_B2KK = None
+        if how.warp:  # in units of half the input's side
+            knots = torch.randn(whole, 2, _KNOTS, _KNOTS, generator=random)[first : first + n]
+            bend_B2KK = (knots * (2 * how.warp * share(1, 1, 1))).to(device)
         # The forward map takes pixels relative to the crop's centre to pixels relative to the input's centre:
         # q = mirror(zoom * R p) + shift, where x is mirrored after the rotation.
         cos, sin, mirror = zoom * angle.cos(), zoom * angle.sin(), 1.0 - 2.0 * flipped.float()
@@ -154,7 +162,10 @@ class DeviceFaces:
             t.to(device, non_blocking=True) for t in (forward_B22, backward_B22, shift_B2, light_B2, flipped, index_B)
         )
         points = self.landmarks_NL2[index_B] - (crop - 1) / 2
-        points = points @ forward_B22.transpose(1, 2) + shift_B2[:, None] + (size - 1) / 2
+        points = points @ forward_B22.transpose(1, 2) + shift_B2[:, None]
+        if bend_B2KK is not None:
+            points = _bent(points * (2 / size), bend_B2KK) * (size / 2)
+        points = points + (size - 1) / 2
         swapped = points[:, torch.tensor(self.scheme.flip, device=device)]
         points = torch.where(flipped[:, None, None], swapped, points)
 
@@ -163,13 +174,14 @@ class DeviceFaces:
         # few at a time stay in the CPU's cache
         few = max(4, torch.get_num_threads()) if device.type == "cpu" else n
         crops = map(self.crops, torch.split(index_B, few)) if ready is None else torch.split(ready, few)
-        parts = zip(crops, torch.split(theta_B23, few), strict=True)
-        images = torch.cat([_warp(some, theta, size) for some, theta in parts])
+        bends = repeat(None) if bend_B2KK is None else torch.split(bend_B2KK, few)
+        parts = zip(crops, torch.split(theta_B23, few), bends, strict=False)
+        images = torch.cat([_warp(some, theta, size, bend) for some, theta, bend in parts])
         if how.colour:
             brightness, contrast = light_B2[:, :1, None, None], light_B2[:, 1:, None, None]
             grey = images.mean(dim=(1, 2, 3), keepdim=True)
             images = torch.addcmul(grey * (brightness - contrast), images, contrast).clamp_(0, 255)
-        images = normalise(images)
+        images = normalise(change_looks(images, how, random, place))
         if how.occlusion:
             images = random_mask(images, how.occlusion, (0.1, 0.5), random, fill="noise", place=place)
         return Batch(images, points)
@@ -213,11 +225,28 @@ def normalise(images_B3HW: Tensor) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def _warp(crops_NHWC: Tensor, theta_B23: Tensor, size: int) -> Tensor:
+def _warp(crops_NHWC: Tensor, theta_B23: Tensor, size: int, bend_B2KK: Tensor | None) -> Tensor:
     """Sample crops on a grid built from rows and columns; affine_grid would multiply matrices for every pixel."""
     line = (2 * torch.arange(size, device=theta_B23.device) + 1) / size - 1
     across = line[:, None] * theta_B23[:, None, :, 0]
     down = line[:, None] * theta_B23[:, None, :, 1] + theta_B23[:, None, :, 2]
     grid = across[:, None] + down[:, :, None]
+    if bend_B2KK is not None:
+        bend_B2HW = F.interpolate(bend_B2KK, (size, size), mode="bilinear", align_corners=True)
+        grid = grid + torch.einsum("bjhw,bij->bhwi", bend_B2HW, theta_B23[:, :, :2])
     crops = crops_NHWC.permute(0, 3, 1, 2).float()
     return F.grid_sample(crops, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _bent(points_BL2: Tensor, bend_B2KK: Tensor) -> Tensor:
+    """Return where points are seen when the picture is sampled at q + bend(q) for q: the q with q + bend(q) = p.
+
+    Args:
+        points_BL2: in units of half the picture's side, from its centre.
+        bend_B2KK: displacements at knots that span the picture, in the same units.
+    """
+    seen = points_BL2
+    for _ in range(8):  # the field is smooth and small, so that this contracts
+        bend_B2L1 = F.grid_sample(bend_B2KK, seen[:, :, None], padding_mode="border", align_corners=True)
+        seen = points_BL2 - bend_B2L1[..., 0].transpose(1, 2)
+    return seen

@@ -13,6 +13,7 @@ from nasface import recipe as recipes
 from nasface.arch import MAX_LANDMARKS, Architecture
 from nasface.errors import GraphError, RunError, did_you_mean
 from nasface.formats import Format
+from nasface.model import shipped
 from nasface.model.card import Card, View, dataset_of, trained_by, write_net
 from nasface.model.exported import Description, describe, format_of, open_exported, suffixes
 from nasface.model.network import Model
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["Saved", "at", "one", "save_net"]
 
 WEIGHTS = ".safetensors"
-SHIPPED = Path(__file__).parents[1] / "networks"  # networks that come with nasface, one file per name
 
 
 @dataclass(frozen=True)
@@ -209,12 +209,13 @@ def one(source: str | Path, network: str | None = None, weights: Path | None = N
 
 def at(source: str | Path, weights: Path | None = None) -> list[Saved]:
     """Return all networks at a place; see `one`. Raises RunError when there is none."""
-    shipped = {file.stem: file for file in SHIPPED.glob(f"*{WEIGHTS}")}
+    ours = shipped.networks()
     path = Path(source)
     try:
         if path.is_dir():
             return _of_run(path)
-        path = path if path.exists() else shipped.get(str(source), path)
+        if str(source) in ours and not path.exists():
+            path = ours[str(source)].weights
         if path.suffix == WEIGHTS and path.exists():
             return [_of_file(path)]
         if path.suffix == ".json" and path.exists():
@@ -223,11 +224,11 @@ def at(source: str | Path, weights: Path | None = None) -> list[Saved]:
             return [_of_exported(path, form)]
     except (OSError, ValueError) as err:  # a name too long for the system, or with a NUL in it
         raise RunError(f"{str(source)[:80]!r} cannot be read ({err}); give the path of a network") from err
-    hint = f"; {did_you_mean(str(source), shipped)}" if shipped else ""
+    hint = f"; {did_you_mean(str(source), ours)}" if ours else ""
     what = f"{source} is not a network" if path.exists() else f"there is no network {source}"
     raise RunError(
-        f"{what}{hint}; expected a run folder, a file of weights ({WEIGHTS}), an "
-        f"exported network ({', '.join(suffixes())}) or an arch.json"
+        f"{what}{hint}; expected a run folder, a file of weights ({WEIGHTS}), an exported network "
+        f"({', '.join(suffixes())}), an arch.json, or the name of a network that comes with nasface (`nasface models`)"
     )
 
 

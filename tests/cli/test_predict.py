@@ -127,7 +127,9 @@ def test_boxes_and_detectors_of_ones_own(work: Path):
 @pytest.mark.parametrize(
     ("args", "facts"),
     [
-        (["photos"], ["--model", "--arch"]),
+        (["--model", "face86", "photos"], ["face86", "did you mean 'face68'?", "nasface models"]),
+        (["--weights", "run/slim.safetensors", "photos"], ["--weights", "--arch"]),
+        (["--network", "slim", "photos"], ["--network", "--model"]),
         (["--run", "run", "--arch", "run/arch.json", "photos"], ["--model", "--arch"]),
         (["--run", "run"], ["images", "folders", "videos", "--boxes"]),
         (["--run", "run", "--weights", "x", "photos"], ["--weights", "--arch"]),
@@ -148,11 +150,11 @@ def test_what_cannot_be_done_is_said_in_a_sentence(work: Path, args: list[str], 
     assert not Path("predictions").exists()
 
 
-def test_without_opencv_the_extra_is_named(work: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_opencv_the_package_is_named(work: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     for inputs in (["photos"], ["film.mp4", "--detector", "whole"]):
         Path("film.mp4").write_text("")
-        names(sentence_of(run("--run", "run", *inputs)), "pip install 'nasface[predict]'")
+        names(sentence_of(run("--run", "run", *inputs)), "pip install 'opencv-python-headless")
     assert run("--run", "run", "photos", *WHOLE).exit_code == 0
 
 

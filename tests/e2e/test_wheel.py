@@ -1,4 +1,4 @@
-"""A wheel works outside the checkout: spaces, recipes, help."""
+"""A wheel works outside the checkout: spaces, recipes, help, and the networks that come with it."""
 
 import json
 import os
@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from nasface import plugins
 
 pytestmark = pytest.mark.slow
 
@@ -58,3 +61,11 @@ def test_spaces_recipes_and_help(installed: Path):
     }
     assert json.loads(run(installed, "count", "--space", "hrsupernet", "--json"))["params"] == 3_403_430
     assert "Example" in run(installed, "search", "--help")
+
+
+def test_a_network_is_in_the_box(installed: Path):
+    faces = plugins.dataset("synthetic", None, {"train": 0, "test": 1, "size": 256})
+    Image.fromarray(faces.read(faces.index().faces[0])).save(installed.parent / "photo.png")
+    found = json.loads(run(installed, "predict", "photo.png", "--json"))
+    assert [len(face["landmarks"]) for face in found["images"][0]["faces"]] == [68]
+    assert "face68" in run(installed, "models")

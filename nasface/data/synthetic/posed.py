@@ -2,7 +2,8 @@
 
 The contour needs care, because annotators mark the visible outline. An arc of surface points runs from each point
 of the jaw line towards the nose; after projection, the outermost point of the arc is on the visible outline
-(`silhouette`). On the side that is turned to the camera, that is the jaw line itself.
+(`silhouette`). On the side that is turned to the camera, that is the jaw line itself. Along the outline, annotators
+space the contour landmarks evenly between ear and chin, whatever the pose (`evenly`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from nasface.data.synthetic.anatomy import outward
 from nasface.data.synthetic.head3d import head
 from nasface.data.synthetic.smooth import Floats
 
+CHIN = 32  # its number on the outline, which begins at the viewer's left temple
 PIVOT = (0.0, 0.30, 0.35)  # the head turns about this point
 
 
@@ -146,13 +148,23 @@ def landmarks(figure: Figure, count: int) -> Floats:
     Points that the turned head hides are moved to the visible outline, where annotators put them; only the nose may
     stand out.
     """
-    arcs, pairs = _rows(count)
+    steps, pairs = _rows(count)
     rest = (figure.marks_K2[pairs[:, 0]] + figure.marks_K2[pairs[:, 1]]) / 2
     nose = head().at["bridge"][0], head().at["base"][-1]
     free = (pairs[:, 0] >= nose[0]) & (pairs[:, 0] <= nose[1])
     rest = np.where(free[:, None], rest, _within(rest, figure))
-    contour = figure.outline_A2[arcs]
-    return np.concatenate([rest, contour] if count == 29 else [contour, rest])
+    if not steps:
+        return np.concatenate([rest, figure.outline_A2[[CHIN]]])
+    jaw = figure.outline_A2[: 2 * CHIN + 1]
+    left, right = evenly(jaw[: CHIN + 1], steps), evenly(jaw[CHIN:], steps)
+    return np.concatenate([left, right[1:], rest])
+
+
+def evenly(curve_N2: Floats, steps: int) -> Floats:
+    """Return points (steps + 1, 2) that divide a curve into pieces of the same length."""
+    length_N = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(curve_N2, axis=0).T))])
+    wanted = np.linspace(0, length_N[-1], steps + 1)
+    return np.stack([np.interp(wanted, length_N, curve_N2[:, k]) for k in range(2)], axis=-1)
 
 
 def _within(points_N2: Floats, figure: Figure) -> Floats:
@@ -169,19 +181,20 @@ def _within(points_N2: Floats, figure: Figure) -> Floats:
 
 
 @lru_cache(maxsize=8)
-def _rows(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _rows(count: int) -> tuple[int, NDArray[np.intp]]:
     """Say where on the curves the landmarks of a scheme lie.
 
     Args:
         count: 68, 98 or 29 landmarks.
 
     Returns:
-        The jaw arcs of the contour landmarks, and pairs of rows of `marks_K3` (n, 2), the means of which are the other
-        landmarks. The contour comes first; with 29 landmarks it is the chin alone, which comes last.
+        The number of steps from an end of the contour to the chin, and pairs of rows of `marks_K3` (n, 2), the means
+        of which are the other landmarks. The contour comes first; with 29 landmarks (0 steps) it is the chin alone,
+        which comes last.
     """
     if count == 29:
-        return np.array([32], np.intp), np.array(_rows_29(), np.intp)
-    return np.arange(0, 65, 4 if count == 68 else 2, dtype=np.intp), np.array(_rows_68_98(count), np.intp)
+        return 0, np.array(_rows_29(), np.intp)
+    return 8 if count == 68 else 16, np.array(_rows_68_98(count), np.intp)
 
 
 def _rows_29() -> list[tuple[int, int]]:

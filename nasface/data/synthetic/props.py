@@ -16,9 +16,10 @@ from nasface.data.synthetic.surface import Scene, Surface
 
 @dataclass(frozen=True)
 class HairStyle:
-    """The hairline along the upper arcs, the hair's volume, and how far it falls."""
+    """The hairline along the upper arcs, the hair's volume, and how far it falls; or a hat in place of the hair."""
 
     bald: bool
+    hat: bool
     over_ears: bool
     volume: float
     length: float  # below the ears, in head units; 0 for short hair
@@ -27,6 +28,7 @@ class HairStyle:
     picture: Image.Image
 
 
+HATS = 0.07  # share of the heads with a hat
 _UPPER = np.concatenate([np.arange(58, 104), np.arange(0, 7)])  # from the right sideburn over to the left
 
 
@@ -38,21 +40,26 @@ def hair_style(scene: Scene) -> HairStyle:
     high = rng.uniform(4.2, 7.2) + (0.0 if scene.age < 0.6 else -1.0)
     temple = rng.uniform(2.5, 4.5)
     line = high + (temple - high) * np.abs(along) ** rng.uniform(1.5, 4)
-    if rng.random() < 0.35:  # fringe
-        line = line + rng.uniform(0.6, 2.6) * (1 - np.abs(along) ** 2)
+    if rng.random() < 0.4:  # fringe
+        line = line + rng.uniform(0.6, 3.2) * (1 - np.abs(along) ** 2)
         line = line + rng.uniform(0.1, 0.5) * rng.normal(0, 1, len(line))
     side = rng.uniform(-0.6, 0.6)
-    line = line + 0.8 * side * along + rng.normal(0, 0.12, len(line))
+    hat = not bald and rng.random() < HATS
+    if hat:
+        line = rng.uniform(4.5, 8.5) - rng.uniform(0.0, 3.0) * along**2
+    line = line + 0.8 * side * along + rng.normal(0, 0.02 if hat else 0.12, len(line))
     line = line * ramp(1 - np.abs(along), 0.0, rng.uniform(0.12, 0.3))
     long = scene.female > 0.5 and rng.random() < 0.8
+    colour = random_colour(rng, rng.uniform(0.3, 1.0)) if hat else scene.hair
     return HairStyle(
         bald=bald,
+        hat=hat,
         over_ears=bool(long and rng.random() < 0.7),
         volume=float(rng.uniform(0.03, 0.10) if rng.random() < 0.6 else rng.uniform(0.1, 0.3)),
         length=float(rng.uniform(0.5, 1.6)) if long else 0.0,
         line_S=np.clip(line, 0, 9.5),
         curl=float(rng.random()),
-        picture=weave(scene.size, "strand", scene.hair * scene.light.diffuse + 4, 0.34, rng),
+        picture=weave(scene.size, "cloud" if hat else "strand", colour * scene.light.diffuse + 4, 0.34, rng),
     )
 
 
@@ -148,6 +155,10 @@ def paint_hair(canvas: Canvas, scene: Scene, style: HairStyle) -> None:
     canvas.texture(np.concatenate([outer, inner[::-1]]), picture)
     shadow = inner + (inner - outer) * 0.04
     canvas.stroke(shadow, 0.04 * unit, scene.skin * 0.35, 0.30, soft=0.02 * unit)
+    if style.hat:
+        brim = rng.uniform(0.03, 0.12) * unit
+        canvas.stroke(inner, brim, random_colour(rng, 0.7) * scene.light.diffuse, soft=0.01 * unit)
+        return
     count = 36
     first = rng.uniform(2, len(_UPPER) - 3, count)
     second = np.clip(first + rng.normal(0, 2.5, count), 1, len(_UPPER) - 2)
@@ -179,7 +190,8 @@ def _paint_lock(
     out = edge - scene.figure.outline_A2.mean(axis=0)
     out = out / np.hypot(out[:, 0], out[:, 1])[:, None]
     across = np.array([1.0 if side < 0 else -1.0, 0.0])
-    inside = edge + out * (np.array([0.02, 0.01, 0.015, 0.03]) * unit)[:, None]
+    over = rng.uniform(0.0, 0.14) if rng.random() < 0.5 else 0.0  # how far the hair covers the cheek
+    inside = edge + out * ((np.array([0.02, 0.01, 0.015, 0.03]) - over) * unit)[:, None]
     inside[3] = inside[2] + (inside[3] - inside[2]) * 0.5 + across * 0.10 * unit
     wide = np.array([0.05, 0.09, 0.17, 0.24]) + style.volume * np.array([0.4, 0.4, 0.6, 0.7])
     outside = edge + across * (wide * unit)[:, None] + rng.normal(0, 0.02 + 0.03 * style.curl, (4, 2)) * unit
@@ -197,14 +209,15 @@ def occlude(canvas: Canvas, scene: Scene, surface: Surface) -> None:
     if kind == 0:
         _surgical_mask(canvas, scene, surface)
     else:
-        (_glasses, _glasses, _hand, _hair_lock, _object)[kind - 1](canvas, scene)
+        (paint_glasses, paint_glasses, _hand, _hair_lock, _object)[kind - 1](canvas, scene)
 
 
-def _glasses(canvas: Canvas, scene: Scene) -> None:
+def paint_glasses(canvas: Canvas, scene: Scene, shades: float = 0.6) -> None:
+    """Paint glasses, which have dark lenses with the probability `shades`."""
     rng, unit = scene.rng, scene.unit
-    dark = rng.random() < 0.45
+    dark = rng.random() < shades
     frame = random_colour(rng, 0.6) * rng.uniform(0.1, 0.9) * scene.light.on((0, -0.2, 0.9))
-    wide, tall, square = rng.uniform(0.20, 0.255), rng.uniform(0.12, 0.2), rng.uniform(2.0, 4.5)
+    wide, tall, square = rng.uniform(0.19, 0.275), rng.uniform(0.09, 0.21), rng.uniform(2.0, 4.5)
     thick = rng.uniform(0.015, 0.05) * unit
     t = np.linspace(0, 2 * np.pi, 32, endpoint=False)
     ring = np.stack([np.sign(np.cos(t)) * np.abs(np.cos(t)) ** (2 / square) * wide,

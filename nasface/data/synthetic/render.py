@@ -24,10 +24,19 @@ from nasface.data.synthetic.paint import (
     ribbon,
     taper,
 )
-from nasface.data.synthetic.props import hair_style, occlude, paint_behind, paint_body, paint_ear, paint_hair
+from nasface.data.synthetic.props import (
+    hair_style,
+    occlude,
+    paint_behind,
+    paint_body,
+    paint_ear,
+    paint_glasses,
+    paint_hair,
+)
 from nasface.data.synthetic.smooth import ramp
 from nasface.data.synthetic.surface import Scene, Subject, Surface, compose, shade
 
+GLASSES = 0.12  # share of the faces with glasses through which the eyes can be seen
 _IRISES = np.array([(58, 36, 22), (84, 54, 30), (110, 84, 48), (84, 104, 76), (92, 122, 152), (120, 136, 148)])
 
 
@@ -60,6 +69,8 @@ def render(subject: Subject, size: int, rng: Rng) -> NDArray[np.uint8]:
     if turned and not style.over_ears:
         paint_ear(canvas, scene, near)
     paint_hair(canvas, scene, style)
+    if rng.random() < GLASSES:
+        paint_glasses(canvas, scene, shades=0.1)
     if scene.has("occlusion"):
         occlude(canvas, scene, surface)
     return damage(canvas.image, rng, blurred=scene.has("blur"))
@@ -275,7 +286,7 @@ def _mouth_inside(scene: Scene, patch: Patch, gap: float, light: Floats) -> Imag
         width, height = scene.axes[0] * 0.14, scene.axes[1] * min(0.09, 0.55 * gap / unit)
         patch.fill(ellipse(tongue, width, height), np.array([168, 78, 80]) * light)
     tooth = np.array([238, 230, 216]) * rng.uniform(0.82, 1.0) * light
-    drop = min(rng.uniform(0.05, 0.085) * unit, 0.85 * gap) if rng.random() < 0.85 else 0.0
+    drop = min(rng.uniform(0.05, 0.14) * unit, 0.95 * gap) if rng.random() < 0.9 else 0.0
     down = scene.axes[1] / max(float(np.hypot(*scene.axes[1])), 1e-6) * drop
     bow = np.sin(np.linspace(0.15, np.pi - 0.15, 13))[:, None]
     patch.fill(np.concatenate([up, (up + down * bow)[::-1]]), tooth)

@@ -148,8 +148,8 @@ def _pick_light(rng: Rng, *, strong: bool) -> Light:
     """Choose soft light from the front, or else hard, dim, glaring or coloured light."""
     warm = rng.normal(0, 0.05)
     tint = np.array([1 + warm, 1.0, 1 - warm])
-    side, up = rng.normal(0, 0.55), rng.uniform(-0.1, 1.0)
-    ambient, gain = rng.uniform(0.42, 0.62), rng.uniform(0.9, 1.08)
+    side, up = rng.normal(0, 0.7), rng.uniform(-0.1, 1.2)
+    ambient, gain = rng.uniform(0.3, 0.62), rng.uniform(0.85, 1.1)
     if strong:
         side, up = float(rng.choice((-1, 1))) * rng.uniform(0.4, 2.6), rng.uniform(-0.9, 1.6)
         kind = int(rng.integers(0, 4))
@@ -196,6 +196,7 @@ class _Masks:
     hollow: NDArray[np.float32]  # how much light reaches the spot
     red: NDArray[np.float32]
     beard: NDArray[np.float32]
+    goatee: NDArray[np.float32]
     circles: NDArray[np.float32]
     scalp: NDArray[np.float32]
     skirt_sign: float  # makes the skirt's normals point outwards
@@ -228,6 +229,7 @@ def _masks() -> _Masks:
         hollow=hollow.astype(np.float32),
         red=(red + 0.3 * bump(xy, 0.0, 1.1, 0.2, 0.1)).astype(np.float32),
         beard=np.clip(beard, 0, 1).astype(np.float32),
+        goatee=np.clip(beard * (1 - ramp(x, 0.22, 0.42)), 0, 1).astype(np.float32),
         circles=bump(xy, 0.33, 0.075, 0.12, 0.035, both=True).astype(np.float32),
         scalp=scalp.astype(np.float32),
         skirt_sign=float(np.sign(outward)),
@@ -329,12 +331,13 @@ def _skin_colours(scene: Scene, bald: bool) -> Floats:
     stubble = 0.0
     if scene.female < 0.5 and rng.random() < 0.75:
         stubble = rng.uniform(0.7, 0.95) if rng.random() < 0.3 else rng.uniform(0.0, 0.55)
+    grown = masks.goatee if rng.random() < 0.35 else masks.beard
     colour = np.empty((3, len(dark)), np.float32)
     for k, share in enumerate((0.05, 1.0, 0.8)):
         plain = np.float32(scene.skin[k]) * dark * (1 - masks.red * np.float32(flush * share))
         if stubble:
             beard = np.float32(scene.hair[k] * 0.75 + scene.skin[k] * 0.12)
-            plain += (beard - plain) * (masks.beard * np.float32(stubble))
+            plain += (beard - plain) * (grown * np.float32(stubble))
         colour[k] = plain if bald else plain + (np.float32(0.8 * scene.hair[k]) - plain) * masks.scalp
     return colour
 
