@@ -24,7 +24,9 @@ let camera = null; // how to stop it, while it is on
 let ids = 0;
 let name = "picture";
 const wanted = new Map(); // id -> box that the user has moved and the network has not seen
+const removed = new Set(); // ids of the faces that the user has removed since the last frame
 let looking = false;
+let shrink = 1; // by which a large picture has been shrunk
 
 // --- what is said
 
@@ -57,8 +59,9 @@ const showBoxes = boxLayer($("boxes"), picture, {
   removed(id) {
     faces = faces.filter((face) => face.id !== id);
     wanted.delete(id);
+    removed.add(id);
     show();
-    stage.focus();
+    stage.focus({ preventScroll: true });
   },
 });
 
@@ -128,7 +131,7 @@ async function showFile(file) {
     return;
   }
   if (own !== shot) return;
-  const shrink = Math.min(1, LONGEST / Math.max(bitmap.width, bitmap.height));
+  shrink = Math.min(1, LONGEST / Math.max(bitmap.width, bitmap.height));
   resize(Math.max(1, Math.round(bitmap.width * shrink)), Math.max(1, Math.round(bitmap.height * shrink)));
   stage.classList.remove("mirrored");
   context.imageSmoothingQuality = "high";
@@ -165,7 +168,7 @@ async function lookAgain() {
     const [[id, box]] = wanted;
     wanted.delete(id);
     const face = await (await ready).look(context, box);
-    if (own !== shot) break;
+    if (own !== shot) continue;
     faces = faces.map((each) => (each.id === id ? { ...face, id } : each));
     show();
   }
@@ -179,6 +182,10 @@ function middleBox() {
 }
 
 async function addBox() {
+  if (camera) {
+    wanted.set(++ids, middleBox());
+    return;
+  }
   const own = shot;
   const see = await ready;
   if (!see) return;
@@ -209,6 +216,7 @@ async function startCamera(deviceId = null) {
   }
   camera = opened;
   name = "camera";
+  shrink = 1;
   faces = [];
   wanted.clear();
   resize(video.videoWidth, video.videoHeight);
@@ -230,12 +238,15 @@ async function watch(own) {
       resize(video.videoWidth, video.videoHeight); // the phone has been turned
     }
     context.drawImage(video, 0, 0);
-    if (!faces.length && !settings.detector) faces = [{ at: middleBox() }];
-    for (const face of faces) face.at = wanted.get(face.id) ?? face.at;
+    if (!faces.length && !settings.detector) wanted.set(++ids, middleBox());
+    const before = faces.map((face) => ({ ...face, at: wanted.get(face.id) ?? face.at }));
+    for (const [id, at] of wanted) if (!faces.some((face) => face.id === id)) before.push({ id, at });
     wanted.clear();
-    const found = await see.follow(context, faces, frame);
+    removed.clear();
+    const found = await see.follow(context, before, frame);
     if (own !== shot) return;
-    faces = found.map((face) => steadied(face, performance.now() / 1000));
+    const left = found.filter(({ id }) => !removed.has(id));
+    faces = left.map((face) => steadied(face, performance.now() / 1000));
     show(count(performance.now()));
     if (said !== faces.length) say(faces.length ? `Following ${plural(faces.length)}.` : "Looking for a face …");
     said = faces.length;
@@ -263,7 +274,8 @@ function save() {
   const points = Array.from({ length: count }, (_, i) => [`lm${i}_x`, `lm${i}_y`]).flat();
   const sure = Array.from({ length: count }, (_, i) => `lm${i}_confidence`);
   const rows = faces.map((face, i) => {
-    const numbers = [...face.box, face.score, ...face.landmarks.flat(), ...face.confidences];
+    const [box, landmarks] = [face.box, face.landmarks.flat()].map((row) => row.map((v) => (v + 0.5) / shrink - 0.5));
+    const numbers = [...box, face.score, ...landmarks, ...face.confidences];
     return [`"${name.replaceAll('"', '""')}"`, i, ...numbers.map((value) => Number(value.toFixed(3)))];
   });
   const header = ["image", "face", "x0", "y0", "x1", "y1", "score", ...points, ...sure];
@@ -316,7 +328,9 @@ async function load() {
   const files = [bytes(settings.network), settings.detector ? bytes(settings.detector.file) : null];
   const [ort, network, detector] = await Promise.all([loadRuntime(settings.runtime), ...files]);
   const open = (content) => content && ort.InferenceSession.create(content, { executionProviders: ["wasm"] });
-  return finder(ort, { network: await open(network), detector: await open(detector) }, settings);
+  const see = finder(ort, { network: await open(network), detector: await open(detector) }, settings);
+  await see.look(context, middleBox()); // the first time takes longer, and is not to be counted
+  return see;
 }
 
 /** The network; null if it cannot be loaded, which is then said. */
