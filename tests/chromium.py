@@ -14,8 +14,9 @@ playwright: Any = pytest.importorskip(
 CHROMIUM = os.environ.get("NASFACE_CHROMIUM") or next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
 )
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH; install it or set NASFACE_CHROMIUM")
-
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on the PATH; install it or set NASFACE_CHROMIUM"
+)
 
 
 def launched(driver: Any, *options: str) -> Any:

@@ -77,7 +77,7 @@ class What:
         "form",
         default="onnx",
         show_default=True,
-        help="onnx, openvino, web (a page to try the network on), another one from `nasface plugins`, or 'module:attr'.",
+        help="onnx, openvino, web (a page to try it on), another one from `nasface plugins`, or 'module:attr'.",
     ),
     click.option(
         "--precision",
@@ -159,7 +159,9 @@ def export(network: Network, what: What, out: Path, workers: int | None, quiet: 
         terminal.show(terminal.table(f"{found.path.stem}, {found.format}", ["", ""], _rows(found), ""))
         click.echo(f"written: {found.path}")
         if page := next((file for file in found.files if file.suffix == ".html"), None):
-            click.echo(f"written: {page}; serve its folder to see it: python -m http.server --directory {shlex.quote(str(out))}")
+            click.echo(
+                f"written: {page}; to see it, serve its folder: python -m http.server -d {shlex.quote(str(out))}"
+            )
 
 
 def _rows(found: Exported) -> list[list[Any]]:

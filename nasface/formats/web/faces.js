@@ -33,7 +33,8 @@ export function landmarkBox(landmarks) {
  */
 export function finder(ort, sessions, { view, detector, sameFace }) {
   /** Find the landmarks of the face in a box. */
-  async function look(context, box) {
+  async function look(context, given) {
+    const box = given.map((value) => Math.round(1000 * value) / 1000); // as it is saved, so that it gives the same crop
     const { pixels, toPicture } = crop(context, box, view);
     const size = view.inputSize;
     const started = performance.now();

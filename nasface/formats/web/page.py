@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from nasface import __version__, detect
+from nasface import detect
 from nasface.errors import RunError
 from nasface.formats.web import runtime
 
@@ -60,7 +60,6 @@ def _index(network: str, description: Mapping[str, Any], detector: bool, local: 
         facts=list(_facts(description)),
         how=_how(local),
         policy=_policy(local),
-        version=__version__,
     )
 
 
@@ -94,8 +93,8 @@ def _how(local: bool) -> str:
     if local:
         return f"{runs} All files come from the place of this page."
     return (
-        f"{runs} The browser loads it from the public file host cdn.jsdelivr.net, and runs it only if its hash is the one "
-        "in this page; everything else comes from the place of this page."
+        f"{runs} The browser loads it from the public file host cdn.jsdelivr.net, and runs it only if its hash is the "
+        "one in this page; everything else comes from the place of this page."
     )
 
 
