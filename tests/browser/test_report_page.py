@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from nasface.report.html import write_report
-from tests.chromium import WIDTHS, launched, needs_chromium, playwright
+from tests.chromium import launched, needs_chromium, playwright
 from tests.searched import MACHINE, caching_in, copied
 
 pytestmark = [pytest.mark.slow, needs_chromium]
+WIDTHS = {"desktop": 1280, "phone": 390}
 
 
 @pytest.fixture(scope="module")
