@@ -10,7 +10,7 @@ EXPERIMENT ?= runs/figure6-mini
 CUDA := triton cuda-bindings cuda-toolkit nvidia-cublas nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 \
   nvidia-nvshmem-cu13
 
-.PHONY: help setup lock demo test test-fast test-faults test-nni check docs linkcheck notebooks bench clean
+.PHONY: help setup lock demo test test-fast web-runtime test-faults test-nni check docs linkcheck notebooks bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,11 @@ test: setup  ## the tests
 
 test-fast: setup  ## the tests without the slow ones, for the inner loop
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+
+web-runtime: setup  ## ONNX Runtime Web for the tests of exported web pages, to build/onnxruntime-web (needs npm)
+	version=$$($(BIN)/python -c 'from nasface.formats.web.runtime import VERSION; print(VERSION)') && \
+	  mkdir -p build/onnxruntime-web && cd build/onnxruntime-web && npm pack --silent onnxruntime-web@$$version && \
+	  tar -xzf onnxruntime-web-$$version.tgz
 
 test-faults: setup  ## 120 kills at steps, writes and random moments; every command must end with the same bits
 	$(BIN)/python -m tests.faults --kills 120

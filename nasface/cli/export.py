@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,7 @@ class What:
     max_loss: float
     calibrate: int
     keep: tuple[str, ...]
+    local_runtime: Path | None
 
     def wish(self) -> Wish:
         """Return them as the stage takes them."""
@@ -54,10 +56,10 @@ class What:
         from nasface.stages.export.run import Wish
 
         ends = Ends(self.inputs, self.outputs)
-        return Wish(self.form, self.precision, ends, self.max_loss, self.calibrate, self.keep)
+        return Wish(self.form, self.precision, ends, self.max_loss, self.calibrate, self.keep, self.local_runtime)
 
 
-@main.command(short_help="Export a network to ONNX or OpenVINO, and check that it computes the same.")
+@main.command(short_help="Export a network to ONNX, OpenVINO or a web page, and check that it computes the same.")
 @gathered(
     "network",
     Network,
@@ -75,7 +77,7 @@ class What:
         "form",
         default="onnx",
         show_default=True,
-        help="onnx, openvino, another one from `nasface plugins`, or 'module:attr'.",
+        help="onnx, openvino, web (a page to try it on), another one from `nasface plugins`, or 'module:attr'.",
     ),
     click.option(
         "--precision",
@@ -119,6 +121,12 @@ class What:
         metavar="PART",
         help="Part of the network that int8 keeps in float, such as head, stem or 'nodes.4*'; may be repeated.",
     ),
+    click.option(
+        "--local-runtime",
+        type=FOLDER,
+        help="Folder of the npm package onnxruntime-web, to copy for --format web.  [default: the page loads it from a "
+        "public file host]",
+    ),
 )
 @click.option("--out", type=FOLDER, default=Path("exported"), show_default=True, help="Folder to write to.")
 @click.option("--workers", type=WORKERS, help="Number of workers that decode images.")
@@ -136,6 +144,7 @@ def export(network: Network, what: What, out: Path, workers: int | None, quiet: 
       nasface export runs/mini --out exported
       nasface export runs/mini --format openvino --precision int8 --out exported
       nasface export slim.safetensors --precision int8 --data-root data/300w --keep-float head
+      nasface export runs/mini --format web --out page
     """
     from nasface import terminal
     from nasface.stages.export.run import export as run_export
@@ -149,6 +158,10 @@ def export(network: Network, what: What, out: Path, workers: int | None, quiet: 
     else:
         terminal.show(terminal.table(f"{found.path.stem}, {found.format}", ["", ""], _rows(found), ""))
         click.echo(f"written: {found.path}")
+        if page := next((file for file in found.files if file.suffix == ".html"), None):
+            click.echo(
+                f"written: {page}; to see it, serve its folder: python -m http.server -d {shlex.quote(str(out))}"
+            )
 
 
 def _rows(found: Exported) -> list[list[Any]]:

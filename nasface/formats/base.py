@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -97,6 +97,22 @@ class Format(Protocol):
 
         Raises:
             RunError: when the library is missing or the file cannot be run.
+        """
+        ...
+
+
+@runtime_checkable
+class OwnRuntime(Protocol):
+    """A format that can bring along what runs its files."""
+
+    def with_runtime(self, package: Path) -> Format:
+        """Return this format, which then writes a copy of the runtime beside its files.
+
+        Args:
+            package: the folder of the runtime's package.
+
+        Raises:
+            RunError: when it is not the package that the format needs.
         """
         ...
 

@@ -49,7 +49,7 @@ def format_of(path: Path) -> Format | None:
 
 def suffixes() -> list[str]:
     """Return the extensions of all installed formats."""
-    return [plugins.form(name).suffix for name in plugins.names("formats")]
+    return list(dict.fromkeys(plugins.form(name).suffix for name in plugins.names("formats")))
 
 
 def describe(path: Path, form: Format) -> Description:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,17 +10,10 @@ from typing import Any
 import pytest
 
 from nasface.report.html import write_report
+from tests.chromium import launched, needs_chromium, playwright
 from tests.searched import MACHINE, caching_in, copied
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install -e '.[dev]')")
-
-CHROMIUM = os.environ.get("NASFACE_CHROMIUM") or next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
-)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH; install it or set NASFACE_CHROMIUM"),
-]
+pytestmark = [pytest.mark.slow, needs_chromium]
 WIDTHS = {"desktop": 1280, "phone": 390}
 
 
@@ -38,7 +29,7 @@ def report(swept_and_searched: Path, folder: Path) -> Path:
 def browser() -> Iterator[Any]:
     """A headless Chromium."""
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = launched(driver)
         yield browser
         browser.close()
 

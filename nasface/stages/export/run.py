@@ -16,12 +16,13 @@ from nasface import durable, plugins, rundir
 from nasface.deploy.plain import Deployed, Ends, Plain
 from nasface.deploy.rewrites import rewritten
 from nasface.errors import DataError, RunError
-from nasface.formats import Format, Precision, Quantisation
+from nasface.formats import Format, OwnRuntime, Precision, Quantisation
 from nasface.model import Model, View
 from nasface.model.build import net_costs
 from nasface.model.card import Card
 from nasface.model.exported import Description
 from nasface.model.files import Saved
+from nasface.places import not_ours
 from nasface.recipe import Recipe
 from nasface.scores import DEFAULT_NORMALISER
 from nasface.stages.export import faces
@@ -44,6 +45,7 @@ class Wish:
         max_loss: highest loss of NME, in points, at which fp16 and int8 are written.
         calibrate: number of training faces on which int8 is calibrated.
         keep: patterns of the parts that int8 keeps in float.
+        local_runtime: the folder of a package with the runtime to copy beside the file; for formats that take one.
     """
 
     form: str
@@ -52,6 +54,16 @@ class Wish:
     max_loss: float = 0.1
     calibrate: int = 256
     keep: tuple[str, ...] = ()
+    local_runtime: Path | None = None
+
+    def format(self) -> Format:
+        """Build the format. Raises RunError when the runtime is not the one that it needs, or it takes none."""
+        form = plugins.form(self.form)
+        if self.local_runtime is None:
+            return form
+        if not isinstance(form, OwnRuntime):
+            raise RunError(f"the format {self.form} copies no runtime; leave out --local-runtime, or give --format web")
+        return form.with_runtime(self.local_runtime)
 
 
 @dataclass(frozen=True)
@@ -79,7 +91,8 @@ class Exported:
     """An exported file and what was measured.
 
     Attributes:
-        path: the file.
+        path: the file with the network.
+        files: all files.
         format, precision: as asked for.
         size: bytes of all files.
         faces: where the faces come from.
@@ -89,6 +102,7 @@ class Exported:
     """
 
     path: Path
+    files: tuple[Path, ...]
     format: str
     precision: Precision
     size: int
@@ -102,7 +116,8 @@ class Exported:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {**vars(self), "path": str(self.path), "difference": vars(self.difference)}
+        places = {"path": str(self.path), "files": [str(file) for file in self.files]}
+        return {**vars(self), **places, "difference": vars(self.difference)}
 
 
 def export(source: Source, wish: Wish, out: Path, machine: Machine) -> Exported:
@@ -119,7 +134,7 @@ def export(source: Source, wish: Wish, out: Path, machine: Machine) -> Exported:
             the file differs from PyTorch by more than allowed. Nothing is written then.
         DataError: when the faces asked for are not there.
     """
-    form = plugins.form(wish.form)
+    form = wish.format()
     form.require(wish.precision)
     if source.saved.exported:
         raise RunError(
@@ -139,11 +154,12 @@ def export(source: Source, wish: Wish, out: Path, machine: Machine) -> Exported:
         with durable.temporary_folder(out, f".{path.name}.", rundir.PARTIAL) as part:
             written = form.write(module, module.example(), part / path.name, about, _quantisation(wish, sample))
             found = _judge(form, written, model, view, sample, wish)
+            _refuse_other_page(written, out)
             for file in written:
                 durable.put(file, out / file.name)
     except OSError as err:
         raise RunError(f"cannot write {out} ({err.strerror or err}); choose another folder with --out") from err
-    return replace(found, path=path)
+    return replace(found, path=path, files=tuple(out / file.name for file in written))
 
 
 def deployed(model: Model, view: View, ends: Ends) -> Deployed:
@@ -215,6 +231,7 @@ def _judge(form: Format, written: Sequence[Path], model: Model, view: View, samp
         after = _nme(look(sample.judged_NHW3)[0], sample, view)
     found = Exported(
         path=written[-1],
+        files=tuple(written),
         format=wish.form,
         precision=wish.precision,
         size=sum(file.stat().st_size for file in written),
@@ -228,6 +245,13 @@ def _judge(form: Format, written: Sequence[Path], model: Model, view: View, samp
     )
     _refuse(found, wish)
     return found
+
+
+def _refuse_other_page(written: Sequence[Path], out: Path) -> None:
+    """Raise a RunError when a page of the user's own would be replaced."""
+    for page in (out / file.name for file in written if file.suffix == ".html"):
+        if page.exists() and b'name="generator" content="nasface' not in page.read_bytes():
+            raise not_ours(page)
 
 
 def _nme(found_NL2: NDArray[np.float64], sample: Sample, view: View) -> float:
