@@ -67,11 +67,13 @@ def opened(where: str) -> Iterator[BaseStorage]:
             warnings.simplefilter("ignore", ExperimentalWarning)  # the proxy
             storage = _open(where)
         yield storage
-    except (StorageInternalError, SQLAlchemyError, *_of_grpc()) as err:
+    except Exception as err:
+        if not isinstance(err, (StorageInternalError, SQLAlchemyError, *_of_grpc())):
+            raise
         cause = " ".join(str(err.__cause__ or err).split())
         raise RunError(
-            f"cannot work with the studies in {shown(where)} ({shortened(cause, 300)}); check that the server runs, and "
-            "its name, port and user"
+            f"cannot work with the studies in {shown(where)} ({shortened(cause, 300)}); check that the server "
+            "runs, and its name, port and user"
         ) from err
 
 
@@ -89,7 +91,9 @@ def _open(where: str) -> BaseStorage:
         try:
             return journal(path)
         except (ValueError, KeyError) as err:
-            raise RunError(f"{path} is not a study's journal, or damaged ({shortened(str(err))}); give another") from err
+            raise RunError(
+                f"{path} is not a study's journal, or damaged ({shortened(str(err))}); give another"
+            ) from err
     scheme, _, rest = where.partition("://")
     try:
         if scheme == "grpc":

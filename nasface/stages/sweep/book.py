@@ -42,11 +42,13 @@ class Progress:
 
     Attributes:
         finished, open: networks that are measured (or cannot be), and networks that wait or are being worked on.
+        waiting: networks that nobody works on.
         wishes: requests so far; several can have the same network as their answer.
     """
 
     finished: int = 0
     open: int = 0
+    waiting: int = 0
     wishes: int = 0
 
 
@@ -242,7 +244,8 @@ class Study:
         finished = {t.user_attrs["network"] for t in self._trials("COMPLETE", "FAIL") if not _was_interrupted(t)}
         finished -= {trial.user_attrs["network"] for trial in self._trials("WAITING", "RUNNING")}
         open_ = {trial.user_attrs["network"] for trial in self._trials()} - finished
-        return Progress(len(finished), len(open_), sum(map(len, self._wishes().values())))
+        waiting = len(self._trials("WAITING"))
+        return Progress(len(finished), len(open_), waiting, sum(map(len, self._wishes().values())))
 
     def write_table(self) -> list[SweepRow]:
         """Write pareto.csv, one row for the supernet and one per network, and return its rows."""
@@ -331,18 +334,30 @@ def _values(row: SweepRow) -> list[float]:
     return [float("inf") if value is None else float(value) for value in values]
 
 
-def progress_of(folder: Path) -> Progress:
-    """How far the sweep in a folder has come; no further than nothing where none has begun."""
+def progress_of(folder: Path, kept: Kept | None = None) -> Progress:
+    """How far the sweep in a folder has come; no further than nothing where none has begun.
+
+    Args:
+        folder: of the sweep.
+        kept: see `Study.opened`.
+    """
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     path = RunDir(folder).study
+    if kept is not None:
+        with opened(kept.where) as storage:
+            try:
+                study = optuna.load_study(study_name=kept.name, storage=storage)
+            except KeyError:
+                return Progress()
+            return Study(folder, study, storage, 0).progress()
     if not path.exists():
         return Progress()
     try:  # nothing is written, neither a lock nor a record
         storage = JournalStorage(JournalFileBackend(str(path)))
-        study = optuna.load_study(study_name="sweep", storage=storage)
+        study = optuna.load_study(study_name=NAME, storage=storage)
     except (ValueError, KeyError) as err:
         raise RunError(f"{path} is damaged ({err}); remove the folder of the sweep and start it again") from err
     return Study(folder, study, storage, 0).progress()
