@@ -18,6 +18,7 @@ from nasface.cli import (
     select,
     sweep,
     train,
+    worker,
 )  # each adds its commands to the group
 from nasface.cli.group import main
 
@@ -36,4 +37,4 @@ __all__ = [
     "prune",
     "report",
 ]
-__all__ += ["score", "search", "select", "sweep", "train"]
+__all__ += ["score", "search", "select", "sweep", "train", "worker"]

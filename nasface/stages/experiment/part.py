@@ -26,7 +26,8 @@ class Part:
         folder: where its files are.
         status: how far it has come, in words; 'finished' where nothing is left to do.
         work: do what is left of it.
-        needs: the parts that have to be finished before, where they are not those listed before it.
+        needs: the parts that have to be finished before.
+        can_help: return whether another process could work on it at the same time.
     """
 
     run: str
@@ -36,6 +37,7 @@ class Part:
     status: Callable[[], str]
     work: Callable[[Machine], None]
     needs: tuple[Part, ...] = ()
+    can_help: Callable[[], bool] = lambda: False
 
     def status_or_damage(self) -> str:
         """Return the status, or what is wrong with the folder: one damaged part does not hide the others."""

@@ -20,11 +20,14 @@ from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.distill.run import distill
 from nasface.stages.evaluate.compare import evaluate
-from nasface.stages.experiment.compare.run import outline_comparison, run_comparison
+from nasface.stages.experiment.compare.entries import Comparison
+from nasface.stages.experiment.compare.results import results as comparison_results
+from nasface.stages.experiment.compare.run import comparison_parts, run_comparison
 from nasface.stages.experiment.part import Part, check_results_free, is_finished, named, status
 from nasface.stages.experiment.plan import Experiment, SweepPlan
 from nasface.stages.experiment.results import masked_file, results
 from nasface.stages.search import search
+from nasface.stages.studies.storage import Kept, is_path
 from nasface.stages.sweep.book import progress_of
 from nasface.stages.sweep.candidates import SweepRequest
 from nasface.stages.sweep.run import Measure, sweep
@@ -74,13 +77,38 @@ def outline(experiment: Experiment, out: Path, only: Sequence[str] = ()) -> pd.D
     """List the parts that `run_experiment` would go through, without working on them.
 
     Returns:
-        One row per part: run, seed, part, status (such as 'finished' or 'not begun') and folder.
+        One row per part: run (or row), seed, part, status (such as 'finished' or 'not begun') and folder.
+    """
+    rows = [
+        (part.run, part.seed, part.title, part.status_or_damage(), str(part.folder.path))
+        for part in parts_of(experiment, out, only)
+    ]
+    return pd.DataFrame(rows, columns=["run", "seed", "part", "status", "folder"])
+
+
+def parts_of(experiment: Experiment, out: Path, only: Sequence[str] = (), kept: Kept | None = None) -> list[Part]:
+    """Return the parts of an experiment, each behind those that it needs.
+
+    Args:
+        experiment: see `read_experiment`.
+        out: its folder.
+        only: names of the runs or rows that count.
+        kept: where the study of the experiment is, if it is one. In a database, its sweeps are studies too.
     """
     if experiment.plan.comparison is not None:
-        return outline_comparison(experiment, out, only)
-    parts = [part for run, seed in _chosen(experiment, only) for part in _parts(experiment, run, seed, out)]
-    rows = [(part.run, part.seed, part.title, part.status_or_damage(), str(part.folder.path)) for part in parts]
-    return pd.DataFrame(rows, columns=["run", "seed", "part", "status", "folder"]).drop_duplicates("folder")
+        return comparison_parts(Comparison(experiment, out), only)
+    found: dict[Path, Part] = {}
+    for run, seed in _chosen(experiment, only):
+        for part in _parts(experiment, run, seed, out, kept):
+            found.setdefault(part.folder.path, part)  # the teacher of a seed is that of all its runs
+    return list(found.values())
+
+
+def collect(experiment: Experiment, out: Path) -> pd.DataFrame:
+    """Write results.csv from the parts that are finished, whoever worked on them, and return its rows."""
+    if experiment.plan.comparison is not None:
+        return comparison_results(Comparison(experiment, out))
+    return results(experiment, out)
 
 
 def _chosen(experiment: Experiment, only: Sequence[str]) -> list[tuple[str, int]]:
@@ -91,34 +119,41 @@ def _chosen(experiment: Experiment, only: Sequence[str]) -> list[tuple[str, int]
     return [(run, seed) for seed in plan.seeds for run in plan.runs if not only or run in only]
 
 
-def _parts(experiment: Experiment, name: str, seed: int, out: Path) -> Iterator[Part]:
+def _parts(experiment: Experiment, name: str, seed: int, out: Path, kept: Kept | None = None) -> Iterator[Part]:
     """Yield the parts of one run and seed, in the order in which they depend on each other."""
     plan = experiment.plan
     home, recipe = RunDir(out / f"{name}-{seed}"), experiment.recipe(plan.runs[name], seed)
     part = partial(Part, name, seed)
-    yield part(
+    searched = part(
         "search", home, partial(status, home, recipe),
         partial(_unless_finished, folder=home, recipe=recipe, work=search),
     )  # fmt: skip
+    yield searched
     for title, planned in plan.sweeps.items():
         folder, request = RunDir(home.path / title), _request(planned)
+        own = None if kept is None or is_path(kept.where) else kept.inner(f"{home.path.name}/{title}")
         measure = Measure(epochs=planned.epochs)
         yield part(
-            title, folder, partial(_sweep_status, folder, request),
-            partial(_swept, recipe=recipe, home=home, out=folder, request=request, measure=measure),
+            title, folder, partial(_sweep_status, folder, request, own),
+            partial(_swept, recipe=recipe, home=home, out=folder, request=request, measure=measure, kept=own),
+            (searched,), partial(_has_waiting, folder, own),
         )  # fmt: skip
-    schools = _schools(experiment, seed, out)
-    for school, lessons in schools.values():
-        yield part(
+    schools = {
+        teacher: part(
             school.path.name.removesuffix(f"-{seed}"), school, partial(status, school, lessons),
             partial(_unless_finished, folder=school, recipe=lessons, work=train),
-        )  # fmt: skip
+        )
+        for teacher, (school, lessons) in _schools(experiment, seed, out).items()
+    }  # fmt: skip
+    yield from schools.values()
     for title, how in plan.distill.items():
         variant, changed = RunDir(home.path / title), experiment.recipe(plan.runs[name], seed, how)
-        teacher, _ = schools.get(changed.distill.teacher_from, (None, None))
+        teachers = tuple(part for teacher, part in schools.items() if teacher == changed.distill.teacher_from)
+        teacher = teachers[0].folder if teachers else None
         yield part(
             title, variant, partial(_variant_status, variant, changed),
             partial(_distilled, recipe=changed, home=home, out=variant, teacher=teacher),
+            (searched, *teachers),
         )  # fmt: skip
 
 
@@ -148,9 +183,15 @@ def _request(planned: SweepPlan) -> SweepRequest:
 
 
 def _swept(
-    machine: Machine, recipe: Recipe, home: RunDir, out: RunDir, request: SweepRequest, measure: Measure
+    machine: Machine,
+    recipe: Recipe,
+    home: RunDir,
+    out: RunDir,
+    request: SweepRequest,
+    measure: Measure,
+    kept: Kept | None,
 ) -> None:
-    sweep(recipe, home, out, request, measure, machine)
+    sweep(recipe, home, out, request, measure, machine, kept)
 
 
 def _distilled(machine: Machine, recipe: Recipe, home: RunDir, out: RunDir, teacher: RunDir | None) -> None:
@@ -166,8 +207,12 @@ def _is_distilled(run: RunDir, recipe: Recipe) -> bool:
     return is_finished(run, recipe) and recipes.load(str(run.recipe)).distill == recipe.distill
 
 
-def _sweep_status(folder: RunDir, request: SweepRequest) -> str:
-    progress = progress_of(folder.path)
+def _has_waiting(folder: RunDir, kept: Kept | None) -> bool:
+    return progress_of(folder.path, kept).waiting > 0
+
+
+def _sweep_status(folder: RunDir, request: SweepRequest, kept: Kept | None) -> str:
+    progress = progress_of(folder.path, kept)
     if not progress.finished and not progress.open:
         return f"not begun, up to {request.wishes} networks"
     if not progress.open and progress.wishes >= request.wishes:

@@ -1,8 +1,8 @@
-"""The book of a sweep: an Optuna study in a file of its folder, in which every network is a trial.
+"""The book of a sweep: an Optuna study in which every network is a trial, in a file of its folder or elsewhere.
 
-Several processes may work on one folder. A trial belongs to the process that holds its lock file, which the system
-releases when the process dies. A trial that is running without an owner was interrupted, and the next process takes it
-up again. A finished trial is never computed again.
+Several processes may work on one folder. With the file, a trial belongs to the process that holds its lock file, which
+the system releases when the process dies. A trial that is running without an owner was interrupted, and the next
+process takes it up again. Elsewhere, `nasface.stages.studies` does so. A finished trial is never computed again.
 """
 
 from __future__ import annotations
@@ -17,18 +17,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from nasface import durable, rundir
+from nasface import rundir
 from nasface.errors import RunError
 from nasface.pareto import front
 from nasface.places import checked_name
 from nasface.rundir import RunDir
 from nasface.scores import HELD_OUT, SUPERNET, Stage, State, SweepRow, table_of
+from nasface.stages.studies.storage import Kept, journal, opened, shown
+from nasface.stages.studies.trials import Trials
 from nasface.stages.sweep.candidates import Candidate
 
 if TYPE_CHECKING:
     import optuna
 
 log = logging.getLogger(__name__)
+
+NAME = "sweep"
+_UNTUNED = ", not fine-tuned"
 
 
 @dataclass(frozen=True)
@@ -37,47 +42,74 @@ class Progress:
 
     Attributes:
         finished, open: networks that are measured (or cannot be), and networks that wait or are being worked on.
+        waiting: networks that nobody works on.
         wishes: requests so far; several can have the same network as their answer.
     """
 
     finished: int = 0
     open: int = 0
+    waiting: int = 0
     wishes: int = 0
 
 
 @dataclass(frozen=True)
 class Study:
-    """The networks of a sweep's folder: which ones there are, who works on them, and how they turned out."""
+    """The networks of a sweep's folder: which ones there are, who works on them, and how they turned out.
+
+    Attributes:
+        folder: the folder of the sweep.
+        study, storage: the study, and where it is kept.
+        seed: of the sweep's recipe.
+        trials: its queue, if it is not in a file of the folder.
+    """
 
     folder: Path
     study: optuna.Study
     storage: optuna.storages.BaseStorage
     seed: int
+    trials: Trials | None = None
 
     @classmethod
     def open(cls, folder: Path, seed: int) -> Study:
-        """Open the study of a folder, or create it where there is none; a RunError when its file is damaged."""
+        """Open the study in the file of a folder, or create it where there is none; a RunError when it is damaged."""
         import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         path = RunDir(folder).study
-        lock: Any = FileLock(f"{path}.lock")  # optuna's own lock outlives a killed process
-        with lock:
-            _drop_torn_line(path)
         try:
-            storage = JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
-            study = optuna.create_study(
-                storage=storage,
-                study_name="sweep",
-                directions=["minimize", "minimize"],
-                load_if_exists=True,
-            )
+            storage = journal(path)
+            study = _created(storage, NAME)
         except (ValueError, KeyError) as err:
             raise RunError(f"{path} is damaged ({err}); remove the folder of the sweep and start it again") from err
-        durable.flush(folder)  # optuna flushes the file itself
         return cls(folder, study, storage, seed)
+
+    @classmethod
+    @contextmanager
+    def opened(cls, folder: Path, seed: int, job: Mapping[str, str], kept: Kept | None) -> Iterator[Study]:
+        """Open the study of a folder for as long as the block lasts; a RunError if it is that of another sweep.
+
+        Args:
+            folder: of the sweep.
+            seed: of its recipe.
+            job: what identifies the sweep.
+            kept: where its study is; None for a file in the folder.
+        """
+        if kept is None:
+            yield cls.open(folder, seed)
+            return
+        with opened(kept.where) as storage:
+            own = cls(folder, _created(storage, kept.name), storage, seed)
+            with own.lock():
+                if own.study.user_attrs.setdefault("sweep", dict(job)) != dict(job):
+                    raise RunError(
+                        f"the study '{kept.name}' in {shown(kept.where)} is that of another sweep; give --study-name"
+                    )
+                own.study.set_user_attr("sweep", dict(job))
+            yield replace(own, trials=Trials(own.study, storage, _job, own.lock(), own._owner, kept.heartbeat))
+
+    def inner(self, name: str) -> str:
+        """Return the name of a study in the same storage that belongs to this one."""
+        return name if self.trials is None else f"{self.study.study_name}: {name}"
 
     def run(self, network: str) -> RunDir:
         """The folder of a network; a RunError if the name comes from a damaged study and is none."""
@@ -148,11 +180,7 @@ class Study:
             self._requeue_interrupted()
             if self._trials("WAITING"):
                 trial = self.study.ask()
-                for name, value in trial.user_attrs["options"].items():
-                    if isinstance(value, float | int):
-                        trial.suggest_float(name, value, value)
-                    else:
-                        trial.suggest_categorical(name, [str(value)])
+                _note_options(trial)
                 owner = self._owner(trial.user_attrs["network"])
                 owner.acquire(timeout=0)  # always free: a network waits only while nobody works on it
                 rundir.remove_partials(self.run(trial.user_attrs["network"]).path)
@@ -162,12 +190,34 @@ class Study:
             if owner is not None:
                 owner.release()
 
-    def finish(self, trial: optuna.Trial, row: SweepRow) -> None:
-        """Record the figures of a network; `error` says where its training diverged."""
-        score = float("inf") if row.held_out_nme is None else row.held_out_nme
-        with self.lock():
+    def work_off(self, measure: Callable[[str, bool], SweepRow]) -> None:
+        """Measure the networks that wait, one after the other, until none is left, and keep pareto.csv up to date.
+
+        Args:
+            measure: takes the name of a network, and whether it is only measured for now, without being fine-tuned.
+                `error` of the row says where its training diverged.
+        """
+
+        def one(_: str, trial: optuna.Trial) -> list[float]:
+            self.write_table()
+            _note_options(trial)
+            rundir.remove_partials(self.run(trial.user_attrs["network"]).path)
+            row = measure(trial.user_attrs["network"], "untuned" in trial.user_attrs)
             trial.set_user_attr("row", _without_gaps(row))
-            self.study.tell(trial, [score, float("inf") if row.macs is None else row.macs])
+            return _values(row)
+
+        if self.trials is not None:
+            self.trials.work_off(one, dict, lambda: False)
+            return
+        while True:
+            self.write_table()
+            with self.taken() as trial:
+                if trial is None:
+                    return
+                row = measure(trial.user_attrs["network"], "untuned" in trial.user_attrs)
+                with self.lock():
+                    trial.set_user_attr("row", _without_gaps(row))
+                    self.study.tell(trial, _values(row))
 
     @property
     def supernet(self) -> SweepRow | None:
@@ -194,7 +244,8 @@ class Study:
         finished = {t.user_attrs["network"] for t in self._trials("COMPLETE", "FAIL") if not _was_interrupted(t)}
         finished -= {trial.user_attrs["network"] for trial in self._trials("WAITING", "RUNNING")}
         open_ = {trial.user_attrs["network"] for trial in self._trials()} - finished
-        return Progress(len(finished), len(open_), sum(map(len, self._wishes().values())))
+        waiting = len(self._trials("WAITING"))
+        return Progress(len(finished), len(open_), waiting, sum(map(len, self._wishes().values())))
 
     def write_table(self) -> list[SweepRow]:
         """Write pareto.csv, one row for the supernet and one per network, and return its rows."""
@@ -239,7 +290,8 @@ class Study:
             self.study.enqueue_trial({}, user_attrs=trial.user_attrs)
 
     def _trials(self, *states: str) -> list[optuna.trial.FrozenTrial]:
-        return [t for t in self.study.get_trials(deepcopy=False) if not states or t.state.name in states]
+        trials = (trial for trial in self.study.get_trials(deepcopy=False) if "network" in trial.user_attrs)
+        return [trial for trial in trials if not states or trial.state.name in states]
 
     def _wishes(self) -> dict[str, list[dict[str, Any]]]:
         wishes: dict[str, list[dict[str, Any]]] = self.study.user_attrs.get("wishes", {})
@@ -250,21 +302,62 @@ class Study:
         return FileLock(self.folder / ".lock")
 
     def _owner(self, network: str) -> FileLock:
-        return FileLock(self.run(network).path / ".lock")
+        return FileLock(self.run(network.removesuffix(_UNTUNED)).path / ".lock")
 
 
-def progress_of(folder: Path) -> Progress:
-    """How far the sweep in a folder has come; no further than nothing where none has begun."""
+def _created(storage: optuna.storages.BaseStorage, name: str) -> optuna.Study:
+    import optuna
+
+    return optuna.create_study(
+        storage=storage, study_name=name, directions=["minimize", "minimize"], load_if_exists=True
+    )
+
+
+def _job(trial: optuna.Trial | optuna.trial.FrozenTrial) -> str | None:
+    """The name of a trial's job: its network, to be measured only or to be fine-tuned too."""
+    network = trial.user_attrs.get("network")
+    return None if network is None else f"{network}{_UNTUNED if 'untuned' in trial.user_attrs else ''}"
+
+
+def _note_options(trial: optuna.Trial) -> None:
+    """Record the options of the pruner as parameters of the trial."""
+    for name, value in trial.user_attrs["options"].items():
+        if isinstance(value, float | int):
+            trial.suggest_float(name, value, value)
+        else:
+            trial.suggest_categorical(name, [str(value)])
+
+
+def _values(row: SweepRow) -> list[float]:
+    """What is minimised."""
+    values = (row.held_out_nme, row.macs)
+    return [float("inf") if value is None else float(value) for value in values]
+
+
+def progress_of(folder: Path, kept: Kept | None = None) -> Progress:
+    """How far the sweep in a folder has come; no further than nothing where none has begun.
+
+    Args:
+        folder: of the sweep.
+        kept: see `Study.opened`.
+    """
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     path = RunDir(folder).study
+    if kept is not None:
+        with opened(kept.where) as storage:
+            try:
+                study = optuna.load_study(study_name=kept.name, storage=storage)
+            except KeyError:
+                return Progress()
+            return Study(folder, study, storage, 0).progress()
     if not path.exists():
         return Progress()
     try:  # nothing is written, neither a lock nor a record
         storage = JournalStorage(JournalFileBackend(str(path)))
-        study = optuna.load_study(study_name="sweep", storage=storage)
+        study = optuna.load_study(study_name=NAME, storage=storage)
     except (ValueError, KeyError) as err:
         raise RunError(f"{path} is damaged ({err}); remove the folder of the sweep and start it again") from err
     return Study(folder, study, storage, 0).progress()
@@ -273,16 +366,6 @@ def progress_of(folder: Path) -> Progress:
 def _was_interrupted(trial: optuna.trial.FrozenTrial) -> bool:
     """Whether a process died while working on it; another trial then stands for the network, or will."""
     return trial.state.name == "FAIL" and not trial.user_attrs["error"]
-
-
-def _drop_torn_line(path: Path) -> None:
-    """Cut off what a full disk or a kill has left of a last line, so that later lines can be read."""
-    if not path.exists():
-        return
-    with path.open("rb+") as file:
-        content = file.read()
-        if not content.endswith(b"\n"):
-            file.truncate(content.rfind(b"\n") + 1)
 
 
 def _without_gaps(row: SweepRow) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Evolution:
             measured = {name: values for name, row in networks.items() if (values := self._values(row)) is not None}
             study = optuna.create_study(
                 storage=self.book.storage,
-                study_name=EVOLUTION,
+                study_name=self.book.inner(EVOLUTION),
                 directions=["minimize", "minimize"],
                 load_if_exists=True,
             )

@@ -36,6 +36,7 @@ from nasface.stages.faces import Faces, load_faces, load_prepared
 from nasface.stages.measure import Evaluation, evaluate_net, scores_at, sweep_row
 from nasface.stages.prune import write_arch
 from nasface.stages.score import score
+from nasface.stages.studies.storage import Kept
 from nasface.stages.sweep.book import Study
 from nasface.stages.sweep.candidates import EVOLUTION, OWN, Candidate, SweepRequest, candidates
 from nasface.stages.sweep.choice import best_networks
@@ -77,7 +78,13 @@ class Measure:
 
 
 def sweep(
-    recipe: Recipe, source: RunDir, out: RunDir, request: SweepRequest, measure: Measure, machine: Machine
+    recipe: Recipe,
+    source: RunDir,
+    out: RunDir,
+    request: SweepRequest,
+    measure: Measure,
+    machine: Machine,
+    kept: Kept | None = None,
 ) -> list[SweepRow]:
     """Measure a family of sub-networks of a searched run.
 
@@ -89,6 +96,7 @@ def sweep(
         request: which networks.
         measure: what is done with each.
         machine: device and progress.
+        kept: where its study is, if machines share it; in a file of its folder by default.
 
     Returns:
         The rows of pareto.csv: of the supernet, and of every network of the folder.
@@ -107,8 +115,10 @@ def sweep(
     check_digest(str(source.factors), factors.graph_digest, costs.space.graph)
     wanted = candidates(request, factors, costs)
     job = _job(source, factors, file, measure) | _data(out, recipe, machine)
-    with working_in(out, recipe, machine, job, shared=True) as work:
-        study = Study.open(out.path, recipe.seed)
+    with (
+        working_in(out, recipe, machine, job, shared=True) as work,
+        Study.opened(out.path, recipe.seed, job, kept) as study,
+    ):
         for candidate in wanted:
             if candidate.error:
                 log.warning("left out: %s", candidate.error)
@@ -141,15 +151,15 @@ def _check(request: SweepRequest, measure: Measure) -> None:
 
 def _work_off(study: Study, bench: Callable[[], _Bench]) -> list[SweepRow]:
     """Measure the networks that wait, one after the other, until none is left; return the rows of pareto.csv."""
-    while True:
-        rows = study.write_table()
-        with study.taken() as trial:
-            if trial is None:
-                return rows
-            if not study.supernet:
-                study.set_supernet(bench().supernet_row())
-            at_work = bench().untuned() if "untuned" in trial.user_attrs else bench()
-            study.finish(trial, at_work.measure(study.run(trial.user_attrs["network"]), study.position()))
+
+    def measure(network: str, untuned: bool) -> SweepRow:
+        if not study.supernet:
+            study.set_supernet(bench().supernet_row())
+        at_work = bench().untuned() if untuned else bench()
+        return at_work.measure(study.run(network), study.position())
+
+    study.work_off(measure)
+    return study.write_table()
 
 
 def _when_all_are_done(study: Study, bench: Callable[[], _Bench]) -> list[SweepRow]:

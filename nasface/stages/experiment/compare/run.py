@@ -37,7 +37,7 @@ def run_comparison(experiment: Experiment, out: Path, machine: Machine, only: Se
         only: names of the rows to work on, together with what they need.
     """
     comparison = Comparison(experiment, out)
-    todo = _parts(comparison, only)
+    todo = comparison_parts(comparison, only)
     failed: set[Path] = set()
     while todo:
         left, busy = [], False
@@ -64,15 +64,6 @@ def run_comparison(experiment: Experiment, out: Path, machine: Machine, only: Se
     return results(comparison)
 
 
-def outline_comparison(experiment: Experiment, out: Path, only: Sequence[str] = ()) -> pd.DataFrame:
-    """List the parts of a comparison without working on them: run (the row), seed, part, status and folder."""
-    rows = [
-        (part.run, part.seed, part.title, part.status_or_damage(), str(part.folder.path))
-        for part in _parts(Comparison(experiment, out), only)
-    ]
-    return pd.DataFrame(rows, columns=["run", "seed", "part", "status", "folder"])
-
-
 def _work(part: Part, machine: Machine) -> bool:
     """Do a part, and return whether that was possible; a RunBusyError while another process does it."""
     refuse_link(part.folder.path)
@@ -96,7 +87,7 @@ def _check_busy(part: Part) -> None:
         raise RunBusyError(f"another process is working in {part.folder.path}") from err
 
 
-def _parts(comparison: Comparison, only: Sequence[str]) -> list[Part]:
+def comparison_parts(comparison: Comparison, only: Sequence[str]) -> list[Part]:
     """Return the parts of all networks, or of some rows with what these need; seed by seed, searches first."""
     plan, seeds = comparison.plan, comparison.experiment.plan.seeds
     if strange := sorted(set(only) - set(plan.rows)):

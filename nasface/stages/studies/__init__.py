@@ -1,0 +1,1 @@
+"""Optuna studies that several processes and machines work on."""

@@ -1,0 +1,167 @@
+"""Where studies are kept: in a journal on a local disk, in a database, or behind Optuna's gRPC proxy."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from filelock import FileLock
+
+from nasface import durable
+from nasface.errors import RunError, shortened
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+HEARTBEAT = 60
+"""Seconds between two signs of life that a process at work sends to a database, if nothing else is said."""
+_TIMEOUT = 20.0  # seconds until a server is taken to be unreachable
+_BUSY = 120.0  # seconds for which a process waits until others have written to an SQLite file
+
+
+def is_path(where: str) -> bool:
+    """Return whether a study is in a journal file, and not behind a URL."""
+    return "://" not in where
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Where a study is kept that several machines share.
+
+    Attributes:
+        where: see `opened`.
+        name: of the study.
+        heartbeat: seconds between two signs of life that a process at work sends to a database.
+    """
+
+    where: str
+    name: str
+    heartbeat: int = HEARTBEAT
+
+    def inner(self, name: str) -> Kept:
+        """Return where a study that belongs to this one is kept."""
+        return replace(self, name=f"{self.name}: {name}")
+
+
+@contextmanager
+def opened(where: str) -> Iterator[BaseStorage]:
+    """Yield the storage of studies; a RunError, also later in the block, when it cannot be reached or is damaged.
+
+    Args:
+        where: the path of a journal file, 'grpc://HOST:PORT', or the URL of a database, such as 'sqlite:///FILE' or
+            'postgresql://USER@HOST/NAME'. Only databases notice by heartbeats that a process has died.
+    """
+    import optuna
+    from optuna.exceptions import ExperimentalWarning, StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # the proxy
+            storage = _open(where)
+        yield storage
+    except Exception as err:
+        if not isinstance(err, (StorageInternalError, SQLAlchemyError, *_of_grpc())):
+            raise
+        cause = " ".join(str(err.__cause__ or err).split())
+        raise RunError(
+            f"cannot work with the studies in {shown(where)} ({shortened(cause, 300)}); check that the server "
+            "runs, and its name, port and user"
+        ) from err
+
+
+def shown(where: str) -> str:
+    """Return how a storage is named in messages: without a password."""
+    if is_path(where):
+        return shortened(where)
+    parts = urlsplit(where)
+    return shortened(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")
+
+
+def _open(where: str) -> BaseStorage:
+    if is_path(where):
+        path = Path(where)
+        try:
+            return journal(path)
+        except (ValueError, KeyError) as err:
+            raise RunError(
+                f"{path} is not a study's journal, or damaged ({shortened(str(err))}); give another"
+            ) from err
+    scheme, _, rest = where.partition("://")
+    try:
+        if scheme == "grpc":
+            return _proxy(where)
+        return _database(f"postgresql+psycopg://{rest}" if scheme in ("postgres", "postgresql") else where)
+    except ImportError as err:
+        raise RunError(
+            f"what {shown(where)} needs is not installed ({shortened(str(err))}); run pip install 'nasface[cluster]'"
+        ) from err
+
+
+def journal(path: Path) -> BaseStorage:
+    """Open a journal, or create it where there is none; a ValueError or KeyError when it is damaged."""
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    durable.make_folder(path.parent)
+    lock: Any = FileLock(f"{path}.lock")  # optuna's own lock outlives a killed process
+    with lock:
+        _drop_torn_line(path)
+    storage = JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+    durable.flush(path.parent)  # optuna flushes the file itself
+    return storage
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cut off what a full disk or a kill has left of a last line, so that later lines can be read."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        if not content.endswith(b"\n"):
+            file.truncate(content.rfind(b"\n") + 1)
+
+
+def _database(url: str) -> BaseStorage:
+    from optuna.storages import RDBStorage
+
+    options: dict[str, Any] = {}
+    if url.startswith("sqlite"):
+        options["connect_args"] = {"timeout": _BUSY}
+    else:  # a training may last longer than a network keeps a connection that nobody uses
+        options["pool_pre_ping"] = True
+    if url.startswith("postgresql"):
+        options["connect_args"] = {"connect_timeout": int(_TIMEOUT)}
+    return RDBStorage(url, options)
+
+
+def _proxy(url: str) -> BaseStorage:
+    import grpc  # noqa: F401 (optuna would say so only later)
+    from optuna.storages import GrpcStorageProxy
+
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or not port:
+        raise RunError(f"{shown(url)} is no address of a gRPC proxy; expected grpc://HOST:PORT")
+    storage = GrpcStorageProxy(host=host, port=port)
+    try:
+        storage.wait_server_ready(_TIMEOUT)
+    except ConnectionError as err:
+        raise RunError(f"no gRPC proxy answers at {shown(url)}; start `optuna.storages.run_grpc_proxy_server`") from err
+    return storage
+
+
+def _of_grpc() -> tuple[type[Exception], ...]:
+    """The errors that the gRPC proxy raises, if it is in use."""
+    grpc = sys.modules.get("grpc")
+    return () if grpc is None else (grpc.RpcError,)
