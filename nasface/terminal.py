@@ -256,7 +256,7 @@ def bench_table(found: Benchmark) -> Table:
     columns = ["network", "runtime", "precision", "MACs", "threads", "batch", "median\n(ms)", "p95\n(ms)"]
     columns += ["images\nper second", "ratio", "memory\n(MiB)"]
     caption = (
-        f"{found.rounds} rounds in turn on {found.machine}, from uint8 crops to landmarks; MACs are multiply-adds of one "
+        f"{found.rounds} rounds in turn on {found.machine}, from uint8 crops to landmarks; MACs: multiply-adds of an "
         f"image\nratio: how many times as fast as {found.reference}, with the same threads and batch\nmemory: what a "
         "fresh process gains at its peak, with the libraries of the runtime"
     )

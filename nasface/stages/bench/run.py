@@ -250,12 +250,13 @@ def _row(key: Key, seconds: Mapping[Key, Sequence[float]], reference: Sequence[f
 @contextmanager
 def _threads_kept() -> Iterator[None]:
     """Give torch the number of threads back that it had before, if it takes part."""
-    before = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else 0
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 0
     try:
         yield
     finally:
-        if before:
-            sys.modules["torch"].set_num_threads(before)
+        if torch:
+            torch.set_num_threads(before)
 
 
 def _processor() -> str:
