@@ -222,6 +222,7 @@ def row_table(row: SweepRow, stage: Stage, title: str, caption: str) -> Table:
         ("MACs without head", _count(row.macs_no_head)),
         ("latency (ms)", _latency(row)),
         ("  batch", _count(row.latency_batch)),
+        ("  runtime", row.latency_runtime or DASH),
         ("  threads", _count(row.threads)),
         ("  device", row.device or DASH),
     ]

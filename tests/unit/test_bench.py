@@ -21,7 +21,8 @@ from nasface.report.throughput import throughput, write_all
 from nasface.rundir import RunDir
 from nasface.stages.bench import contender, memory
 from nasface.stages.bench import run as stage
-from nasface.stages.bench.run import Row, Wish, bench, runtimes
+from nasface.stages.bench.run import Row, Wish, bench
+from nasface.stages.runtimes import runtimes
 from nasface.timing import in_turn, speedup
 from tests.refusal import command_refuses, names, refused
 from tests.searched import MACHINE

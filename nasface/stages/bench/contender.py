@@ -14,9 +14,6 @@ from nasface.model.exported import open_exported
 from nasface.model.files import one
 from nasface.model.runtime import TorchRuntime
 
-TORCH = "torch"
-"""The runtime of networks that have not been exported."""
-
 Run = Callable[[NDArray[np.uint8]], Any]
 """Crops (N, H, W, 3) to landmarks and confidences, see `nasface.model.runtime.Runtime`."""
 

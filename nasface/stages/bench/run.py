@@ -17,15 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from nasface import plugins, rundir
+from nasface import rundir
 from nasface.data.parallel import default_workers
 from nasface.errors import RunError, did_you_mean
 from nasface.formats import Format
 from nasface.model.exported import describe
 from nasface.model.files import Saved, one
-from nasface.stages.bench.contender import TORCH, Contender
+from nasface.stages.bench.contender import Contender
 from nasface.stages.bench.memory import peaks
 from nasface.stages.machine import Machine
+from nasface.stages.runtimes import TORCH, runtimes
 from nasface.timing import in_turn, speedup
 
 log = logging.getLogger(__name__)
@@ -142,30 +143,6 @@ def bench(wish: Wish, machine: Machine) -> Benchmark:
         wish.rounds,
         _processor(),
     )
-
-
-def runtimes(names: Sequence[str] = ()) -> dict[str, Format | None]:
-    """Return runtimes with the formats that they run, None for torch; without names, all whose packages are installed.
-
-    Raises:
-        RunError: for a name that nobody knows, and for a runtime whose packages are missing.
-    """
-    forms = [plugins.form(name) for name in plugins.names("formats")]
-    known: dict[str, Format | None] = {TORCH: None, **{form.runtime: form for form in forms}}
-    for name in names:
-        if name not in known:
-            raise RunError(f"there is no runtime '{name}'; {did_you_mean(name, known)}")
-    found: dict[str, Format | None] = {}
-    for name in names or known:
-        try:
-            if form := known[name]:
-                form.require("fp32")
-        except RunError:
-            if names:
-                raise
-            continue
-        found[name] = known[name]
-    return found
 
 
 Key = tuple[int, int, Contender]
