@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import logging
 import statistics
-import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from nasface.compute import counting
 from nasface.graph import Edge, Graph
 from nasface.net import GraphNet, key
 from nasface.space import SearchSpace
+from nasface.timing import in_turn
 
 # operators as fvcore names them
 MULTIPLY_ADD_OPS = frozenset({"conv", "linear", "matmul", "addmm", "bmm", "einsum"})
@@ -126,22 +126,21 @@ def latency_ms(net: nn.Module, images_B3HW: Tensor, repeats: int = 20, warmup: i
 
 def latencies_ms(nets: Sequence[nn.Module], images_B3HW: Tensor, repeats: int = 20, warmup: int = 3) -> list[float]:
     """Return `latency_ms` of several networks, run in turn so that other load on the machine affects all alike."""
+
+    def run(net: nn.Module) -> None:
+        net(images_B3HW)
+        # an accelerator runs asynchronously: without waiting, only the launch would be timed
+        _synchronise(images_B3HW.device)
+
     training = [net.training for net in nets]
-    times: list[list[float]] = [[] for _ in nets]
+    for net in nets:
+        net.eval()
+    _synchronise(images_B3HW.device)
     with torch.inference_mode():
-        for i in range(warmup + repeats):
-            for net, own in zip(nets, times, strict=True):
-                net.eval()
-                # an accelerator runs asynchronously: without waiting, only the launch would be timed
-                _synchronise(images_B3HW.device)
-                start = time.perf_counter()
-                net(images_B3HW)
-                _synchronise(images_B3HW.device)
-                if i >= warmup:
-                    own.append(1000 * (time.perf_counter() - start))
+        seconds = in_turn([partial(run, net) for net in nets], repeats, warmup)
     for net, mode in zip(nets, training, strict=True):
         net.train(mode)
-    return [statistics.median(own) for own in times]
+    return [1000 * statistics.median(own) for own in seconds]
 
 
 def _synchronise(device: torch.device) -> None:

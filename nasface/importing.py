@@ -43,6 +43,11 @@ def allowing(*names: str) -> Iterator[None]:
         _given.difference_update(new)
 
 
+def given() -> list[str]:
+    """Return what files may name in this process, to `allow` the same in a process that it starts."""
+    return sorted(_given)
+
+
 def imported() -> list[str]:
     """Return what this process has imported by 'module:attr', for the record; it allows nothing."""
     return sorted(_imported)

@@ -144,7 +144,8 @@ class SweepRow:
         params_no_head, macs_no_head, macs_prunable: of parts of it, see `measure.Evaluation`.
         prunable_share: its prunable MACs as a share of the supernet's.
         latency_ms, supernet_latency_ms: median time of a forward pass; the supernet was timed in turn with it.
-        latency_batch, threads, device: images in a pass, CPU threads, and where it ran.
+        latency_batch, latency_runtime, threads, device: images in a pass, what ran it ('torch' where none is named),
+            CPU threads, and where it ran.
         nme: by score.
         images: number of test faces by subset.
         on_front: whether no other network beats it in MACs and held-out NME; None for the supernet and failures.
@@ -169,6 +170,7 @@ class SweepRow:
     latency_ms: float | None = None
     supernet_latency_ms: float | None = None
     latency_batch: int | None = None
+    latency_runtime: str | None = None
     threads: int | None = None
     device: str | None = None
     nme: Mapping[Score, float] = field(default_factory=dict)
@@ -224,8 +226,8 @@ class SweepRow:
 _KINDS: Mapping[str, type[Any]] = {
     "network": str, "state": State, "asked": str, "pruner": str, "threshold": float, "edges": int, "blocks": int,
     "params": int, "macs": int, "params_no_head": int, "macs_no_head": int, "macs_prunable": int,
-    "prunable_share": float, "latency_ms": float, "supernet_latency_ms": float, "latency_batch": int, "threads": int,
-    "device": str, "on_front": bool, "seed": int, "arch": str, "error": str,
+    "prunable_share": float, "latency_ms": float, "supernet_latency_ms": float, "latency_batch": int,
+    "latency_runtime": str, "threads": int, "device": str, "on_front": bool, "seed": int, "arch": str, "error": str,
 }  # fmt: skip
 
 

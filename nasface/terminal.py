@@ -37,6 +37,8 @@ from nasface.step import Row
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from nasface.stages.bench.run import Benchmark
+
 
 @contextmanager
 def progress_bars(quiet: bool = False) -> Iterator[Hooks]:
@@ -220,6 +222,7 @@ def row_table(row: SweepRow, stage: Stage, title: str, caption: str) -> Table:
         ("MACs without head", _count(row.macs_no_head)),
         ("latency (ms)", _latency(row)),
         ("  batch", _count(row.latency_batch)),
+        ("  runtime", row.latency_runtime or DASH),
         ("  threads", _count(row.threads)),
         ("  device", row.device or DASH),
     ]
@@ -231,6 +234,34 @@ def row_table(row: SweepRow, stage: Stage, title: str, caption: str) -> Table:
             lines.append([f"NME {score.faces}{count}, {stage.words} (%)", percent(nme)])
     note = f"{caption}; NME normalised by {DEFAULT_NORMALISER.label}, MACs are multiply-adds of one image"
     return table(title, ["", row.network], lines, note)
+
+
+def bench_table(found: Benchmark) -> Table:
+    """Lay out the figures of `nasface bench`."""
+    lines = [
+        [
+            row.model,
+            row.runtime,
+            row.precision,
+            _count(row.macs),
+            f"{row.threads}",
+            f"{row.batch}",
+            f"{row.median_ms:.2f}",
+            f"{row.p95_ms:.2f}",
+            f"{row.images_per_second:,.1f}",
+            f"x {row.ratio:.2f}",
+            DASH if row.peak_memory_mib is None else f"{row.peak_memory_mib:,.0f}",
+        ]
+        for row in found.rows
+    ]
+    columns = ["network", "runtime", "precision", "MACs", "threads", "batch", "median\n(ms)", "p95\n(ms)"]
+    columns += ["images\nper second", "ratio", "memory\n(MiB)"]
+    caption = (
+        f"{found.rounds} rounds in turn on {found.machine}, from uint8 crops to landmarks; MACs: multiply-adds of an "
+        f"image\nratio: how many times as fast as {found.reference}, with the same threads and batch\nmemory: what a "
+        "fresh process gains at its peak, with the libraries of the runtime"
+    )
+    return table("speed of networks", columns, lines, caption, text_columns=3)
 
 
 def frame(rows: DataFrame, title: str) -> Table:

@@ -1,6 +1,7 @@
 """The command `nasface`: it parses, calls one stage and prints; it decides nothing."""
 
 from nasface.cli import (
+    bench,
     count,
     data,
     distill,
@@ -23,6 +24,7 @@ from nasface.cli import (
 from nasface.cli.group import main
 
 __all__ = [
+    "bench",
     "count",
     "data",
     "distill",

@@ -10,7 +10,7 @@ import click
 
 from nasface.cli.group import main
 from nasface.cli.options import FOLDER, json_option
-from nasface.cli.sizes import SIZE
+from nasface.cli.sizes import SIZE, Latency
 
 if TYPE_CHECKING:
     from nasface.stages.select import Choice
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 @click.argument("run", type=FOLDER)
 @click.option("--max-macs", type=SIZE, help="At most this many MACs (often called FLOPs), such as 0.6G or 80M.")
 @click.option("--max-params", type=SIZE, help="At most this many parameters, such as 1M or 350k.")
-@click.option("--max-latency", type=float, metavar="MS", help="At most this many milliseconds, as the sweep measured.")
+@click.option(
+    "--max-latency",
+    type=Latency(),
+    metavar="MS|RATIOx",
+    help="At most so many milliseconds, such as 5, or so many times the supernet's latency, such as 0.5x, as measured.",
+)
 @click.option("--knee", is_flag=True, help="The network beyond which more cost improves the error least.")
 @click.option(
     "--cost",
@@ -33,7 +38,7 @@ def select(
     run: Path,
     max_macs: int | None,
     max_params: int | None,
-    max_latency: float | None,
+    max_latency: tuple[float, bool] | None,
     knee: bool,
     cost: Literal["macs", "params", "latency"] | None,
     out: Path | None,
@@ -48,6 +53,7 @@ def select(
     Examples:
       nasface select runs/mini --max-macs 80M --out runs/small
       nasface select runs/mini --max-params 1M --max-latency 5 --json
+      nasface select runs/mini --max-latency 0.5x
       nasface select runs/mini --knee --cost params
     """
     from nasface.rundir import RunDir
@@ -61,7 +67,8 @@ def select(
         run,
         max_macs=max_macs,
         max_params=max_params,
-        max_latency=max_latency,
+        max_latency=max_latency and max_latency[0],
+        relative=bool(max_latency and max_latency[1]),
         cost="latency_ms" if cost == "latency" else cost or "macs",
         knee=knee,
     )

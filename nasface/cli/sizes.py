@@ -1,4 +1,4 @@
-"""Numbers on the command line: sizes such as 0.6G, 80M, 350k and 123456, and finite numbers within a range."""
+"""Numbers on the command line: sizes such as 0.6G, 80M, 350k and 123456, finite numbers within a range, and lists."""
 
 from __future__ import annotations
 
@@ -44,6 +44,49 @@ class Real(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number; give one, such as 0.5", param, ctx)
         return number
+
+
+class Several(click.ParamType[tuple[Any, ...]]):
+    """Words, or integers within a range, separated by commas."""
+
+    name = "list"
+
+    def __init__(self, least: int | None = None, most: int | None = None) -> None:
+        self.part: click.ParamType[Any] = click.STRING if least is None else click.IntRange(least, most)
+        self.example = "torch,onnxruntime" if least is None else "1,8,32"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        """Parse them."""
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in str(value).split(",")]
+        if "" in parts:
+            self.fail(f"{shown(value)} is not a list; give one such as {self.example}", param, ctx)
+        return tuple(self.part.convert(part, param, ctx) for part in parts)
+
+
+class Latency(click.ParamType[tuple[float, bool]]):
+    """Milliseconds, such as 5, or a multiple of the supernet's latency, such as 0.5x.
+
+    Its value is the number, and whether that is a multiple.
+    """
+
+    name = "latency"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, bool]:
+        """Parse it."""
+        if isinstance(value, tuple):
+            return value
+        number = str(value).strip()
+        try:
+            return float(number.removesuffix("x")), number.endswith("x")
+        except ValueError:
+            self.fail(
+                f"{shown(value)} is no latency; give milliseconds, such as 5, or a multiple of the supernet's, such as "
+                "0.5x",
+                param,
+                ctx,
+            )
 
 
 SIZE = FuncParamType(size)  # the type of an option; help texts show the name of the function

@@ -31,7 +31,7 @@ class Networks:
     target_params: tuple[int, ...]
     shares: tuple[float, ...]
     archs: tuple[Path, ...]
-    pruner: str
+    pruner: str | None
     options: tuple[str, ...]
     draws: int
     refine: int
@@ -39,8 +39,10 @@ class Networks:
     def request(self) -> SweepRequest:
         """The request that they make."""
         from nasface import recipe as recipes
-        from nasface.stages.sweep.candidates import SweepRequest
+        from nasface.stages.sweep.candidates import SweepRequest, usual_pruner
 
+        targets = bool(self.target_macs or self.target_params)
+        others = bool(self.thresholds or self.count or self.shares)
         options: dict[str, Any] = {}
         recipes.override(options, self.options)
         return SweepRequest(
@@ -49,7 +51,7 @@ class Networks:
             macs=self.target_macs,
             params=self.target_params,
             shares=self.shares,
-            pruner=self.pruner,
+            pruner=self.pruner or usual_pruner(targets, others),
             options=options,
             draws=self.draws,
             archs=self.archs,
@@ -66,12 +68,16 @@ class Steps:
     epochs: int
     best: int
     latency_batch: int
+    latency_runtime: str
 
     def measure(self) -> Measure:
         """The measurements that they ask for."""
         from nasface.stages.sweep.run import Measure
 
-        return Measure(self.inherited, self.recalibrated, self.epochs, self.latency_batch, best=self.best)
+        return Measure(
+            self.inherited, self.recalibrated, self.epochs, self.latency_batch,
+            latency_runtime=self.latency_runtime, best=self.best,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -94,15 +100,16 @@ network_options = gathered(
     Networks,
     click.option("--threshold", "thresholds", type=Real(), multiple=True, help="Keep edges of importance above this."),
     click.option("--count", type=COUNT, help="Networks to spread over all that a threshold can give."),
-    click.option("--target-macs", type=SIZE, multiple=True, help="The largest network within so many MACs, e.g. 0.6G."),
-    click.option("--target-params", type=SIZE, multiple=True, help="The largest network within so many parameters."),
+    click.option("--target-macs", type=SIZE, multiple=True, help="A network of so many MACs, or up to 2 % fewer."),
+    click.option("--target-params", type=SIZE, multiple=True, help="The same for parameters."),
     click.option(
         "--share", "shares", type=Real(), multiple=True, help="The largest network within this share of prunable MACs."
     ),
     click.option("--arch", "archs", type=FILE, multiple=True, help="An arch.json of your own, of the same space."),
     click.option(
-        "--pruner", default="threshold", show_default=True,
-        help="Pruner used to meet budgets; it must accept `macs`, `params` or `share`.",
+        "--pruner",
+        help="Pruner that meets budgets; it must accept `macs`, `params` or `share`.  [default: budget for targets "
+        "alone, else threshold]",
     ),
     click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="A further option of the pruner."),
     click.option(
@@ -131,6 +138,10 @@ step_options = gathered(
     click.option(
         "--latency-batch", type=click.IntRange(0, 1024), default=1, show_default=True,
         help="Images per timed forward pass; 0 times none.",
+    ),
+    click.option(
+        "--latency-runtime", default="torch", show_default=True, metavar="NAME",
+        help="What runs the timed passes: torch, or onnxruntime or openvino after an export.",
     ),
 )  # fmt: skip
 change_options = gathered(
@@ -169,6 +180,7 @@ def sweep_thresholds(
       nasface sweep-thresholds runs/mini --count 20 --criterion taylor
       nasface sweep-thresholds runs/mini --pruner budget --target-macs 60M --refine 40 --epochs 20 --tune-best 2
       nasface sweep-thresholds runs/mini --count 0 --arch mine/arch.json
+      nasface sweep-thresholds runs/mini --count 20 --latency-runtime onnxruntime --out runs/timed
     """
     from nasface import scores, terminal
     from nasface.rundir import RunDir

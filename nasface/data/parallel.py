@@ -77,6 +77,19 @@ def map_in_order(
     yield from map(func, items[done:])
 
 
+def in_new_process(func: Callable[[T], R], item: T) -> R:
+    """Call a function in a process of its own, spawned for it.
+
+    Raises:
+        BrokenProcessPool: when the process dies.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _start, (func,)) as executor:
+        with _interrupts_held_back():
+            future = executor.submit(_call, item)
+        result: R = future.result()
+        return result
+
+
 def _sliding(executor: Executor, func: Callable[[T], R], items: Sequence[T], ahead: int) -> Iterator[R]:
     pending: deque[Future[R]] = deque()
     try:

@@ -54,9 +54,11 @@ class Format(Protocol):
 
     Attributes:
         suffix: the extension of its files, by which they are recognised.
+        runtime: the name of what runs them, such as 'onnxruntime'.
     """
 
     suffix: str
+    runtime: str
 
     def require(self, precision: Precision) -> None:
         """Import what `write` needs. Raises RunError that names the extra to install."""

@@ -35,6 +35,7 @@ FIGURE6 = tuple(f"{topology}-{encoder}" for encoder in _PANELS for topology in _
 _FRAME = 2.5  # the highest NME shown, as a multiple of the lowest one of the sweep
 _FRAME6 = 1.6  # the same in Figure 6, whose curves lie close together
 _NOTE = "#5a5a5a"
+_HOW = {"latency_batch": "batch {:.0f}", "latency_runtime": "{}", "threads": "threads {:.0f}", "device": "{}"}
 
 
 @styled
@@ -263,9 +264,10 @@ def _cost_axis(table: pd.DataFrame, cost: str, largest: float, input_size: int |
     """Return the unit by which a cost is divided for its axis, and the label of the axis."""
     size = "" if input_size is None else f", sweep at {input_size} px"
     if cost == "latency_ms":
-        told = {name: table[name].iloc[0] for name in ("latency_batch", "threads", "device") if name in table}
-        how = {"latency_batch": "batch {:.0f}", "threads": "threads {:.0f}", "device": "{}"}
-        return 1, ", ".join(["latency (ms)", *(how[name].format(value) for name, value in told.items())]) + size
+        told = {name: table[name].iloc[0] for name in _HOW if name in table}
+        return 1, ", ".join(
+            ["latency (ms)", *(_HOW[name].format(value) for name, value in told.items() if not pd.isna(value))]
+        ) + size
     if cost == "prunable_share":
         return 0.01, "share of the prunable MACs (%)"
     what = {"macs": "MACs", "macs_no_head": "MACs without head", "macs_prunable": "prunable MACs"}.get(cost)

@@ -144,6 +144,8 @@ def _costs(done: pd.DataFrame) -> Iterator[Axis]:
             if key == "latency_ms":
                 batch = done["latency_batch"].max() if "latency_batch" in done else math.nan
                 label = f"{word}, batch of {batch:.0f}" if math.isfinite(batch) else word
+                ran = done.get("latency_runtime", pd.Series(dtype=object)).dropna().unique()
+                label += "".join(f", {runtime}" for runtime in ran)
                 yield Axis(key, label, word, "ms", 1.0, _digits(done[key].max()))
             else:
                 greatest = done[key].max()

@@ -17,13 +17,20 @@ from nasface.model.source import read_arch, required
 from nasface.places import below
 from nasface.rundir import RunDir
 from nasface.scores import HELD_OUT, SUPERNET, Stage, State, SweepRow, scores_in
+from nasface.stages.runtimes import TORCH
 from nasface.stages.workspace import claim
 
 Cost = Literal["macs", "params", "latency_ms"]
 
-_UNITS: Mapping[Cost, str] = {"macs": "MACs", "params": "parameters", "latency_ms": "ms"}
+_RATIO = "latency_ratio"  # a column that only this file makes
+_UNITS: Mapping[str, str] = {
+    "macs": "MACs",
+    "params": "parameters",
+    "latency_ms": "ms",
+    _RATIO: "times the supernet's latency",
+}
 _COLUMNS = ("network", "state", "pruner", "seed", "params", "macs", "latency_ms", "on_front", "arch")
-_NUMBERS = ("params", "macs", "params_no_head", "macs_no_head", "latency_ms", "threshold")
+_NUMBERS = ("params", "macs", "params_no_head", "macs_no_head", "latency_ms", "supernet_latency_ms", "threshold")
 
 
 @dataclass(frozen=True)
@@ -133,6 +140,7 @@ def select(
     max_macs: float | None = None,
     max_params: float | None = None,
     max_latency: float | None = None,
+    relative: bool = False,
     cost: Cost = "macs",
     knee: bool = False,
 ) -> Choice:
@@ -146,6 +154,7 @@ def select(
         max_macs: limit on the multiply-adds of the whole network.
         max_params: limit on the parameters of the whole network.
         max_latency: limit on the latency in milliseconds, as the sweep measured it.
+        relative: `max_latency` is a multiple of the supernet's latency, which was timed in turn with the network's.
         cost: the cost that the knee weighs against the NME.
         knee: choose the knee (`pareto.knee`) instead of the lowest NME.
 
@@ -159,7 +168,11 @@ def select(
         raise RunError(
             f"{RunDir(home).pareto} holds no pruned network that is done; let the sweep finish, or ask it for more"
         )
-    limits: dict[Cost, float | None] = {"macs": max_macs, "params": max_params, "latency_ms": max_latency}
+    latency = _RATIO if relative else "latency_ms"
+    if relative:
+        full = table.get("supernet_latency_ms", pd.Series(float("nan"), table.index))
+        table = table.assign(**{_RATIO: table["latency_ms"] / full})
+    limits: dict[str, float | None] = {"macs": max_macs, "params": max_params, latency: max_latency}
     given = {name: limit for name, limit in limits.items() if limit is not None}
     found = _within(table, given, home)
     stage = pareto.best_stage(found)
@@ -202,7 +215,7 @@ def copy_network(choice: Choice, out: RunDir) -> None:
                 shutil.copyfile(source, temporary)
 
 
-def _within(table: pd.DataFrame, limits: Mapping[Cost, float], home: Path) -> pd.DataFrame:
+def _within(table: pd.DataFrame, limits: Mapping[str, float], home: Path) -> pd.DataFrame:
     """Select the rows within all limits; without any, a RunError names the smallest network by each limit."""
     fits = pd.Series(True, index=table.index)
     for name, limit in limits.items():
@@ -223,8 +236,16 @@ def _within(table: pd.DataFrame, limits: Mapping[Cost, float], home: Path) -> pd
     )
 
 
-def _check_measured(table: pd.DataFrame, name: Cost, home: Path) -> None:
+def _check_measured(table: pd.DataFrame, name: str, home: Path) -> None:
+    """Refuse a table in which nobody has this cost, or whose latencies are those of several runtimes."""
     if table[name].isna().all():
         raise RunError(
             f"{RunDir(home).pareto} has no '{name}' to choose by; sweep again and measure it, or choose by MACs"
         )
+    if name.startswith("latency") and "latency_runtime" in table:
+        ran = sorted(table.loc[table["latency_ms"].notna(), "latency_runtime"].fillna(TORCH).astype(str).unique())
+        if len(ran) > 1:
+            raise RunError(
+                f"the latencies in {RunDir(home).pareto} were measured in several runtimes ({', '.join(ran)}), which "
+                "do not compare; sweep into one folder for each"
+            )

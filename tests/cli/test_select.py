@@ -13,7 +13,7 @@ from nasface import recipe as recipes
 from nasface import rundir
 from nasface.arch import Architecture
 from nasface.cli import main
-from nasface.cli.sizes import SIZE
+from nasface.cli.sizes import SIZE, Latency
 from searchspaces.hrsupernet import hrsupernet
 from tests.refusal import refused
 
@@ -43,6 +43,11 @@ def test_a_size_is_a_number_with_a_unit(text: str, count: int):
 def test_what_is_no_size_is_refused_with_examples(text: str):
     with refused(click.BadParameter, repr(text), "0.6G"):
         SIZE.convert(text, None, None)
+
+
+@pytest.mark.parametrize(("text", "limit"), [("5", (5.0, False)), ("0.5x", (0.5, True)), (" .5x", (0.5, True))])
+def test_a_latency_is_in_ms_or_relative_to_the_supernet(text: str, limit: tuple[float, bool]):
+    assert Latency().convert(text, None, None) == limit
 
 
 @pytest.fixture
@@ -139,6 +144,7 @@ def test_out_is_a_folder_to_work_from(swept: Path, tmp_path: Path):
         (["--max-macs", "lots"], ["--max-macs", "'lots'", "0.6G"]),
         (["--max-params", "-5"], ["--max-params", "'-5'"]),
         (["--max-latency", "fast"], ["--max-latency", "fast"]),
+        (["--max-latency", "50%"], ["--max-latency", "50%", "0.5x"]),
         (["--max-latency", "nan"], ["nasface: ", "above 0"]),
         (["--max-latency", "5"], ["nasface: ", "latency_ms", "sweep again"]),
         (["--max-macs", "99.9M"], ["nasface: ", "at most 99,900,000 MACs", "has 100,000,000 MACs (t03)"]),

@@ -10,7 +10,7 @@ import torch
 from torch import fx, nn
 
 from nasface.deploy.plain import Deployed, Ends, Plain
-from nasface.deploy.rewrites import REWRITES, fold_factors, fold_norms, rewritten
+from nasface.deploy.rewrites import REWRITES, fold_factors, fold_norms, project_early, rewritten
 from nasface.net import GraphNet, slim_net
 from nasface.prune import top
 from nasface.space import SearchSpace
@@ -71,6 +71,62 @@ def test_factors_vanish_into_convolutions():
     plain = Plain(net)
     assert len(multiplications(rewritten(plain, [fold_norms]))) == len(net.graph.edges)
     assert 0 < len(multiplications(rewritten(plain, [fold_norms, fold_factors]))) <= len(identity)
+
+
+def interpolated_channels(module: nn.Module) -> list[int]:
+    """The channels of what functions interpolate, as they run."""
+    found: list[int] = []
+
+    class Watching(fx.Interpreter):
+        def call_function(self, target, args, kwargs):
+            if target is nn.functional.interpolate:
+                found.append(args[0].shape[1])
+            return super().call_function(target, args, kwargs)
+
+    assert isinstance(module, fx.GraphModule)
+    with torch.no_grad():
+        Watching(module).run(images().double())
+    return found
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_the_head_projects_before_it_upsamples(space: SearchSpace):
+    net = pruned(space)
+    plain = Plain(net)
+    folded, early = (rewritten(plain, some) for some in ([fold_norms, fold_factors], REWRITES))
+    with torch.no_grad():
+        wanted = folded(images().double())
+        torch.testing.assert_close(early(images().double()), wanted, rtol=0, atol=1e-10 * float(wanted.abs().max()))
+    before, after = interpolated_channels(folded), interpolated_channels(early)
+    if before:
+        assert len(after) == len(before)
+        assert not [node for node in early.graph.nodes if node.target is torch.cat]  # type: ignore[union-attr]
+
+
+class Joined(nn.Module):
+    """A head on two maps, of which the second is upsampled; `shared` reads the upsampled map twice."""
+
+    def __init__(self, mode: str = "bilinear", kernel: int = 1, shared: bool = False) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 6, 1, stride=2)
+        self.joint = nn.Conv2d(10, 5, kernel, padding=kernel // 2)
+        self.mode, self.shared = mode, shared
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        up = nn.functional.interpolate(self.b(x), scale_factor=2, mode=self.mode)
+        found = self.joint(torch.cat([self.a(x).relu(), up] if self.shared else [self.a(x), up], dim=1))
+        return found + up.sum() if self.shared else found
+
+
+@pytest.mark.parametrize(
+    ("options", "moved"),
+    [({}, True), ({"mode": "nearest"}, True), ({"kernel": 3}, False), ({"shared": True}, False)],
+)
+def test_a_projection_moves_only_where_nothing_changes(options: dict, moved: bool):
+    module = Joined(**options).double().eval()
+    done = rewritten(module, [project_early])
+    torch.testing.assert_close(done(images(8).double()), module(images(8).double()), rtol=0, atol=1e-10)
+    assert isinstance(done.get_submodule("joint"), nn.ModuleList) == moved
 
 
 def test_a_factor_is_not_folded_into_what_others_read():

@@ -159,11 +159,30 @@ def test_when_nothing_fits_the_smallest_there_is_is_named(swept: Path):
         select(swept, max_macs=1, max_latency=0.5, knee=True)
 
 
+def test_a_limit_may_be_a_share_of_the_latency_of_the_supernet(swept: Path):
+    sweep(swept, *NETWORKS, supernet_latency_ms=8.0)
+    assert select(swept, max_latency=0.5, relative=True).network == select(swept, max_latency=4.0).network == "t03"
+    with refused(RunError, "at most 0.1 times the supernet's latency", "0.125 times", "(t06)"):
+        select(swept, max_latency=0.1, relative=True)
+
+
+def test_latencies_of_several_runtimes_are_not_compared(swept: Path):
+    mixed = rows(*NETWORKS, supernet_latency_ms=8.0)
+    mixed[-1]["latency_runtime"] = "onnxruntime"
+    rundir.write_rows(swept / "pareto.csv", mixed)
+    for wish in ({"max_latency": 5.0}, {"max_latency": 0.5, "relative": True}, {"knee": True, "cost": "latency_ms"}):
+        with refused(RunError, "pareto.csv", "onnxruntime, torch"):
+            select(swept, **wish)
+    assert select(swept, max_macs=900).network == "t01"
+
+
 def test_limits_that_cannot_be_checked_are_refused(swept: Path):
     for limit in (0, -1, NAN):
         with refused(RunError, f"{limit!r} ms", "above 0"):
             select(swept, max_latency=limit)
     sweep(swept, *NETWORKS, latency_ms=None)
+    with refused(RunError, "pareto.csv", "latency_ratio"):
+        select(swept, max_latency=0.5, relative=True)
     for wish in ({"max_latency": 5}, {"knee": True, "cost": "latency_ms"}):
         with refused(RunError, "pareto.csv", "latency_ms"):
             select(swept, **wish)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from nasface.arch import Factors
@@ -10,7 +12,7 @@ from nasface.errors import GraphError, RecipeError
 from nasface.graph import Graph
 from nasface.prune import above, networks
 from nasface.scores import HELD_OUT, Stage, SweepRow
-from nasface.stages.sweep.candidates import SweepRequest, candidates
+from nasface.stages.sweep.candidates import SweepRequest, candidates, usual_pruner
 from nasface.stages.sweep.choice import best_networks
 from tests.refusal import names, refused
 from tests.tiny import importance, supernet
@@ -71,9 +73,11 @@ def test_a_count_beyond_what_there_is_gives_all(factors, costs):
 @pytest.mark.parametrize("part", [0.4, 0.6, 0.9])
 def test_a_budget_gives_the_nearest_network_under_it(factors, costs, kind, part):
     every = [getattr(costs.total(graph), kind) for graph in brute_force(factors, costs)]
-    budget = round(min(every) + part * (max(every) - min(every)))
-    (found,) = graphs(SweepRequest(**{kind: (budget,)}), factors, costs)
-    assert getattr(costs.total(found), kind) == max(size for size in every if size <= budget)
+    nearest = max(size for size in every if size <= min(every) + part * (max(every) - min(every)))
+    for budget in (nearest, round(1.015 * nearest)):
+        best = max(size for size in every if size <= budget)
+        (found,) = graphs(SweepRequest(**{kind: (budget,)}), factors, costs)
+        assert getattr(costs.total(found), kind) == best
 
 
 @pytest.mark.parametrize("pruner", ["threshold", "greedy", "random"])
@@ -86,8 +90,15 @@ def test_a_pruner_with_a_share_meets_a_budget_of_macs(factors, costs):
     full = costs.total(costs.space.graph).macs
     fixed = full - costs.prunable(costs.space.graph).macs
     budget = round(fixed + 0.7 * (full - fixed))
-    (found,) = graphs(SweepRequest(macs=(budget,), pruner="greedy"), factors, costs)
-    assert fixed < costs.total(found).macs <= budget
+    (found,) = candidates(SweepRequest(macs=(budget,), pruner="greedy"), factors, costs)
+    below = graphs(SweepRequest(shares=(found.options["share"],), pruner="greedy"), factors, costs)[0]
+    size = costs.total(below).macs
+    if size >= 0.98 * budget:
+        assert found.graph == below
+    else:
+        names(found.error, "greedy", f"{budget:,}", "2%", f"the nearest has {size:,}", "budget")
+    (met,) = graphs(SweepRequest(macs=(size,), pruner="greedy"), factors, costs)
+    assert fixed < costs.total(met).macs == size
     (all_of_it,) = graphs(SweepRequest(macs=(full,), pruner="greedy"), factors, costs)
     assert all_of_it == costs.space.graph
 
@@ -120,7 +131,24 @@ def test_a_pruner_that_refuses_a_budget_says_why(factors, costs):
 def test_the_exact_pruner_meets_budgets(factors, costs):
     limit = round(0.7 * costs.total(costs.space.graph).macs)
     (found,) = graphs(SweepRequest(macs=(limit,), pruner="exact"), factors, costs)
-    assert costs.total(found).macs <= limit
+    assert 0.98 * limit <= costs.total(found).macs <= limit
+
+
+def test_a_target_that_no_threshold_meets_is_refused_with_the_nearest(factors, costs):
+    sizes = sorted({costs.total(graph).macs for _, graph in networks(costs.space.graph, factors.importance)})
+    low, high = max(pairwise(sizes), key=lambda pair: pair[1] / pair[0])
+    target = high - 1
+    assert low < 0.98 * target, "the widest gap is wider than the tolerance"
+    (found,) = candidates(SweepRequest(macs=(target,)), factors, costs)
+    assert found.graph is None
+    names(found.error, "threshold", f"{target:,} MACs", "2%", f"{low:,} and {high:,}", "'budget'")
+    (met,) = graphs(SweepRequest(macs=(round(low / 0.985),)), factors, costs)
+    assert costs.total(met).macs == low
+
+
+@pytest.mark.parametrize(("targets", "others", "pruner"), [(1, 0, "budget"), (1, 1, "threshold"), (0, 1, "threshold")])
+def test_targets_alone_are_met_by_the_pruner_budget(targets, others, pruner):
+    assert usual_pruner(bool(targets), bool(others)) == pruner
 
 
 def row(name: str, macs: int, nme: float, stage: Stage = Stage.RECALIBRATED) -> SweepRow:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -146,7 +146,7 @@ def export(source: Source, wish: Wish, out: Path, machine: Machine) -> Exported:
     view = replace(model.view, precision="fp32")
     sample = _sample(recipe if known else None, view, machine, wish)
     module = deployed(model, view, wish.ends)
-    about = _description(model, view, recipe, wish).to_json()
+    about = _description(model, view, recipe, wish.precision, wish.ends).to_json()
     path = out / f"{source.saved.name}-{wish.precision}{form.suffix}"
     try:
         durable.make_folder(out)
@@ -167,6 +167,27 @@ def deployed(model: Model, view: View, ends: Ends) -> Deployed:
     net = rewritten(Plain(model.module)).float()
     flip = view.scheme.flip if view.flip_test else None
     return Deployed(net, view.input_size, view.decoder, view.sigma, flip, ends).eval()
+
+
+def costs_of(source: Source) -> tuple[Model, Mapping[str, int]]:
+    """Return a network, and its cost by the names of `nasface.stages.measure.Evaluation`."""
+    recipe, _ = _recipe(source)
+    model = source.saved.load(recipe)
+    return model, cost_fields(net_costs(model.module, recipe), model.module.graph)
+
+
+def write_unchecked(source: Source, form: Format, folder: Path) -> Path:
+    """Write a network in fp32 to a folder without comparing the file with PyTorch: enough to measure its speed.
+
+    Raises:
+        RunError: when torch cannot export the network.
+    """
+    recipe, _ = _recipe(source)
+    model = source.saved.load(recipe)
+    view = replace(model.view, precision="fp32")
+    ends = Ends()
+    module, about = deployed(model, view, ends), _description(model, view, recipe, "fp32", ends).to_json()
+    return form.write(module, module.example(), folder / f"{source.saved.name}-fp32{form.suffix}", about, "fp32")[-1]
 
 
 def _recipe(source: Source) -> tuple[Recipe, bool]:
@@ -208,10 +229,10 @@ def _of_dataset(recipe: Recipe, view: View, machine: Machine, wish: Wish) -> Sam
     return sample
 
 
-def _description(model: Model, view: View, recipe: Recipe, wish: Wish) -> Description:
+def _description(model: Model, view: View, recipe: Recipe, precision: Precision, ends: Ends) -> Description:
     costs = cost_fields(net_costs(model.module, recipe), model.module.graph)
     card = Card(model.architecture, view, model.training)
-    return Description(card, wish.precision, wish.ends.inputs, wish.ends.outputs, costs)
+    return Description(card, precision, ends.inputs, ends.outputs, costs)
 
 
 def _quantisation(wish: Wish, sample: Sample) -> Quantisation | Precision:

@@ -25,6 +25,8 @@ OWN = "own"
 """Stands for the pruner where the edges come from an arch.json of the user's own."""
 EVOLUTION = "evolution"
 """Stands for the pruner where the edges come from `--refine`."""
+TOLERANCE = 0.02
+"""How far below a target, as a share of it, a network may be."""
 _STEPS = 20  # of the bisection over a share: finer than any single edge
 
 
@@ -36,8 +38,9 @@ class SweepRequest:
         thresholds: on the importance of edges.
         count: how many networks to spread evenly over all that a threshold gives, from the largest pruned one to the
             smallest. None means `DEFAULT_COUNT` where nothing else is asked for, and otherwise none.
-        macs, params: budgets for the whole network, head included; each is met by the largest network within it.
-        shares: budgets as a share of the supernet's prunable MACs.
+        macs, params: targets for the whole network, head included; each is met within `TOLERANCE` from below, or by
+            none.
+        shares: budgets as a share of the supernet's prunable MACs; each is met by the largest network within it.
         pruner: what meets the budgets: 'threshold' (as in the paper, one threshold on all edges), or a plug-in that
             accepts the budget as its option `macs`, `params` or `share`. One that accepts `share` alone meets budgets
             of MACs and parameters by bisection. One that accepts `via` is given the larger budgets of the request.
@@ -120,8 +123,19 @@ def candidates(request: SweepRequest, factors: Factors, costs: Costs) -> list[Ca
         choose = _lowest_threshold if request.pruner == "threshold" else _by_bisection
         if request.pruner != "threshold" and plugins.takes("pruners", request.pruner, budget.option):
             choose = _by_option
-        found += [choose(request, budget, draw, factors, costs) for draw in range(request.draws)]
+        for draw in range(request.draws):
+            found.append(_near(choose(request, budget, draw, factors, costs), budget, factors, costs))
     return found + [_own(path, costs) for path in request.archs]
+
+
+def usual_pruner(targets: bool, others: bool) -> str:
+    """Return what meets budgets where nobody chooses it.
+
+    Args:
+        targets: whether numbers of MACs or parameters are asked for.
+        others: whether thresholds, a count or shares are.
+    """
+    return "budget" if targets and not others else "threshold"
 
 
 def _check(request: SweepRequest) -> None:
@@ -281,6 +295,29 @@ def _by_bisection(request: SweepRequest, budget: _Budget, draw: int, factors: Fa
         error = f"the pruner '{request.pruner}' finds no connected network with {budget.words}{least}"
         return Candidate(budget.asked, request.pruner, options, None, error)
     return Candidate(budget.asked, request.pruner, {**options, "share": best[0]}, best[1])
+
+
+def _near(found: Candidate, budget: _Budget, factors: Factors, costs: Costs) -> Candidate:
+    """Refuse a network that is far below a target, and name the nearest ones that the pruner gives.
+
+    A pruner with a tolerance of its own, such as 'budget', has judged that itself.
+    """
+    if found.graph is None or budget.option == "share":
+        return found
+    if found.pruner != "threshold" and plugins.takes("pruners", found.pruner, "tolerance"):
+        return found
+    if (size := budget.measure(found.graph)) >= (1 - TOLERANCE) * budget.limit:
+        return found
+    near = [size]
+    if found.pruner == "threshold":
+        every = [costs.space.graph, *(kept for _, kept in networks(costs.space.graph, factors.importance))]
+        near += [above for above in sorted(map(budget.measure, every)) if above > budget.limit][:1]
+    there = f"the nearest have {near[0]:,} and {near[1]:,}" if near[1:] else f"the nearest has {near[0]:,}"
+    error = (
+        f"the pruner '{found.pruner}' gives no network with {budget.words} that comes within {TOLERANCE:.0%} of "
+        f"them; {there}: ask for that, or try the pruner 'budget' or 'exact'"
+    )
+    return Candidate(found.asked, found.pruner, found.options, None, error)
 
 
 def _options(request: SweepRequest, draw: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import shutil
+import statistics
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -23,6 +24,7 @@ from nasface import engine, rundir
 from nasface.arch import Factors, check_digest
 from nasface.cost import Costs, latencies_ms
 from nasface.errors import DivergedError, RecipeError, RunError
+from nasface.formats import Run
 from nasface.model.build import build_net, load_net, net_costs
 from nasface.model.files import save_net
 from nasface.model.source import arch_graph, read_arch
@@ -35,6 +37,7 @@ from nasface.sections import Prune
 from nasface.stages.faces import Faces, load_faces, load_prepared
 from nasface.stages.measure import Evaluation, evaluate_net, scores_at, sweep_row
 from nasface.stages.prune import write_arch
+from nasface.stages.runtimes import TORCH, open_net, runtimes
 from nasface.stages.score import score
 from nasface.stages.studies.storage import Kept
 from nasface.stages.sweep.book import Study
@@ -45,6 +48,7 @@ from nasface.stages.train import finetune, finish
 from nasface.stages.training import settings
 from nasface.stages.workspace import Machine, Work, working_in
 from nasface.step import Batch
+from nasface.timing import in_turn
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +66,7 @@ class Measure:
         best: fine-tune only so many networks, see `best_networks`; 0 for all.
         latency_batch: images in each timed forward pass; 0 for no timing.
         latency_repeats: timed passes of the network and of the supernet, of which the median counts.
+        latency_runtime: what runs them, see `nasface.stages.runtimes`; other runtimes than torch run on the CPU.
     """
 
     inherited: bool = True
@@ -69,6 +74,7 @@ class Measure:
     epochs: int = 0
     latency_batch: int = 1
     latency_repeats: int = 10
+    latency_runtime: str = TORCH
     best: int = 0
 
     @property
@@ -114,7 +120,7 @@ def sweep(
     costs = net_costs(build_net(recipe, factors.num_landmarks, torch.device("cpu")), recipe)
     check_digest(str(source.factors), factors.graph_digest, costs.space.graph)
     wanted = candidates(request, factors, costs)
-    job = _job(source, factors, file, measure) | _data(out, recipe, machine)
+    job = _job(source, factors, file, measure) | _data(out, recipe, machine) | _timing(out, measure)
     with (
         working_in(out, recipe, machine, job, shared=True) as work,
         Study.opened(out.path, recipe.seed, job, kept) as study,
@@ -139,7 +145,8 @@ def sweep(
 
 
 def _check(request: SweepRequest, measure: Measure) -> None:
-    """Refuse what contradicts itself, with a RecipeError."""
+    """Refuse what contradicts itself, with a RecipeError, and a runtime that is not there, with a RunError."""
+    runtimes((measure.latency_runtime,))
     if measure.best and not measure.epochs:
         raise RecipeError("only the best networks are to be fine-tuned, but for 0 epochs; give a number of epochs")
     if (measure.best or request.refine) and not (measure.inherited or measure.recalibrated):
@@ -195,16 +202,39 @@ def _data(out: RunDir, recipe: Recipe, machine: Machine) -> dict[str, str]:
     Raises:
         RunError: when the sweep in `out` was measured on other data.
     """
-    earlier = rundir.read_json(out.job, "the job of a run folder") if out.has_results() and out.job.exists() else None
-    if isinstance(earlier, dict) and "data" not in earlier:
+    earlier = _earlier(out)
+    if earlier and "data" not in earlier:
         return {}  # begun by nasface 0.1.0 or earlier, which did not record it
     key = load_prepared(recipe, machine)["train"].key
-    if isinstance(earlier, dict) and earlier["data"] != key:
+    if earlier and earlier["data"] != key:
         raise RunError(
             f"{out.path} was swept on other faces of {recipe.data.name} than those that are there now; restore "
             "them, or give another folder with --out"
         )
     return {"data": key}
+
+
+def _timing(out: RunDir, measure: Measure) -> dict[str, str]:
+    """The runtime of a sweep's latencies, so that those of several runtimes do not mix; nothing for torch.
+
+    Raises:
+        RunError: when the sweep in `out` was timed in another runtime.
+    """
+    earlier = _earlier(out)
+    before = str(earlier.get("latency_runtime", TORCH)) if earlier else measure.latency_runtime
+    wanted = measure.latency_runtime if measure.latency_batch else before
+    if wanted != before:
+        raise RunError(
+            f"the latencies of {out.path} are those of {before}, which do not compare with those of {wanted}; give "
+            f"--latency-runtime {before}, --latency-batch 0 to time none, or another folder with --out"
+        )
+    return {} if wanted == TORCH else {"latency_runtime": wanted}
+
+
+def _earlier(out: RunDir) -> dict[str, str]:
+    """The job of the sweep that the folder holds already; empty if it holds none."""
+    earlier = rundir.read_json(out.job, "the job of a run folder") if out.has_results() and out.job.exists() else None
+    return earlier if isinstance(earlier, dict) else {}
 
 
 def _write(candidate: Candidate, factors: Factors, recipe: Recipe, source: RunDir, run: RunDir) -> None:
@@ -232,6 +262,7 @@ class _Bench:
     supernet: GraphNet
     images_B3HW: torch.Tensor
     ready: list[Batch]
+    exported: Run | None
 
     @classmethod
     def load(cls, work: Work, source: RunDir, costs: Costs, measure: Measure) -> _Bench:
@@ -241,7 +272,9 @@ class _Bench:
         size = costs.input_size
         images = torch.randn(max(1, measure.latency_batch), 3, size, size, device=work.device)
         ready = engine.measuring_batches(faces.train, settings(work.recipe))
-        return cls(work, costs, measure, faces, supernet, images.contiguous(memory_format=torch.channels_last), ready)
+        images = images.contiguous(memory_format=torch.channels_last)
+        exported = _exported(supernet, costs, measure)
+        return cls(work, costs, measure, faces, supernet, images, ready, exported)
 
     def supernet_row(self) -> SweepRow:
         """Measure the supernet itself, for comparison."""
@@ -302,12 +335,29 @@ class _Bench:
         """The row with latencies, if they are asked for."""
         if not self.measuring.latency_batch:
             return row
-        own, full = latencies_ms((slim, self.supernet), self.images_B3HW, self.measuring.latency_repeats)
+        repeats, device = self.measuring.latency_repeats, str(self.work.device)
+        if self.exported is None:
+            own, full = latencies_ms((slim, self.supernet), self.images_B3HW, repeats)
+        else:
+            call, device = _exported(slim, self.costs, self.measuring), "cpu"
+            assert call is not None
+            images = self.images_B3HW.cpu().contiguous().numpy()
+            seconds = in_turn([partial(call, images), partial(self.exported, images)], repeats)
+            own, full = (1000 * statistics.median(times) for times in seconds)
         return replace(
             row,
             latency_ms=own,
             supernet_latency_ms=full,
             latency_batch=len(self.images_B3HW),
+            latency_runtime=self.measuring.latency_runtime,
             threads=torch.get_num_threads(),
-            device=str(self.work.device),
+            device=device,
         )
+
+
+def _exported(net: GraphNet, costs: Costs, measure: Measure) -> Run | None:
+    """The network in the runtime in which latencies are measured; None for torch, and where none are."""
+    form = runtimes((measure.latency_runtime,))[measure.latency_runtime]
+    if form is None or not measure.latency_batch:
+        return None
+    return open_net(net, form, costs.input_size, torch.get_num_threads())
