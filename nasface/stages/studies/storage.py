@@ -66,7 +66,10 @@ def opened(where: str) -> Iterator[BaseStorage]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # the proxy
             storage = _open(where)
-        yield storage
+        try:
+            yield storage
+        finally:
+            _close(storage)
     except Exception as err:
         if not isinstance(err, (StorageInternalError, SQLAlchemyError, *_of_grpc())):
             raise
@@ -159,6 +162,17 @@ def _proxy(url: str) -> BaseStorage:
     except ConnectionError as err:
         raise RunError(f"no gRPC proxy answers at {shown(url)}; start `optuna.storages.run_grpc_proxy_server`") from err
     return storage
+
+
+def _close(storage: BaseStorage) -> None:
+    """Close the connections to a server, of which it allows only so many."""
+    from optuna.storages import GrpcStorageProxy, RDBStorage
+
+    if isinstance(storage, RDBStorage):
+        storage.remove_session()
+        storage.engine.dispose()
+    elif isinstance(storage, GrpcStorageProxy):
+        storage.close()
 
 
 def _of_grpc() -> tuple[type[Exception], ...]:
