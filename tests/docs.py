@@ -54,7 +54,7 @@ def snippets(text: str) -> list[Snippet]:
 
 
 def commands(text: str) -> list[list[str]]:
-    """The words of every command of a shell snippet: prompts, comments and continuations are taken off."""
+    """The words of every command of a shell snippet: prompts, comments, continuations and '&' are taken off."""
     lines = text.replace("\\\n", " ").splitlines()
     if any(line.startswith("$ ") for line in lines):  # a console: what has no prompt is output
         lines = [line[2:] for line in lines if line.startswith("$ ")]
@@ -64,6 +64,8 @@ def commands(text: str) -> list[list[str]]:
         while "&&" in words:
             found.append(words[: words.index("&&")])
             words = words[words.index("&&") + 1 :]
+        if words[-1:] == ["&"]:
+            words.pop()
         if words:
             found.append(words)
     return found

@@ -117,9 +117,7 @@ def postgres(folder: Path) -> Iterator[str]:
             if parent.owner() == pwd.getpwuid(os.geteuid()).pw_name and parent != Path("/"):
                 parent.chmod(parent.stat().st_mode | 0o011)
     how = {"cwd": "/", "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, **user}
-    subprocess.run(
-        [programs / "initdb", "-D", data, "-A", "trust", "-U", "nasface", "--no-sync"], check=True, **how
-    )  # type: ignore[call-overload]
+    subprocess.run([programs / "initdb", "-D", data, "-A", "trust", "-U", "nasface", "--no-sync"], check=True, **how)  # type: ignore[call-overload]
     words = [programs / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", "", "-F"]
     log = (folder / "postgres.log").open("w")
     server = subprocess.Popen(words, **{**how, "stdout": log})  # type: ignore[call-overload]

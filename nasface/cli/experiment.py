@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING
 import click
 
 from nasface.cli.group import main
-from nasface.cli.options import FOLDER, MAX_SEED, Place, gathered, json_option, machine_options
+from nasface.cli.options import (
+    FOLDER,
+    MAX_SEED,
+    Place,
+    Sharing,
+    gathered,
+    json_option,
+    machine_options,
+    sharing_options,
+)
 from nasface.cli.worker import show_tally
 
 if TYPE_CHECKING:
     from nasface.stages.experiment.plan import Experiment
-    from nasface.stages.studies.storage import Kept
 
 
 @dataclass(frozen=True)
@@ -50,44 +58,6 @@ plan_options = gathered(
 )
 
 
-@dataclass(frozen=True)
-class Sharing:
-    """The options that make an experiment a study, on which workers on other machines work too."""
-
-    storage: str | None
-    study_name: str | None
-    heartbeat: int
-    enqueue_only: bool
-
-    def kept(self, out: Path) -> Kept | None:
-        """Where the study of the experiment in a folder is; None for an experiment that is none."""
-        from nasface.rundir import RunDir
-        from nasface.stages.studies.storage import Kept
-
-        if self.storage is None and not self.enqueue_only:
-            return None
-        return Kept(self.storage or str(RunDir(out).study), self.study_name or out.resolve().name, self.heartbeat)
-
-
-sharing_options = gathered(
-    "sharing",
-    Sharing,
-    click.option(
-        "--storage", metavar="URL", envvar="NASFACE_STUDY", show_envvar=True,
-        help="Make it a study in this Optuna storage, see `nasface worker`, and work on it together with workers.",
-    ),
-    click.option("--study-name", help="Name of the study.  [default: that of the folder]"),
-    click.option(
-        "--heartbeat", type=click.IntRange(1, 3600), default=60, show_default=True, metavar="SECONDS",
-        help="How often a worker says in a database that it lives; after five times as long it is taken for dead.",
-    ),
-    click.option(
-        "--enqueue-only", is_flag=True,
-        help="Only make it a study; without --storage, in the journal OUT/study.log, for workers on this machine.",
-    ),
-)  # fmt: skip
-
-
 @main.command(short_help="Several runs over seeds, with one table of results: Figure 6, Table 6.")
 @click.argument("name")
 @plan_options
@@ -95,6 +65,11 @@ sharing_options = gathered(
 @click.option("--dry-run", is_flag=True, help="List what would be done and what is finished, without doing it.")
 @click.option("--out", type=FOLDER, help="Folder of the experiment; by default runs/NAME.")
 @sharing_options
+@click.option(
+    "--enqueue-only",
+    is_flag=True,
+    help="Only make it a study; without --storage, in the journal OUT/study.log, for workers on this machine.",
+)
 @machine_options
 @json_option
 def experiment(
@@ -104,6 +79,7 @@ def experiment(
     dry_run: bool,
     out: Path | None,
     sharing: Sharing,
+    enqueue_only: bool,
     place: Place,
     as_json: bool,
 ) -> None:
@@ -121,6 +97,7 @@ def experiment(
     """
     from nasface import terminal
     from nasface.report.experiment import findings
+    from nasface.rundir import RunDir
     from nasface.stages.experiment import shared
     from nasface.stages.experiment.run import outline, run_experiment
 
@@ -134,8 +111,8 @@ def experiment(
             lines = [[str(cell) for cell in row] for row in parts.itertuples(index=False)]
             terminal.show(terminal.table(f"{name}: what would be done", list(parts), lines, text_columns=len(parts.T)))
         return
-    kept = sharing.kept(folder)
-    if kept is not None and sharing.enqueue_only:
+    kept = sharing.kept(folder.resolve().name, str(RunDir(folder).study) if enqueue_only else None)
+    if kept is not None and enqueue_only:
         with shared.sharing(plan, folder, only, kept) as study:
             show_tally(study.enqueue(), as_json)
         return

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nasface.recipe import Recipe
     from nasface.rundir import RunDir
     from nasface.stages.machine import Machine
+    from nasface.stages.studies.storage import Kept
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -93,6 +94,27 @@ class Place:
             click.get_current_context().exit()
 
 
+@dataclass(frozen=True)
+class Sharing:
+    """The options of a command line that make its work a study on which several machines work."""
+
+    storage: str | None
+    study_name: str | None
+    heartbeat: int
+
+    def kept(self, name: str, where: str | None = None) -> Kept | None:
+        """Return where the study is, if there is one.
+
+        Args:
+            name: of the study, if none is given.
+            where: where it is if no storage is given; None for no study.
+        """
+        from nasface.stages.studies.storage import Kept
+
+        place = self.storage or where
+        return None if place is None else Kept(place, self.study_name or name, self.heartbeat)
+
+
 def gathered(name: str, kind: type[Any], *options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Return a decorator that adds options to a command and passes their values to it as one object.
 
@@ -138,6 +160,26 @@ machine_options = gathered(
         help="Number of workers that decode images.  [default: from the number of cores]",
     ),
     click.option("--quiet", is_flag=True, help="Show no progress bars."),
+)
+sharing_options = gathered(
+    "sharing",
+    Sharing,
+    click.option(
+        "--storage",
+        metavar="URL",
+        envvar="NASFACE_STUDY",
+        show_envvar=True,
+        help="Keep its study in this Optuna storage, which machines share; see `nasface worker`.",
+    ),
+    click.option("--study-name", help="Name of the study.  [default: that of the folder]"),
+    click.option(
+        "--heartbeat",
+        type=click.IntRange(1, 3600),
+        default=60,
+        show_default=True,
+        metavar="SECONDS",
+        help="How often a process says in a database that it lives; after five times as long it counts as dead.",
+    ),
 )
 out_option = click.option(
     "--out", type=FOLDER, help="Run folder to write.  [default: a folder in runs/, named after the job]"

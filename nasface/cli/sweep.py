@@ -11,7 +11,18 @@ import click
 
 from nasface.bounds import MAX_COUNT
 from nasface.cli.group import main
-from nasface.cli.options import COUNT, EPOCHS, FILE, FOLDER, Place, gathered, json_option, machine_options
+from nasface.cli.options import (
+    COUNT,
+    EPOCHS,
+    FILE,
+    FOLDER,
+    Place,
+    Sharing,
+    gathered,
+    json_option,
+    machine_options,
+    sharing_options,
+)
 from nasface.cli.sizes import SIZE, Real
 
 if TYPE_CHECKING:
@@ -161,16 +172,25 @@ change_options = gathered(
 @step_options
 @change_options
 @click.option("--out", type=FOLDER, help="Folder of the sweep.  [default: RUN/sweep, or RUN/sweep-CRITERION]")
+@sharing_options
 @machine_options
 @json_option
 def sweep_thresholds(
-    run: Path, networks: Networks, steps: Steps, changes: Changes, out: Path | None, place: Place, as_json: bool
+    run: Path,
+    networks: Networks,
+    steps: Steps,
+    changes: Changes,
+    out: Path | None,
+    sharing: Sharing,
+    place: Place,
+    as_json: bool,
 ) -> None:
     """Turn one searched RUN into a family of slim networks and mark their Pareto front.
 
     Without a request, it measures ten networks. The same command again goes on where it stopped, and other requests add
-    networks to the sweep. Several processes may work on one sweep at a time. `nasface select` chooses a network of the
-    sweep, and `nasface report` shows them all; both take the folder of the sweep, or a RUN whose sweep is in RUN/sweep.
+    networks to the sweep. Several processes may work on one sweep at a time, also on several machines if they share a
+    --storage. `nasface select` chooses a network of the sweep, and `nasface report` shows them all; both take the
+    folder of the sweep, or a RUN whose sweep is in RUN/sweep.
 
     \b
     Examples:
@@ -188,8 +208,10 @@ def sweep_thresholds(
 
     source = RunDir(run)
     folder = source.sweep_by(changes.criterion) if out is None else RunDir(out)
+    own = folder.path.resolve()
+    kept = sharing.kept(f"{own.parent.name}/{own.name}")
     with place.machine(as_json) as machine:
-        rows = sweep(changes.resolve(source), source, folder, networks.request(), steps.measure(), machine)
+        rows = sweep(changes.resolve(source), source, folder, networks.request(), steps.measure(), machine, kept)
     if as_json:
         click.echo(json.dumps(scores.table_of(rows), indent=1))
         return

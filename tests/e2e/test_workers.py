@@ -48,7 +48,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def make(folder: Path) -> None:
         recipe = recipes.resolve(
-            {k: v for k, v in recipes.read(str(written(folder, EPOCHS))).items() if k != "experiment"} | {"seed": 0}, "a test"
+            {k: v for k, v in recipes.read(str(written(folder, EPOCHS))).items() if k != "experiment"} | {"seed": 0},
+            "a test",
         )
         with caching_in(folder):
             search(recipe, RunDir(folder / "plain-0"), MACHINE)

@@ -172,10 +172,10 @@ class Trials:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 self.study.optimize(one, catch=(_NotDoneError,), callbacks=[look])
-        except (ValueError, UpdateFinishedTrialError) as err:
+        except (ValueError, AssertionError, UpdateFinishedTrialError) as err:  # Optuna does not expect this
             if not self._ended and not isinstance(err, UpdateFinishedTrialError):
                 raise
-            log.warning("this process was taken for dead, and its job waits for another one (%s)", err)
+            log.warning("this process was taken for dead, and its job waits again")
             return False
         return True
 
