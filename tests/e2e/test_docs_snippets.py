@@ -34,7 +34,7 @@ from tests.tiny import supernet
 pytestmark = pytest.mark.slow
 
 SHELL, TEXT = ("sh", "console"), ("text",)
-OTHER_PROGRAMS = {"pip", "python", "git", "npm", "tar", ".", "cd"}
+OTHER_PROGRAMS = {"pip", "python", "git", "npm", "tar", ".", "cd", "optuna-dashboard", "wait"}
 TINY: dict[str, Sequence[str]] = {
     "search": SETTINGS,
     "train": SETTINGS,

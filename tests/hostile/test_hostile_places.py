@@ -120,7 +120,7 @@ def takes_place(option: click.Parameter) -> bool:
 @pytest.mark.parametrize("command", [path for path, _ in commands(main)], ids=" ".join)
 def test_places_on_command_lines(tally: Tally, odd: dict[str, Path], command: tuple[str, ...]):
     found = dict(commands(main))[command]
-    missing = {"--out": "out", "--criterion": "alpha", "--arch": "nowhere.json"}
+    missing = {"--out": "out", "--criterion": "alpha", "--arch": "nowhere.json", "--study": "nowhere"}
     required = [
         part
         for option in found.params

@@ -150,6 +150,14 @@ def test_a_storage_that_cannot_be_had_is_named_without_its_password(where: str, 
     assert shown("postgresql://user:secret@host:1/name") == "postgresql://host:1/name"
 
 
+def test_a_file_that_is_no_journal_stays_as_it_is(tmp_path: Path):
+    own = tmp_path / "own.txt"
+    own.write_text("no newline")
+    with refused(RunError, "own.txt", "journal"), joining(str(own), None, None):
+        pass
+    assert own.read_text() == "no newline"
+
+
 def test_a_study_begins_with_what_can_be_done_and_knows_its_plan(tmp_path: Path):
     variants = {"all": {}, "none": {"teacher": False}}
     plan = written(tmp_path, seeds=[0, 1], sweeps={"sizes": {"shares": [0.6]}}, teacher={}, distill=variants)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 HEARTBEAT = 60
 """Seconds between two signs of life that a process at work sends to a database, if nothing else is said."""
 _TIMEOUT = 20.0  # seconds until a server is taken to be unreachable
+_BEGIN = b'{"op_code":'  # of a journal
 _BUSY = 120.0  # seconds for which a process waits until others have written to an SQLite file
 
 
@@ -123,11 +124,17 @@ def journal(path: Path) -> BaseStorage:
 
 
 def _drop_torn_line(path: Path) -> None:
-    """Cut off what a full disk or a kill has left of a last line, so that later lines can be read."""
+    """Cut off what a full disk or a kill has left of a last line, so that later lines can be read.
+
+    Raises:
+        ValueError: when the file is no journal, and stays as it is.
+    """
     if not path.exists():
         return
     with path.open("rb+") as file:
         content = file.read()
+        if not (content.startswith(_BEGIN) or _BEGIN.startswith(content)):
+            raise ValueError("it is no journal of Optuna")
         if not content.endswith(b"\n"):
             file.truncate(content.rfind(b"\n") + 1)
 
