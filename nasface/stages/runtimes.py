@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nasface import plugins
 from nasface.errors import RunError, did_you_mean
-from nasface.formats import Format, Run
+from nasface.formats import Format, OwnRuntime, Run
 
 if TYPE_CHECKING:
     from nasface.net import GraphNet
@@ -25,7 +25,8 @@ def runtimes(names: Sequence[str] = ()) -> dict[str, Format | None]:
         RunError: for a name that nobody knows, and for a runtime whose packages are missing.
     """
     forms = [plugins.form(name) for name in plugins.names("formats")]
-    known: dict[str, Format | None] = {TORCH: None, **{form.runtime: form for form in forms}}
+    here = [form for form in forms if not isinstance(form, OwnRuntime)]  # the others are for where their own runtime is
+    known: dict[str, Format | None] = {TORCH: None, **{form.runtime: form for form in here}}
     for name in names:
         if name not in known:
             raise RunError(f"there is no runtime '{name}'; {did_you_mean(name, known)}")

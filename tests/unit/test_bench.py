@@ -22,10 +22,12 @@ from nasface.rundir import RunDir
 from nasface.stages.bench import contender, memory
 from nasface.stages.bench import run as stage
 from nasface.stages.bench.run import Row, Wish, bench
-from nasface.stages.runtimes import runtimes
+from nasface.stages.runtimes import open_net, runtimes
+from nasface.testing import scramble
 from nasface.timing import in_turn, speedup
 from tests.refusal import command_refuses, names, refused
 from tests.searched import MACHINE
+from tests.tiny import supernet
 
 HAS_PROC = Path("/proc/self/status").exists()
 
@@ -184,6 +186,24 @@ def test_lists_are_separated_by_commas():
 
 
 # --- with a network
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_network_runs_in_every_runtime(name: str):
+    for package in ("onnx", "onnxscript", name):
+        pytest.importorskip(package, reason="needs the extras 'onnx' and 'openvino'")
+    import torch
+
+    from nasface.net import GraphNet
+
+    net = GraphNet(supernet(width=2, stages=3, resolutions=2, stem_channels=4), 5).eval()
+    scramble(net)
+    form = runtimes((name,))[name]
+    assert form is not None
+    images = torch.randn(2, 3, 64, 64)
+    (found,) = open_net(net, form, 64, 1)(images.numpy())
+    with torch.inference_mode():
+        assert torch.allclose(torch.from_numpy(found), net(images), atol=1e-4)
 
 
 @pytest.mark.slow
