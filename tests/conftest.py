@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from nasface import importing
 from tests.report_run import swept_and_searched  # noqa: F401 (fixtures of several test files)
 from tests.searched import cached, folder, run, searched  # noqa: F401
 
@@ -22,6 +23,13 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     cache = tmp_path / "cache"
     monkeypatch.setenv("NASFACE_CACHE", str(cache))
     return cache
+
+
+@pytest.fixture(autouse=True)
+def own_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the files of a test name, and what it imports by name, is nothing to the tests after it."""
+    for memory in ("_given", "_noted", "_imported"):
+        monkeypatch.setattr(importing, memory, getattr(importing, memory).copy())
 
 
 @pytest.fixture(autouse=True)
