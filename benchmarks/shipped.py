@@ -13,7 +13,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 import click
@@ -30,6 +29,7 @@ from nasface.model import Model, shipped
 from nasface.scores import Normaliser
 from nasface.stages.measure import errors as errors_of
 from nasface.stages.measure import measure, true_landmarks
+from nasface.timing import in_turn
 
 SEEN = {"precision": "fp32", "flip_test": True}
 """How a network in the box sees a face, whatever it was trained with: bf16 is slow on most processors, and the mean of
@@ -112,12 +112,8 @@ def detected(model: Model, root: Path) -> dict[str, Any]:
 def latency_ms(model: Model, rounds: int = 50) -> float:
     """Return the median time in milliseconds from the crop of one face to its landmarks."""
     crop = np.zeros((1, model.view.input_size, model.view.input_size, 3), np.uint8)
-    times = []
-    for _ in range(rounds):
-        start = perf_counter()
-        model.runtime.run(crop)
-        times.append(perf_counter() - start)
-    return 1e3 * median(times)
+    (seconds,) = in_turn([lambda: model.runtime.run(crop)], rounds, warmup=0)
+    return 1e3 * median(seconds)
 
 
 @click.command()

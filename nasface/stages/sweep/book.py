@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from nasface import rundir
 from nasface.errors import RunError
@@ -24,7 +24,7 @@ from nasface.places import checked_name
 from nasface.rundir import RunDir
 from nasface.scores import HELD_OUT, SUPERNET, Stage, State, SweepRow, table_of
 from nasface.stages.studies.storage import Kept, journal, opened, shown
-from nasface.stages.studies.trials import Trials
+from nasface.stages.studies.trials import Trials, is_free
 from nasface.stages.sweep.candidates import Candidate
 
 if TYPE_CHECKING:
@@ -281,9 +281,7 @@ class Study:
         import optuna
 
         for trial in self._trials("RUNNING"):
-            try:
-                self._owner(trial.user_attrs["network"]).acquire(timeout=0).lock.release()
-            except Timeout:
+            if not is_free(self._owner(trial.user_attrs["network"])):
                 continue  # its owner is alive
             log.info("network %s was interrupted and is taken up again", trial.user_attrs["network"])
             self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
