@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nasface.report.html import write_report
-from tests.chromium import launched, needs_chromium, playwright
+from tests.chromium import launched, needs_chromium, playwright, watched
 from tests.searched import MACHINE, caching_in, copied
 
 pytestmark = [pytest.mark.slow, needs_chromium]
@@ -37,22 +37,11 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(params=WIDTHS)
 def page(request: pytest.FixtureRequest, browser: Any, report: Path) -> Iterator[Any]:
     """The page at each width; it must load without a word on the console and without any request but its own."""
-    context = browser.new_context(
-        viewport={"width": WIDTHS[request.param], "height": 800}, has_touch=request.param != "desktop"
-    )
-    page = context.new_page()
-    page.set_default_timeout(5000)
-    said: list[str] = []
-    asked: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(report.as_uri())
-    page.locator("#plot .mark").first.wait_for()
-    yield page
-    assert said == []
-    assert [url for url in asked if not url.startswith("data:")] == [report.as_uri()]
-    context.close()
+    with watched(browser, WIDTHS[request.param], request.param != "desktop", 5000) as (page, asked):
+        page.goto(report.as_uri())
+        page.locator("#plot .mark").first.wait_for()
+        yield page
+        assert [url for url in asked if not url.startswith("data:")] == [report.as_uri()]
 
 
 def data(page: Any) -> dict[str, Any]:

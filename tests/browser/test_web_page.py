@@ -26,7 +26,7 @@ from nasface.formats.web import runtime
 from nasface.model.files import one
 from nasface.stages.export.compare import Original
 from nasface.stages.export.run import Source, Wish, export
-from tests.chromium import launched, needs_chromium, playwright
+from tests.chromium import launched, needs_chromium, playwright, watched
 from tests.searched import MACHINE, caching_in, once
 
 PACKAGE = Path(__file__).parents[2] / "build" / "onnxruntime-web" / "package"
@@ -93,21 +93,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def page(request: pytest.FixtureRequest, browser: Any, site: str) -> Iterator[Any]:
     """The page at each width, loaded; nothing may appear on the console, and nobody else may be asked."""
     name, width = request.param
-    context = browser.new_context(viewport={"width": width, "height": 800}, has_touch=name == "phone")
-    page = context.new_page()
-    page.set_default_timeout(30_000)
-    said: list[str] = []
-    asked: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(site)
-    page.locator("body.ready").wait_for()
-    yield page
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    assert said == []
-    assert [url for url in asked if not url.startswith((site, "data:", f"blob:{site}"))] == []
-    context.close()
+    with watched(browser, width, name == "phone", 30_000) as (page, asked):
+        page.goto(site)
+        page.locator("body.ready").wait_for()
+        yield page
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        assert [url for url in asked if not url.startswith((site, "data:", f"blob:{site}"))] == []
 
 
 def status(page: Any, text: str) -> None:
