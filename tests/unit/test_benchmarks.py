@@ -26,6 +26,7 @@ memory = importlib.import_module("memory")
 distillation = importlib.import_module("distillation")
 sweep = importlib.import_module("sweep")
 detectors = importlib.import_module("detectors")
+deploy = importlib.import_module("deploy")
 
 OPTIONS = PrepareOptions(input_size=32)
 
@@ -179,3 +180,48 @@ def test_memory_and_time_of_faces_are_measured_wherever_they_lie() -> None:
     assert [row["side"] for row in rows] == [f"{what}, {k}" for k in memory.KINDS for what in ("inputs", "training")]
     assert all(row["seconds"] > 0 for row in rows)
     assert all(row["seconds_ratio"] == 1 for row in rows if "copied" in row["side"])
+
+
+def test_ratios_of_exported_networks_are_between_like_and_like() -> None:
+    seconds = {
+        "eager, torch, f32": [8.0, 16.0, 9.0], "plain, onnxruntime, f32": [1.3, 2.0, 1.0],
+        "ours, onnxruntime, f32": [1.0, 2.0, 1.0], "ours, openvino, f32": [0.5, 1.0, 1.0],
+        "int8, openvino, f32": [0.25, 0.5, 0.5],
+    }  # fmt: skip
+    found = {(row["what"], row["how"]): (row["ratio"], row["met"]) for row in deploy.ratios(seconds)}
+    assert found == {
+        ("our fp32 export against its own eager speed", "onnxruntime, f32"): (8, True),
+        ("our fp32 export against its own eager speed", "openvino, f32"): (16, True),
+        ("our fp32 export against a plain export", "onnxruntime, f32"): (1, False),
+        ("our int8 export against our fp32 export", "openvino, f32"): (2, True),
+    }
+
+
+def test_what_binds_a_network_is_the_slower_of_arithmetic_and_memory() -> None:
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.ReLU())
+    work = deploy.traffic(layers, 8, 2)
+    maps = 2 * 8 * 8
+    assert work == {"macs": maps * 4 * 3, "bytes": 4 * (maps * 3 + 4 * 3 + maps * 4 + 2 * maps * 4)}
+    found = deploy.bound({"macs": 10, "bytes": 40}, {"macs": 100.0, "bytes": 200.0}, 0.4, 1.0)
+    assert (found["binds"], found["share"], found["reachable"]) == ("memory", 0.5, 5)
+    top = deploy.ceilings(1, 1)
+    assert min(top.values()) > 1e6
+
+
+@pytest.mark.slow
+def test_every_side_of_an_export_is_timed(capsys: pytest.CaptureFixture[str]) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf"):
+        pytest.importorskip(package, reason="needs the extras 'onnx' and 'openvino'")
+    tiny = {"width": 2, "depth": 1, "stem_channels": 4}
+    small = {"slim": tiny, "hrnet": {**tiny, "modules": (1, 1)}}
+    found = deploy.measured(64, [1], 1, 2, small)
+    sides = found["batches"][1]["ms"]
+    assert [name.partition(", ")[0] for name in sides].count("ours") == 3
+    assert len(sides) == 13
+    assert {row["how"] for row in found["batches"][1]["ratios"]} == {
+        "onnxruntime, f32", "openvino, f32", "openvino, its own",
+    }  # fmt: skip
+    deploy.show(found)
+    shown = capsys.readouterr().out
+    assert "GB/s" in shown
+    assert "missed" in shown or "met" in shown
