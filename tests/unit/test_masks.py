@@ -130,9 +130,9 @@ def test_what_hides_too_little_becomes_a_cap_as_large_as_needed(monkeypatch: pyt
 
 @pytest.mark.slow
 def test_levels_hide_the_parts_of_the_face_they_name() -> None:
-    faces = synthetic(count=60)
+    faces = synthetic(count=240)
     x, y = faces.landmarks_NL2.round().long().unbind(2)
-    gone = {level: hidden(faces, level)[np.arange(60)[:, None], y, x].mean(0) for level in LEVELS}
+    gone = {level: hidden(faces, level)[np.arange(240)[:, None], y, x].mean(0) for level in LEVELS}
     mouth, nose, eyes, brows = range(48, 68), range(29, 36), range(36, 48), range(17, 27)
     assert gone["light"][mouth].min() > 0.95
     assert gone["light"][nose].max() < 0.05
