@@ -8,13 +8,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nasface import rundir
 from nasface.checksum import checksum
-from nasface.errors import RunError
+from nasface.errors import RunError, described
 from nasface.step import Row
 
 log = logging.getLogger(__name__)
@@ -65,13 +66,7 @@ class Checkpoint:
         """
         if not rundir.exists(self.path):
             return []
-        tensors, meta = rundir.read_tensors(self.path)
-        written = meta.pop("checksum", None)  # checkpoints of nasface 0.1.0 have none
-        if written is not None and written != _checksum(tensors, meta):
-            raise RunError(
-                f"{self.path} has changed since it was written, so the training cannot go on from it; restore the file "
-                "from a copy, or remove it to begin this training again"
-            )
+        tensors, meta = _read(self.path)
         if (meta.get("title"), meta.get("start")) != (self.title, self.start):
             raise RunError(
                 f"{self.path} is a checkpoint of another training (with other data or initial weights); remove it, or "
@@ -88,6 +83,32 @@ class Checkpoint:
         rows: list[Row] = json.loads(meta["rows"])
         log.info("%s: resumed after epoch %d from %s", self.title, rows[-1]["epoch"] if rows else 0, self.path)
         return rows
+
+
+def verified(path: Path) -> tuple[str, int]:
+    """Return the title of the training in a checkpoint and its last epoch.
+
+    Raises:
+        RunError: if the file cannot be read, is no checkpoint, or has changed since it was written.
+    """
+    meta = _read(path)[1]
+    try:
+        rows = json.loads(meta["rows"])
+        return str(meta["title"]), int(rows[-1]["epoch"]) if rows else 0
+    except (KeyError, TypeError, ValueError) as err:
+        raise RunError(f"{path} is not a checkpoint of nasface ({described(err)}); remove it") from err
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return what a checkpoint holds; a RunError if it has changed since it was written."""
+    tensors, meta = rundir.read_tensors(path)
+    written = meta.pop("checksum", None)  # checkpoints of nasface 0.1.0 have none
+    if written is not None and written != _checksum(tensors, meta):
+        raise RunError(
+            f"{path} has changed since it was written, so the training cannot go on from it; restore the file "
+            "from a copy, or remove it to begin this training again"
+        )
+    return tensors, meta
 
 
 def _checksum(tensors: Mapping[str, Tensor], meta: Mapping[str, object]) -> str:

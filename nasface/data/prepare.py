@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -104,6 +104,22 @@ def cache_folder() -> Path:
     """Return where prepared faces are stored: the environment variable NASFACE_CACHE, else the user's cache folder."""
     given = os.environ.get("NASFACE_CACHE")
     return Path(given) if given else user_cache_path("nasface")
+
+
+def cached(root: Path, progress: Callable[[int, int], None] | None = None) -> Iterator[tuple[Path, int, str]]:
+    """Yield the folder of every set of prepared faces in a cache, its size in bytes, and what has changed in it.
+
+    Args:
+        root: folder of the cache.
+        progress: called with (sets done, sets in all).
+    """
+    folders = sorted(path for path in (root / "prepared").glob("[!.]*") if path.is_dir())
+    for number, folder in enumerate(folders, 1):
+        meta = _load_meta(folder)
+        if progress:
+            progress(number, len(folders))
+        fault = meta or "it is empty" if isinstance(meta, str) else ""
+        yield folder, sum(path.stat().st_size for path in folder.iterdir() if path.is_file()), fault
 
 
 def prepare(

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from nasface import durable
-from nasface.errors import RunError, shortened
+from nasface.errors import RunError, described, shortened
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -59,11 +59,10 @@ def opened(where: str) -> Iterator[BaseStorage]:
             'postgresql://USER@HOST/NAME'. Only databases notice by heartbeats that a process has died.
     """
     import optuna
-    from optuna.exceptions import ExperimentalWarning, StorageInternalError
-    from sqlalchemy.exc import SQLAlchemyError
+    from optuna.exceptions import ExperimentalWarning
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
+    with _translated(where):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # the proxy
             storage = _open(where)
@@ -71,6 +70,20 @@ def opened(where: str) -> Iterator[BaseStorage]:
             yield storage
         finally:
             _close(storage)
+
+
+@contextmanager
+def _translated(where: str) -> Iterator[None]:
+    """Say in a sentence that a server does not answer, or that its answer is an error."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except ImportError as err:
+        raise RunError(
+            f"what {shown(where)} needs is not installed ({shortened(str(err))}); run pip install 'nasface[cluster]'"
+        ) from err
     except Exception as err:
         if not isinstance(err, (StorageInternalError, SQLAlchemyError, *_of_grpc())):
             raise
@@ -79,6 +92,45 @@ def opened(where: str) -> Iterator[BaseStorage]:
             f"cannot work with the studies in {shown(where)} ({shortened(cause, 300)}); check that the server "
             "runs, and its name, port and user"
         ) from err
+
+
+@contextmanager
+def reading(where: str) -> Iterator[BaseStorage | None]:
+    """Yield the storage of studies for looking at it; None for a database in which there has never been a study.
+
+    Nothing is written, apart from what Optuna notes in a database of an older version. Raises what `opened` does.
+    """
+    if is_path(where):
+        path = Path(where)
+        if not path.is_file():
+            raise RunError(f"there is no study in {shown(where)}; give a journal file, or the URL of a database")
+        with in_journal(path) as storage:
+            yield storage
+    elif where.startswith("grpc://"):
+        with opened(where) as storage:
+            yield storage
+    else:
+        with _translated(where):
+            empty = _has_no_tables(where)
+        if empty:
+            yield None
+            return
+        with opened(where) as storage:
+            yield storage
+
+
+def _has_no_tables(where: str) -> bool:
+    from sqlalchemy import create_engine, inspect
+    from sqlalchemy.engine import make_url
+
+    url = make_url(_driven(where))
+    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+        raise RunError(f"there is no file {shown(url.database or '')}; give a database in which studies are")
+    engine = create_engine(url, connect_args=_connecting(where))
+    try:
+        return not inspect(engine).has_table("studies")
+    finally:
+        engine.dispose()
 
 
 def shown(where: str) -> str:
@@ -98,15 +150,7 @@ def _open(where: str) -> BaseStorage:
             raise RunError(
                 f"{path} is not a study's journal, or damaged ({shortened(str(err))}); give another"
             ) from err
-    scheme, _, rest = where.partition("://")
-    try:
-        if scheme == "grpc":
-            return _proxy(where)
-        return _database(f"postgresql+psycopg://{rest}" if scheme in ("postgres", "postgresql") else where)
-    except ImportError as err:
-        raise RunError(
-            f"what {shown(where)} needs is not installed ({shortened(str(err))}); run pip install 'nasface[cluster]'"
-        ) from err
+    return _proxy(where) if where.startswith("grpc://") else _database(where)
 
 
 def journal(path: Path) -> BaseStorage:
@@ -123,6 +167,26 @@ def journal(path: Path) -> BaseStorage:
     return storage
 
 
+@contextmanager
+def in_journal(path: Path) -> Iterator[BaseStorage]:
+    """Yield the storage in a journal for reading: neither a lock nor a record is written.
+
+    Raises:
+        RunError: when the journal is damaged.
+    """
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    try:
+        with path.open("rb") as file:
+            _check_begin(file.read(len(_BEGIN)))
+        yield JournalStorage(JournalFileBackend(str(path)))
+    except (ValueError, KeyError) as err:
+        raise RunError(
+            f"{path} is damaged ({described(err)}); remove the folder of the sweep and start it again"
+        ) from err
+
+
 def _drop_torn_line(path: Path) -> None:
     """Cut off what a full disk or a kill has left of a last line, so that later lines can be read.
 
@@ -133,23 +197,36 @@ def _drop_torn_line(path: Path) -> None:
         return
     with path.open("rb+") as file:
         content = file.read()
-        if not (content.startswith(_BEGIN) or _BEGIN.startswith(content)):
-            raise ValueError("it is no journal of Optuna")
+        _check_begin(content)
         if not content.endswith(b"\n"):
             file.truncate(content.rfind(b"\n") + 1)
+
+
+def _check_begin(content: bytes) -> None:
+    if not (content.startswith(_BEGIN) or _BEGIN.startswith(content)):
+        raise ValueError("it is no journal of Optuna")
 
 
 def _database(url: str) -> BaseStorage:
     from optuna.storages import RDBStorage
 
-    options: dict[str, Any] = {}
-    if url.startswith("sqlite"):
-        options["connect_args"] = {"timeout": _BUSY}
-    else:  # a training may last longer than a network keeps a connection that nobody uses
+    options: dict[str, Any] = {"connect_args": _connecting(url)}
+    if not url.startswith("sqlite"):  # a training may last longer than a network keeps a connection that nobody uses
         options["pool_pre_ping"] = True
-    if url.startswith("postgresql"):
-        options["connect_args"] = {"connect_timeout": int(_TIMEOUT)}
-    return RDBStorage(url, options)
+    return RDBStorage(_driven(url), options)
+
+
+def _driven(url: str) -> str:
+    """Return the URL of a database with its driver; PostgreSQL's is the one that comes with the extra 'cluster'."""
+    scheme, _, rest = url.partition("://")
+    return f"postgresql+psycopg://{rest}" if scheme in ("postgres", "postgresql") else url
+
+
+def _connecting(url: str) -> dict[str, Any]:
+    """Return how long to wait for a database."""
+    if url.startswith("sqlite"):
+        return {"timeout": _BUSY}
+    return {"connect_timeout": int(_TIMEOUT)} if url.startswith("postgres") else {}
 
 
 def _proxy(url: str) -> BaseStorage:

@@ -37,7 +37,7 @@ MISSED = 5
 """A process that misses so many of them is taken for dead; with fewer, a busy machine or server kills healthy ones."""
 ERROR = "error"
 """The attribute of a trial that says why nobody can do its job."""
-_WORKER = "worker"
+WORKER = "worker"
 _AGAIN = 1.0  # seconds before a job that is given back waits again
 
 Values = float | Sequence[float]
@@ -189,7 +189,7 @@ class Trials:
             if name is None or any(_precedes(other, trial) for other in self.by_job()[name]):
                 raise TrialPruned
             owner = self.owner(name)
-            trial.set_user_attr(_WORKER, f"{platform.node()}, process {os.getpid()}")
+            trial.set_user_attr(WORKER, f"{platform.node()}, process {os.getpid()}")
             try:
                 owner.acquire(timeout=0)
             except Timeout as err:
@@ -215,7 +215,7 @@ class Trials:
                 self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
     def _is_dead(self, name: str, trial: FrozenTrial) -> bool:
-        if _WORKER not in trial.user_attrs:  # it has died before it could say so, or the lock would be held
+        if WORKER not in trial.user_attrs:  # it has died before it could say so, or the lock would be held
             return True
         return not self._beats and is_free(self.owner(name))
 
@@ -229,7 +229,7 @@ class Trials:
         from optuna.storages import RetryHeartbeatStaleTrialCallback
 
         attempt = deepcopy(trial)
-        over = {_WORKER, ERROR} if trial.user_attrs.get(ERROR) else {_WORKER}
+        over = {WORKER, ERROR} if trial.user_attrs.get(ERROR) else {WORKER}
         attempt.user_attrs = {key: value for key, value in trial.user_attrs.items() if key not in over}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

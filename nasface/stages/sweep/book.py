@@ -23,7 +23,7 @@ from nasface.pareto import front
 from nasface.places import checked_name
 from nasface.rundir import RunDir
 from nasface.scores import HELD_OUT, SUPERNET, Stage, State, SweepRow, table_of
-from nasface.stages.studies.storage import Kept, journal, opened, shown
+from nasface.stages.studies.storage import Kept, in_journal, journal, opened, shown
 from nasface.stages.studies.trials import Trials, is_free
 from nasface.stages.sweep.candidates import Candidate
 
@@ -340,8 +340,6 @@ def progress_of(folder: Path, kept: Kept | None = None) -> Progress:
         kept: see `Study.opened`.
     """
     import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
 
     path = RunDir(folder).study
     if kept is not None:
@@ -353,11 +351,8 @@ def progress_of(folder: Path, kept: Kept | None = None) -> Progress:
             return Study(folder, study, storage, 0).progress()
     if not path.exists():
         return Progress()
-    try:  # nothing is written, neither a lock nor a record
-        storage = JournalStorage(JournalFileBackend(str(path)))
+    with in_journal(path) as storage:
         study = optuna.load_study(study_name=NAME, storage=storage)
-    except (ValueError, KeyError) as err:
-        raise RunError(f"{path} is damaged ({err}); remove the folder of the sweep and start it again") from err
     return Study(folder, study, storage, 0).progress()
 
 

@@ -1,0 +1,57 @@
+"""Examine a storage of studies: whether it answers, and how far each of its studies has come."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from nasface.errors import RunError, shortened
+from nasface.stages.doctor.finding import Finding
+from nasface.stages.studies.storage import reading, shown
+from nasface.stages.studies.trials import ERROR, WORKER
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+_WORDS = {"COMPLETE": "finished", "RUNNING": "at work", "WAITING": "waiting", "PRUNED": "left to others"}
+
+
+def examine(where: str) -> Iterator[Finding]:
+    """Yield whether a storage answers, one row for each study, and one for each job that was given up or has stalled.
+
+    Args:
+        where: see `nasface.stages.studies.storage.opened`.
+    """
+    start = time.perf_counter()
+    try:
+        with reading(where) as storage:
+            studies = [] if storage is None else storage.get_all_studies()
+            took = f"answers within {1e3 * (time.perf_counter() - start):.0f} ms"
+            yield Finding("study", shown(where), "ok", f"{took} and holds {len(studies)} studies")
+            for study in studies:
+                assert storage is not None
+                yield from _progress(study.study_name, storage.get_all_trials(study._study_id, deepcopy=False))
+    except RunError as err:
+        yield Finding("study", shown(where), "wrong", str(err))
+
+
+def _progress(name: str, trials: list[FrozenTrial]) -> Iterator[Finding]:
+    """The jobs of one study by state."""
+    counts = Counter(_WORDS.get(trial.state.name, "failed or interrupted") for trial in trials)
+    said = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none"
+    yield Finding("study", shortened(name), "ok", f"trials: {said}")
+    for trial in trials:
+        what = f"{shortened(name)}, trial {trial.number}"
+        if trial.state.name == "FAIL" and (error := trial.user_attrs.get(ERROR)):
+            yield Finding("study", what, "wrong", f"was given up: {shortened(str(error), 300)}")
+        elif trial.state.name == "RUNNING":
+            since = f" since {_local(trial.datetime_start)}" if trial.datetime_start else ""
+            worker = trial.user_attrs.get(WORKER)
+            yield Finding("study", what, "note", f"at work{since}" + f" on {shortened(str(worker))}" * bool(worker))
+
+
+def _local(moment: datetime) -> str:
+    return moment.isoformat(" ", "minutes")
