@@ -20,6 +20,7 @@ _OWN = {
 _NUMBERED = re.compile(r"factors-.*\.json|student-\d+\.safetensors", re.DOTALL)
 _FOLDERS = {"checkpoints", "events", "family", "figures", "networks", "trained"}
 _LONGEST = 100  # characters of a name
+_START = 8192  # bytes of a file in which a mark of nasface's stands
 
 
 def name_fault(name: str) -> str:
@@ -78,8 +79,20 @@ def refuse_link(path: Path) -> None:
 def not_ours(path: Path) -> RunError:
     """Return the error for a file of the user's own that a command would replace."""
     return RunError(
-        f"{path} is not from nasface, but would be replaced; give --out another folder, or move the file away"
+        f"{path} is not from nasface, but would be replaced; give another place with --out, or move the file away"
     )
+
+
+def begins_with(path: Path, *marks: str) -> bool:
+    """Return whether one of these texts stands near the start of a file, by which nasface knows what it has written."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            start = file.read(_START)
+    except OSError:
+        return False
+    return any(mark.encode() in start for mark in marks)
 
 
 def own_files(folder: Path) -> list[Path]:

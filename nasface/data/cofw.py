@@ -85,7 +85,7 @@ class COFW:
         """Read one image of the MATLAB file as RGB uint8 (H, W, 3); grey images get three equal channels."""
         path, suffix, i = face.source
         with _opened(path) as file:
-            image = file[file[f"Is{suffix}"][:].ravel()[i]]
+            image = _referred(path, file, f"image {i + 1}", _variable(path, file, f"Is{suffix}")[:].ravel()[i])
             if image.size > 3 * MAX_PIXELS:
                 raise ValueError(f"image {i + 1} has the shape {image.shape}, more than {MAX_PIXELS:,} pixels")
             stored = np.asarray(image)
@@ -110,17 +110,12 @@ def _find(root: Path, names: tuple[str, ...]) -> Path | None:
 def _annotations(path: Path, suffix: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return landmarks (N, 29, 2) and boxes (N, 4) as x, y, width, height, both 0-based."""
     with _opened(path) as file:
-        for name in (f"phis{suffix}", f"bboxes{suffix}", f"Is{suffix}"):
-            if not hasattr(file[name], "shape"):
-                raise DataError(
-                    f"{path}: {name} is a group, expected an array; this is not a file of COFW, or it is damaged; "
-                    "copy or download it again"
-                )
-            if file[name].size > _MAX_VALUES:
-                raise ValueError(f"{name} has {file[name].size:,} values, more than {_MAX_VALUES:,}")
-        phis = np.asarray(file[f"phis{suffix}"], dtype=np.float64)
-        boxes = np.asarray(file[f"bboxes{suffix}"], dtype=np.float64)
-        images = file[f"Is{suffix}"].size
+        found = {name: _variable(path, file, f"{name}{suffix}") for name in ("phis", "bboxes", "Is")}
+        for name, array in found.items():
+            if array.size > _MAX_VALUES:
+                raise ValueError(f"{name}{suffix} has {array.size:,} values, more than {_MAX_VALUES:,}")
+        phis, boxes = (np.asarray(found[name], dtype=np.float64) for name in ("phis", "bboxes"))
+        images = found["Is"].size
     if phis.ndim != 2 or phis.shape[0] != 87 or boxes.shape != (4, phis.shape[1]) or images != phis.shape[1]:
         raise DataError(
             f"{path}: phis{suffix} is {phis.shape}, bboxes{suffix} {boxes.shape}, Is{suffix} {images}; "
@@ -128,6 +123,43 @@ def _annotations(path: Path, suffix: str) -> tuple[NDArray[np.float64], NDArray[
         )
     points_NL2 = phis[:58].reshape(2, 29, -1).transpose(2, 1, 0) - 1
     return points_NL2, boxes.T - (1, 1, 0, 0)
+
+
+def _variable(path: Path, file: Any, name: str) -> Any:
+    """Return an array of the file by its name, without following a link, which could lead to another file."""
+    import h5py
+
+    # file.get(name, getlink=True) would open the other file to see whether it is there
+    if file.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+        raise _strange(path, name, "a link")
+    return _inside(path, name, file[name])
+
+
+def _referred(path: Path, file: Any, name: str, reference: Any) -> Any:
+    """Return an array of the file by a reference to it; a text in its place would be a path, which leads anywhere."""
+    import h5py
+
+    if not isinstance(reference, h5py.Reference):
+        raise _strange(path, name, "without a reference")
+    return _inside(path, name, file[reference])
+
+
+def _inside(path: Path, name: str, found: Any) -> Any:
+    """Return an array, unless its values are in other files, which h5py would read wherever they are."""
+    import h5py
+
+    if not isinstance(found, h5py.Dataset):
+        raise _strange(path, name, "a group" if isinstance(found, h5py.Group) else "a type")
+    if found.is_virtual or found.external:
+        raise _strange(path, name, "kept in other files")
+    return found
+
+
+def _strange(path: Path, name: str, what: str) -> DataError:
+    return DataError(
+        f"{path}: {name} is {what}, expected an array in this file; this is not a file of COFW, or it is damaged; copy "
+        "or download it again"
+    )
 
 
 @contextmanager

@@ -19,9 +19,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import ArrayLike
 
 from nasface.errors import RunError
+from nasface.places import begins_with
 from nasface.rundir import atomic
 
-__all__ = ["COLUMN", "PAGE", "Colour", "Look", "log_if_wide", "save", "settle", "styled", "svg", "write"]
+__all__ = [
+    "COLUMN", "PAGE", "Colour", "Look", "files_of", "is_figure", "log_if_wide", "save", "settle", "styled", "svg",
+    "write",
+]  # fmt: skip
 
 COLUMN, PAGE = 3.5, 7.16  # inches: one column of a two-column paper, and both
 Look = dict[str, Any]
@@ -61,7 +65,13 @@ STYLE = {
     "svg.hashsalt": "nasface",  # ids depend on the content alone
     "pdf.fonttype": 42,
 }
-_FORMATS = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
+_LIBRARY = "https://matplotlib.org/"  # stands in every figure that matplotlib has written
+_MAKER = f"nasface, with {_LIBRARY}"
+_FORMATS = {
+    ".svg": {"Date": None, "Creator": _MAKER},
+    ".pdf": {"CreationDate": None, "Creator": _MAKER},
+    ".png": {"Software": _MAKER},
+}
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 
 P = ParamSpec("P")
@@ -105,8 +115,23 @@ def write(figure: Figure, path: Path) -> Path:
 
 def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
     """Write `<stem>.svg` and `<stem>.png` as `write` does, and return both paths."""
-    vector, raster = (write(figure, stem.with_name(stem.name + suffix)) for suffix in (".svg", ".png"))
+    vector, raster = (write(figure, path) for path in files_of(stem))
     return vector, raster
+
+
+def files_of(stem: Path) -> tuple[Path, Path]:
+    """Return the paths that `save` writes."""
+    return stem.with_name(f"{stem.name}.svg"), stem.with_name(f"{stem.name}.png")
+
+
+def is_figure(path: Path, unmarked: bool) -> bool:
+    """Return whether nasface has written a figure.
+
+    Args:
+        path: the file.
+        unmarked: whether one by matplotlib without nasface's mark counts too, as version 0.1 wrote them.
+    """
+    return begins_with(path, _MAKER, *([_LIBRARY] if unmarked else []))
 
 
 def log_if_wide(axes: Axes, xs: ArrayLike = (), ys: ArrayLike = ()) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,8 @@ from nasface.device import pick_device
 from nasface.errors import DataError, NasfaceError
 from nasface.graph import Graph
 from nasface.model.files import at
-from nasface.places import refuse_link
-from nasface.report import drawing, figures, overview
+from nasface.places import begins_with, not_ours, refuse_link
+from nasface.report import drawing, figures, files_of, is_figure, overview
 from nasface.report.content import Content, read
 from nasface.report.tradeoff import measured, tradeoff
 from nasface.scores import DEFAULT_NORMALISER, Score
@@ -32,6 +32,7 @@ from nasface.stages.faces import load_prepared
 from nasface.stages.workspace import Machine
 
 HERE = Path(__file__).parent
+_MARK = "nasface report</title>"  # of a page, in every version
 EXAMPLES = 6  # faces of each kind, which make one row of the figure
 
 
@@ -79,19 +80,19 @@ def write_report(
             earlier report's figure of faces is removed.
 
     Raises:
-        RunError: when the folder holds nothing to report on, or the page cannot be written.
+        RunError: when the folder holds nothing to report on, the page cannot be written, or a file of the user's own
+            would be replaced.
     """
     content = read(folder)
     page = out or folder / "report.html"
-    refuse_link(page.parent / "figures")
+    beside = page.parent / "figures"
+    refuse_link(beside)
     missing = dict(content.missing)
     graph = content.costs.space.graph if content.costs else None
     trade = None if content.sweep is None else tradeoff(content.sweep, graph)
     pictures = list(_pictures(content, trade))
     if not faces:
         missing["faces"] = "left out by --no-faces"
-        for stale in (page.parent / "figures").glob("faces.*"):
-            stale.unlink()
     elif content.errors is not None and content.networks:
         caption = (
             f"Test faces with the lowest, median and highest {DEFAULT_NORMALISER.adjective} NME of the network "
@@ -99,6 +100,11 @@ def write_report(
         )
         draw = partial(_faces, content, machine or Machine(), data_root)
         pictures.append(Picture("faces", caption, draw, photo=True))
+    _refuse_others(page, [path for picture in pictures for path in files_of(beside / picture.name)])
+    if not faces:
+        for stale in files_of(beside / "faces"):
+            if is_figure(stale, unmarked=_beside_a_report(page)):
+                stale.unlink()
     shown: dict[str, dict[str, Any]] = {}
     files: list[Path] = []
     for picture in pictures:
@@ -107,7 +113,7 @@ def write_report(
         except NasfaceError as err:
             missing[picture.name] = str(err)
             continue
-        files += figures.save(figure, page.parent / "figures" / picture.name)
+        files += figures.save(figure, beside / picture.name)
         image = _photo(figure, picture.caption) if picture.photo else Markup(figures.svg(figure, f"svg-{picture.name}"))
         shown[picture.name] = {"name": picture.name, "caption": picture.caption, "image": image}
     try:
@@ -116,6 +122,20 @@ def write_report(
         costs, missing["costs"] = None, str(err)
     rundir.write_text(page, _render(content, trade=trade, pictures=shown, costs=costs, missing=missing))
     return Report(page, tuple(files), missing)
+
+
+def _refuse_others(page: Path, files: Sequence[Path]) -> None:
+    """Raise a RunError when the page or one of its figures would replace a file of the user's own."""
+    unmarked = _beside_a_report(page)
+    for file in (page, *files):
+        made = begins_with(file, _MARK) if file == page else is_figure(file, unmarked)
+        if not made and (file.exists() or file.is_symlink()):
+            raise not_ours(file)
+
+
+def _beside_a_report(page: Path) -> bool:
+    """Return whether there is a report in the folder of a page."""
+    return any(begins_with(path, _MARK) for path in page.parent.glob("*.html"))
 
 
 def _render(content: Content, **parts: Any) -> str:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Annotated
 
 import torch
@@ -78,8 +79,11 @@ class FamilySearcher:
 
 
 def in_words(macs: float) -> str:
-    """Return a number of MACs as names and folders have it, such as '8M' or '1.2G'."""
-    return f"{macs / 1e9:g}G" if macs >= 1e9 else f"{macs / 1e6:g}M"
+    """Return a number of MACs as names and folders have it, such as '8M' or '1.2G'; no two numbers share a name."""
+    unit, letter = (10**9, "G") if macs >= 1e9 else (10**6, "M")
+    exact = Decimal(repr(float(macs))) / unit
+    short = f"{macs / unit:g}"
+    return (short if Decimal(short) == exact else str(exact)) + letter
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from nasface.data.w300 import W300
 from nasface.data.wflw import WFLW
 from nasface.errors import DataError, NasfaceError
 from tests.hostile.held import Tally
+from tests.refusal import names
 
 
 def landmarks(count: int = 68) -> list[str]:
@@ -165,3 +167,63 @@ def test_a_matlab_file_that_names_a_gigantic_image(tally: Tally, tmp_path: Path)
         del file["phisTr"]
         file.create_dataset("phisTr", (87, 10**9), "f8", chunks=(87, 1000))
     assert isinstance(tally.held(lambda: COFW(tmp_path).index()), DataError)
+
+
+def elsewhere(folder: Path, name: str, how: str) -> None:
+    """Let an array of a sound file of COFW, or its image, lead to another file."""
+    import h5py
+
+    other, raw = folder / "other.h5", folder / "other.raw"
+    with h5py.File(folder / "COFW_train_color.mat", "a") as file, h5py.File(other, "w") as given:
+        values = np.asarray(file[name])
+        given["image"] = np.asarray(file["image"])
+        if name == "IsTr":
+            values = np.array([given["image"].ref], dtype=h5py.ref_dtype).reshape(1, 1)
+        given["secret"] = values
+        raw.write_bytes(values.tobytes())
+        file["far"] = h5py.ExternalLink(str(other), "/")
+        file.move(name, "own")
+        if how == "external link":
+            file[name] = h5py.ExternalLink(str(other), "secret")
+        elif how == "link through a link":
+            file[name] = h5py.SoftLink("/far/secret")
+        elif how == "pipe":
+            os.mkfifo(folder / "pipe")
+            file[name] = h5py.ExternalLink(str(folder / "pipe"), "secret")
+        elif how == "text":
+            file[name] = np.array([[b"/far/image"]])
+        elif how == "virtual":
+            layout = h5py.VirtualLayout(values.shape, values.dtype)
+            layout[...] = h5py.VirtualSource(str(other), "secret", values.shape)
+            file.create_virtual_dataset(name, layout)
+        else:
+            file.create_dataset(name, values.shape, values.dtype, external=[(str(raw), 0, values.nbytes)])
+        if name == "image":
+            file["IsTr"][0, 0] = file[name].ref
+
+
+LEADING = [
+    *((name, how) for name in ("phisTr", "bboxesTr") for how in ("external link", "link through a link", "pipe")),
+    *((name, how) for name in ("phisTr", "bboxesTr", "image") for how in ("virtual", "external storage")),
+    ("IsTr", "external link"),
+    ("IsTr", "text"),
+]
+
+
+@pytest.mark.parametrize(("name", "how"), LEADING, ids=str)
+def test_a_matlab_file_that_leads_to_other_files_of_the_machine(tally: Tally, tmp_path: Path, name: str, how: str):
+    import h5py
+
+    with h5py.File(tmp_path / "COFW_train_color.mat", "w") as file:
+        file["image"] = np.full((3, 100, 100), 77, np.uint8)
+        file["IsTr"] = np.array([file["image"].ref], dtype=h5py.ref_dtype).reshape(1, 1)
+        file["phisTr"] = np.random.default_rng(0).uniform(1, 50, (87, 1))
+        file["bboxesTr"] = np.full((4, 1), 10.0)
+    sound = COFW(tmp_path).index()
+    assert COFW(tmp_path).read(sound.faces[0]).mean() == 77
+    elsewhere(tmp_path, name, how)
+    annotation = name != "image" and how != "text"
+    found = tally.held(COFW(tmp_path).index if annotation else lambda: COFW(tmp_path).read(sound.faces[0]), how)
+    assert isinstance(found, DataError)
+    names(str(found), tmp_path / "COFW_train_color.mat", name if annotation else "image 1", "in this file")
+    tally.held(lambda: check(COFW(tmp_path), workers=1), how)

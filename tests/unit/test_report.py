@@ -14,18 +14,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 
 from nasface import rundir
 from nasface.cli import main
 from nasface.errors import RunError
-from nasface.report import figures
+from nasface.report import figures, save
 from nasface.report.content import Sweep, read
 from nasface.report.html import examples, write_report
 from nasface.report.overview import amount, facts, tiles
 from nasface.report.tradeoff import grid, measured, tradeoff
 from nasface.rundir import RunDir
 from searchspaces.hrsupernet import hrsupernet
-from tests.refusal import refused
+from tests.refusal import command_refuses, names, refused
 from tests.searched import MACHINE, caching_in, copied
 
 pytestmark = pytest.mark.slow
@@ -191,15 +192,49 @@ def test_faces_can_be_left_out(run: RunDir, tmp_path: Path):
     shutil.rmtree(run.path / "sweep")
     (run.path / "report.html").unlink(missing_ok=True)
     run.factors.unlink()
-    rundir.write_text(tmp_path / "shared" / "figures" / "faces.png", "of an earlier report")
+    save(Figure(), tmp_path / "shared" / "figures" / "faces")  # of an earlier report
+    rundir.write_text(tmp_path / "shared" / "figures" / "faces.txt", "my own")
     answer = json.loads(report(run.path, "--no-faces", "--json", "--out", tmp_path / "shared" / "page.html"))
     assert answer["page"] == str(tmp_path / "shared" / "page.html")
     assert answer["bytes"] == (tmp_path / "shared" / "page.html").stat().st_size
     assert answer["missing"] == {"faces": "left out by --no-faces"}
     assert "<img" not in (tmp_path / "shared" / "page.html").read_text()
     assert all(Path(path).parent == tmp_path / "shared" / "figures" for path in answer["figures"])
-    assert not (tmp_path / "shared" / "figures" / "faces.png").exists()
+    assert [path.name for path in (tmp_path / "shared" / "figures").glob("faces.*")] == ["faces.txt"]
     assert not (run.path / "report.html").exists()
+
+
+MINE = {"report.html": "<title>my notes</title>", "figures/training.svg": "<svg/>", "figures/training.png": "\x89PNG"}
+
+
+@pytest.mark.parametrize("name", MINE)
+def test_a_file_of_ones_own_is_never_replaced_and_a_report_always_is(finished: Path, tmp_path: Path, name: str):
+    run = tmp_path / "part"
+    for part in ("recipe.yaml", "job.json", "metrics.csv"):
+        rundir.write_text(run / part, (finished / part).read_text())
+    rundir.write_text(run / name, MINE[name])
+    names(command_refuses("report", run, "--no-faces"), run / name, "not from nasface", "--out")
+    assert (run / name).read_text() == MINE[name]
+    assert not [path for path in MINE if path != name and (run / path).exists()]
+    (run / name).unlink()
+    report(run, "--no-faces")
+    (run / "report.html").write_text((run / "report.html").read_text().replace("Training loss", "older words"))
+    report(run, "--no-faces")
+    assert "older words" not in (run / "report.html").read_text()
+    (run / name).write_text(MINE[name])
+    names(command_refuses("report", run, "--no-faces"), run / name)
+
+
+def test_figures_that_bear_no_mark_are_replaced_beside_a_report_alone(finished: Path, tmp_path: Path):
+    run = tmp_path / "part"
+    for part in ("recipe.yaml", "job.json", "metrics.csv"):
+        rundir.write_text(run / part, (finished / part).read_text())
+    (run / "figures").mkdir()
+    Figure().savefig(run / "figures" / "training.svg")  # as anybody draws one, and as version 0.1 did
+    names(command_refuses("report", run, "--no-faces"), run / "figures" / "training.svg")
+    report(run, "--no-faces", "--out", tmp_path / "elsewhere.html")
+    shutil.copy(tmp_path / "elsewhere.html", run / "elsewhere.html")
+    report(run, "--no-faces")
 
 
 @pytest.mark.usefixtures("no_files")

@@ -16,6 +16,7 @@ from nasface.cost import count_space
 from nasface.errors import GraphError
 from nasface.model.source import read_arch
 from nasface.net import edge_values
+from nasface.places import name_fault
 from nasface.rundir import RunDir
 from nasface.search.family import FamilySearcher, in_words
 from nasface.stages.search import search
@@ -41,7 +42,15 @@ def test_budgets_are_met_at_even_distances_after_the_start():
     with refused(GraphError, "10 MACs"):
         net, context = trial(supernet(), input_size=32)
         FamilySearcher((10,)).search(net, context)
-    assert [in_words(macs) for macs in (8e6, 10.5e6, 1.2e9)] == ["8M", "10.5M", "1.2G"]
+
+
+def test_budgets_that_differ_have_names_that_differ():
+    assert [in_words(macs) for macs in (8e6, 9.5e6, 10.5e6, 1.2e9, 350_000)] == ["8M", "9.5M", "10.5M", "1.2G", "0.35M"]
+    assert [in_words(macs) for macs in (8_000_001, 1_234_567_890)] == ["8.000001M", "1.23456789G"]
+    alike = [start + step for start in (1, 350_000, 8e6, 999_999_990, 1.2e9, 1e15 - 20) for step in range(20)]
+    alike += [8e6 + 2**-30, 1e15 - 0.125, 1e-300, 1.2345678e-300]
+    assert len({in_words(macs) for macs in alike}) == len(alike)
+    assert not [name for name in map(in_words, alike) if name_fault(name)]
 
 
 def rates_of(searcher: FamilySearcher, epochs: int, optimizer: Optimizer) -> dict[str, list[float]]:

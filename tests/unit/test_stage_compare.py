@@ -368,6 +368,7 @@ def test_claims_ask_for_seeds_of_their_rows_only():
         (changed(reference="holw"), ["holw"]),
         (changed(reference="thin"), ["thin"]),
         (changed(budgets=[]), ["budgets"]),
+        (changed(budgets=[8e6, 9e6, 8_000_000]), ["8,000,000", "twice"]),
         (changed(claims=[{"row": "one", "against": ["thing"]}]), ["thing", "'thin'"]),
         (changed(rows={"whole": L1, "a": {"thin": ["width"], "best_of": 3}}, claims=[]), ["thin", "best_of"]),
         (changed(rows={"whole": L1, "a": {"thin": ["width"]}, "b": {"graph_of": "a"}}, claims=[]), ["'b'", "'a'"]),

@@ -99,6 +99,8 @@ class ComparisonPlan(Part):
 
     @model_validator(mode="after")
     def _names(self) -> Self:
+        if twice := [budget for budget in self.budgets if self.budgets.count(budget) > 1]:
+            raise ValueError(f"the budget {twice[0]:,.12g} is given twice; leave one of them out")
         named = [self.reference, *(row.graph_of for row in self.rows.values() if row.graph_of is not None)]
         for name in (*named, *(name for claim in self.claims for name in (claim.row, *claim.against))):
             if name not in self.rows:
