@@ -20,6 +20,7 @@ from nasface.errors import NasfaceError
 from nasface.model.card import Card
 from nasface.report import content as report
 from nasface.stages import select
+from nasface.stages.doctor import folder as doctor
 from nasface.stages.evaluate.landmarks_csv import read_predictions
 from searchspaces.hrsupernet import hrsupernet
 from tests.hostile.held import EXAMPLES, NUMBERS, Tally, damaged, some
@@ -272,6 +273,7 @@ def test_run_folders(tally: Tally, tmp_path: Path, number: int):
         (folder / "metrics.csv").write_text("epoch\n1\n")
         (folder / name).write_text(FIGURES[number])
         tally.held(lambda folder=folder: report.read(folder), (name, FIGURES[number]))
+        tally.held(lambda folder=folder: list(doctor.examine(folder)), (name, FIGURES[number]))
 
 
 def header(content: Any) -> bytes:
@@ -316,6 +318,11 @@ def test_weights(tally: Tally, tmp_path: Path, number: int):
     tally.held(lambda: rundir.read_tensors(path), WEIGHTS[number][:200])
     tally.held(lambda: rundir.read_meta(path), WEIGHTS[number][:200])
     tally.held(lambda: at(path), WEIGHTS[number][:200])
+    checkpoint = tmp_path / "checkpoints" / "search.safetensors"
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(WEIGHTS[number])
+    found = tally.held(lambda: list(doctor.examine(tmp_path)), WEIGHTS[number][:200])
+    assert [finding.state for finding in found] == ["wrong", "wrong"], found
 
 
 def test_cut_weights(tally: Tally, tmp_path: Path):
