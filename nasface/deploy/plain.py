@@ -52,7 +52,11 @@ class Plain(nn.Module):
 
 
 def _copied(part: nn.Module) -> nn.Module:
-    return deepcopy(part).cpu().double().eval().requires_grad_(False)
+    copy = deepcopy(part).cpu().double().eval().requires_grad_(False)
+    for module in copy.modules():
+        if getattr(module, "inplace", False):  # torch.onnx.export takes twice as long to rewrite such activations itself
+            module.inplace = False
+    return copy
 
 
 @dataclass(frozen=True)
