@@ -4,35 +4,31 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import logging
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
 
 from nasface import durable
-from nasface.checksum import blocks, checksum
 from nasface.data.base import Dataset, Face, Index, Problem, Scheme, Split
+from nasface.data.cache import SPLITS, cache_folder, file_of, read_meta, seal
 from nasface.data.crop import Crop, crop_face, find_faces, read_face
 from nasface.data.crop import PrepareOptions as PrepareOptions
 from nasface.data.images import load_digests, save_digests
 from nasface.data.parallel import map_in_order
-from nasface.errors import DataError, described, did_you_mean
+from nasface.errors import DataError, did_you_mean
 
 _log = logging.getLogger(__name__)
 
 # Part of every key: increase it whenever the same input would give different files.
 _FORMAT = 1
-_SPLITS: tuple[Split, Split] = ("train", "test")
 _TOLERATED = 0.01
 _PART = ".part-"  # with which the names of folders begin that are not finished
 _SPARE_BYTES = 64 << 20
@@ -100,28 +96,6 @@ class PreparedFaces:
         return self.expected.get(self.split if subset is None else f"{self.split}/{subset}")
 
 
-def cache_folder() -> Path:
-    """Return where prepared faces are stored: the environment variable NASFACE_CACHE, else the user's cache folder."""
-    given = os.environ.get("NASFACE_CACHE")
-    return Path(given) if given else user_cache_path("nasface")
-
-
-def cached(root: Path, progress: Callable[[int, int], None] | None = None) -> Iterator[tuple[Path, int, str]]:
-    """Yield the folder of every set of prepared faces in a cache, its size in bytes, and what has changed in it.
-
-    Args:
-        root: folder of the cache.
-        progress: called with (sets done, sets in all).
-    """
-    folders = sorted(path for path in (root / "prepared").glob("[!.]*") if path.is_dir())
-    for number, folder in enumerate(folders, 1):
-        meta = _load_meta(folder)
-        if progress:
-            progress(number, len(folders))
-        fault = meta or "it is empty" if isinstance(meta, str) else ""
-        yield folder, sum(path.stat().st_size for path in folder.iterdir() if path.is_file()), fault
-
-
 def prepare(
     dataset: Dataset,
     options: PrepareOptions | None = None,
@@ -159,7 +133,7 @@ def prepare(
     key = _key(dataset, index, options, root, workers)
     target = root / "prepared" / f"{dataset.name}-{key[:20]}"
     durable.remove_abandoned(target.parent.glob(f"{_PART}*"))
-    meta = _load_meta(target)
+    meta = read_meta(target)
     if isinstance(meta, str):
         if meta:
             _log.warning("%s is not as it was written (%s), so the faces are prepared again", target, meta)
@@ -168,7 +142,7 @@ def prepare(
     _report(dataset, problems, total)
     return {
         split: _open_split(dataset, index, options, split, target, meta["kept"][split], problems, key)
-        for split in _SPLITS
+        for split in SPLITS
     }
 
 
@@ -243,7 +217,7 @@ def _crop_all(
     """Crop all faces into a folder and return its description."""
     meta: dict[str, Any] = {"kept": {}, "problems": []}
     total, done = len(index.faces), 0
-    for split in _SPLITS:
+    for split in SPLITS:
         positions = [i for i, face in enumerate(index.faces) if face.split == split]
         crops = map_in_order(
             partial(_crop_or_problem, dataset, options),
@@ -265,9 +239,7 @@ def _crop_all(
                 done += 1
                 if progress:
                     progress(done, total)
-    meta["checksums"] = {path.name: _checksum(path) for path in _files(part)}
-    meta["checksum"] = _own_checksum(meta)
-    (part / "meta.json").write_text(json.dumps(meta))
+    seal(part, meta)
     return meta
 
 
@@ -283,7 +255,7 @@ class _CropWriter:
         self._affines: list[NDArray[np.float64]] = [np.empty((0, 2, 3))]
 
     def __enter__(self) -> _CropWriter:
-        self._file = _file(self._folder, self._split, "images").open("wb")
+        self._file = file_of(self._folder, self._split, "images").open("wb")
         self._write_header()
         return self
 
@@ -293,8 +265,8 @@ class _CropWriter:
                 self._file.seek(0)
                 self._write_header()
         if failure[0] is None:
-            np.save(_file(self._folder, self._split, "landmarks"), np.concatenate(self._landmarks))
-            np.save(_file(self._folder, self._split, "affines"), np.concatenate(self._affines))
+            np.save(file_of(self._folder, self._split, "landmarks"), np.concatenate(self._landmarks))
+            np.save(file_of(self._folder, self._split, "affines"), np.concatenate(self._affines))
 
     def add(self, crop: Crop) -> None:
         self._file.write(np.ascontiguousarray(crop.image).data)
@@ -308,66 +280,17 @@ class _CropWriter:
         np.lib.format.write_array_header_1_0(self._file, header)
 
 
-def _file(folder: Path, split: Split, part: str) -> Path:
-    return folder / f"{split}-{part}.npy"
-
-
-def _files(folder: Path) -> list[Path]:
-    return [_file(folder, split, part) for split in _SPLITS for part in ("images", "landmarks", "affines")]
-
-
 def _publish(part: Path, target: Path, meta: dict[str, Any]) -> dict[str, Any]:
     """Move the finished folder to its place; if another process was faster, take its result."""
     try:
         durable.put(part, target)
     except OSError:
-        other = _load_meta(target)
+        other = read_meta(target)
         if not isinstance(other, str):
             return other
         shutil.rmtree(target, ignore_errors=True)  # damaged
         durable.put(part, target)
     return meta
-
-
-def _load_meta(target: Path) -> dict[str, Any] | str:
-    """Read the description of a finished cache folder.
-
-    Returns:
-        What has changed since it was written, if anything has; empty if there is no such folder.
-    """
-    if not target.exists():
-        return ""
-    try:
-        meta: dict[str, Any] = json.loads((target / "meta.json").read_text())
-        return _fault(target, meta) or meta
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        return described(error)
-
-
-def _fault(target: Path, meta: dict[str, Any]) -> str:
-    """Say what has changed in a cache folder since it was written; empty if nothing has."""
-    if "checksum" not in meta:
-        return "it has no checksums, which older versions did not write"
-    if meta["checksum"] != _own_checksum(meta):
-        return "meta.json has changed"
-    changed = [path.name for path in _files(target) if meta["checksums"][path.name] != _checksum(path)]
-    return f"{changed[0]} has changed" if changed else ""
-
-
-def _own_checksum(meta: Mapping[str, Any]) -> str:
-    rest = {name: value for name, value in meta.items() if name != "checksum"}
-    return checksum([json.dumps(rest, sort_keys=True).encode()])
-
-
-def _checksum(path: Path) -> str:
-    """Return the checksum of a file, which a process reads once for as long as it stays the same."""
-    stat = path.stat()
-    return _checksum_of(path, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-
-
-@lru_cache(maxsize=64)
-def _checksum_of(path: Path, *state: int) -> str:
-    return checksum(blocks(path))
 
 
 def _open_split(
@@ -384,11 +307,11 @@ def _open_split(
     official = {name: number for name, number in index.expected.items() if name.partition("/")[0] == split}
     return PreparedFaces(
         split=split,
-        images_NHWC=np.load(_file(target, split, "images"), mmap_mode="r"),
-        landmarks_NL2=np.load(_file(target, split, "landmarks")),
+        images_NHWC=np.load(file_of(target, split, "images"), mmap_mode="r"),
+        landmarks_NL2=np.load(file_of(target, split, "landmarks")),
         names=tuple(face.name for face in faces),
         subsets=tuple(face.subsets for face in faces),
-        to_original_N23=np.load(_file(target, split, "affines")),
+        to_original_N23=np.load(file_of(target, split, "affines")),
         scheme=dataset.scheme,
         input_size=options.input_size,
         expected=official,

@@ -53,8 +53,8 @@ class Plain(nn.Module):
 
 def _copied(part: nn.Module) -> nn.Module:
     copy = deepcopy(part).cpu().double().eval().requires_grad_(False)
-    for module in copy.modules():
-        if getattr(module, "inplace", False):  # torch.onnx.export takes twice as long to rewrite such activations itself
+    for module in copy.modules():  # torch.onnx.export takes twice as long where it has to do this itself
+        if isinstance(module, (nn.ReLU, nn.ReLU6)):
             module.inplace = False
     return copy
 

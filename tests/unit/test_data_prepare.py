@@ -18,10 +18,12 @@ from data_files import Toy, picture, real_data, toy, write_300w_face
 from PIL import Image
 
 from nasface import durable
+from nasface.data import cache
 from nasface.data import prepare as module
 from nasface.data.base import Face, Problem
+from nasface.data.cache import cache_folder
 from nasface.data.crop import crop_face
-from nasface.data.prepare import PrepareOptions, cache_folder, prepare
+from nasface.data.prepare import PrepareOptions, prepare
 from nasface.data.w300 import W300
 from nasface.errors import DataError
 from tests.refusal import names, refused
@@ -285,8 +287,8 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path, damage: str, caplog: pytes
 def test_a_cache_is_checked_once_by_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(toy(), SMALL, tmp_path)
     checked: list[str] = []
-    original = module.blocks
-    monkeypatch.setattr(module, "blocks", lambda path: (checked.append(path.name), original(path))[1])
+    original = cache.blocks
+    monkeypatch.setattr(cache, "blocks", lambda path: (checked.append(path.name), original(path))[1])
     for _ in range(3):
         prepare(toy(), SMALL, tmp_path)
     assert sorted(checked) == sorted(set(checked))

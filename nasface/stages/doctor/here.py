@@ -15,9 +15,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from nasface import __version__, plugins
+from nasface.data.cache import cache_folder, cached
 from nasface.data.crop import find_faces
 from nasface.data.parallel import usable_cores
-from nasface.data.prepare import cache_folder, cached
 from nasface.errors import NasfaceError
 from nasface.model import shipped
 from nasface.progress import Progress
