@@ -105,7 +105,7 @@ class _Scope:
 
     def __init__(self, meter: Meter, times: float, counts: bool) -> None:
         self.meter, self.times, self._counts = meter, times, counts
-        self._counter = _Counter()  # type: ignore[no-untyped-call]
+        self._counter = Counter()
         self._open = ExitStack()
 
     def start(self) -> None:
@@ -137,19 +137,26 @@ def _within(scope: _Scope) -> Iterator[None]:
             outer.start()
 
 
-class _Counter(TorchDispatchMode):
-    """Counts every operator that runs.
+class Counter(TorchDispatchMode):
+    """Counts the multiply-adds of every operator that runs within it.
 
     torch's own FlopCounterMode is four times slower, since it also tracks modules, and counts the weight gradients of
     a grouped convolution as often as there are groups.
     """
 
-    macs = 0.0
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.macs = 0.0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Let torch not import its compiler, which takes seconds, only to keep it out of this class."""
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         operator = func.overloadpacket
-        formula = _FORMULAS.get(operator)
+        formula = FORMULAS.get(operator)
         if formula is None and operator not in _WITHOUT:
             with self:  # in inference mode, operators arrive whole that consist of others, such as linear
                 out = func.decompose(*args, **kwargs)
@@ -180,8 +187,8 @@ def _half(formula: Callable[..., float]) -> Callable[..., float]:
 
 
 _aten = torch.ops.aten
-_FORMULAS: dict[Any, Callable[..., float]] = {operator: _half(formula) for operator, formula in flop_registry.items()}
-_FORMULAS |= {
+FORMULAS: dict[Any, Callable[..., float]] = {operator: _half(formula) for operator, formula in flop_registry.items()}
+FORMULAS |= {
     _aten.convolution: _convolution,
     _aten._convolution: _convolution,
     _aten.convolution_backward: _convolution_backward,

@@ -1,29 +1,27 @@
 """Parameters, multiply-adds (MACs) and latency of networks, and of every node and edge of a search space.
 
-fvcore counts one MAC for each multiply-add of a convolution or matrix product. BN, activations, additions and
+Each multiply-add of a convolution or matrix product is one MAC, as fvcore counts them. BN, activations, additions and
 upsampling are left out, and the factors alpha are not counted as parameters.
 """
 
 from __future__ import annotations
 
-import logging
+import math
 import statistics
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nasface.compute import counting
+from nasface.compute import FORMULAS, Counter, counting
+from nasface.errors import NasfaceError
 from nasface.graph import Edge, Graph
 from nasface.net import GraphNet, key
 from nasface.space import SearchSpace
 from nasface.timing import in_turn
-
-# operators as fvcore names them
-MULTIPLY_ADD_OPS = frozenset({"conv", "linear", "matmul", "addmm", "bmm", "einsum"})
 
 
 @dataclass(frozen=True)
@@ -64,10 +62,13 @@ class Costs:
         """Return the cost of the head that reads these output nodes."""
         if outputs not in self.heads:
             nodes = [self.space.graph.node[name] for name in outputs]
-            head = self.space.head(nodes, self.num_landmarks)
+
+            def made(images: int) -> tuple[nn.Module, tuple[object, ...]]:
+                maps = [torch.zeros(images, n.channels, *[self.input_size // n.stride] * 2) for n in nodes]
+                return self.space.head(nodes, self.num_landmarks), (maps,)
+
             # the width of the head depends on the outputs, so it cannot be a sum over them
-            maps = [torch.zeros(1, n.channels, *[self.input_size // n.stride] * 2) for n in nodes]
-            self.heads[outputs] = _count(head, (maps,))[""]
+            self.heads[outputs] = _count_made(made)[""]
         return self.heads[outputs]
 
     def total(self, graph: Graph) -> Cost:
@@ -99,9 +100,12 @@ class Costs:
 
 
 def count_space(space: SearchSpace, num_landmarks: int, input_size: int = 256) -> Costs:
-    """Count every part of a search space with one pass of fvcore, at an input of (3, input_size, input_size)."""
-    net = GraphNet(space, num_landmarks)
-    parts = _count(net, (torch.zeros(1, 3, input_size, input_size),))
+    """Count every part of a search space in one pass, at an input of (3, input_size, input_size)."""
+
+    def made(images: int) -> tuple[nn.Module, tuple[object, ...]]:
+        return GraphNet(space, num_landmarks), (torch.zeros(images, 3, input_size, input_size),)
+
+    parts = _count_made(made)
     graph = space.graph
     return Costs(
         space=space,
@@ -116,7 +120,7 @@ def count_space(space: SearchSpace, num_landmarks: int, input_size: int = 256) -
 
 def count_module(module: nn.Module, image_B3HW: Tensor) -> Cost:
     """Return the parameters (without alphas) and MACs of any network on the given input."""
-    return _count(module, (image_B3HW,))[""]
+    return _count(module, (image_B3HW,), Counter())[""]
 
 
 def latency_ms(net: nn.Module, images_B3HW: Tensor, repeats: int = 20, warmup: int = 3) -> float:
@@ -148,29 +152,70 @@ def _synchronise(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
-def _count(module: nn.Module, inputs: tuple[object, ...]) -> dict[str, Cost]:
-    """Return the costs of a module and of every module inside it by dotted name; '' is the module itself."""
-    from fvcore.nn import FlopCountAnalysis
+def _count_made(made: Callable[[int], tuple[nn.Module, tuple[object, ...]]]) -> dict[str, Cost]:
+    """Return the costs of a module that `made` builds together with a batch of so many inputs; see `_count`.
 
-    _quiet()
+    The batch is empty, so that neither weights nor maps take memory or time, whatever their size. Only where a part of
+    somebody else's needs an image, there is one.
+    """
+    try:
+        with _Counter() as counter:
+            module, inputs = made(0)
+        return _count(module, inputs, counter)
+    except NasfaceError:
+        raise
+    except Exception:  # if it is something else that is wrong, it is raised again
+        with torch.random.fork_rng(devices=()):
+            module, inputs = made(1)
+        return _count(module, inputs, Counter())
+
+
+class _Counter(Counter):
+    """Counts the convolutions of one image on an empty batch, and fills no weights with random numbers."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        operator = func.overloadpacket
+        if operator in _FILLS:
+            return args[0]
+        if operator in _NEEDY:
+            raise TypeError(f"{operator} needs values")
+        out = func(*args, **(kwargs or {}))
+        if operator is torch.ops.aten.convolution:
+            x, weight, transposed = args[0], args[1], args[6]
+            self.macs += math.prod((x if transposed else out).shape[1:]) * math.prod(weight.shape[1:])
+        return out
+
+
+_FILLS = {torch.ops.aten.uniform_, torch.ops.aten.normal_}
+_NEEDY = {*FORMULAS, torch.ops.aten._local_scalar_dense} - {torch.ops.aten.convolution}
+
+
+def _count(module: nn.Module, inputs: tuple[object, ...], counter: Counter) -> dict[str, Cost]:
+    """Return the costs of a module and of every module inside it by dotted name; '' is the module itself."""
     training = module.training
+    macs = {name: 0.0 for name, _ in module.named_modules()}
+
+    def enter(name: str, *_: object) -> None:
+        macs[name] -= counter.macs
+
+    def leave(name: str, *_: object) -> None:
+        macs[name] += counter.macs
+
+    hooks = [part.register_forward_pre_hook(partial(enter, name)) for name, part in module.named_modules()]
+    hooks += [part.register_forward_hook(partial(leave, name)) for name, part in module.named_modules()]
     module.eval()
-    with warnings.catch_warnings(), torch.no_grad(), counting(0):  # counting a network is not part of a run's compute
-        warnings.simplefilter("ignore")  # the tracer warns that it does not record the check of the input size
-        analysis = FlopCountAnalysis(module, inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        counted = analysis.by_module_and_operator()
-    module.train(training)
+    try:
+        with torch.no_grad(), counting(0), counter:  # counting a network is not part of a run's compute
+            module(*inputs)
+    finally:
+        module.train(training)
+        for hook in hooks:
+            hook.remove()
     costs = {}
     for name, part in module.named_modules():
-        macs = sum(int(n) for op, n in counted.get(name, {}).items() if op in MULTIPLY_ADD_OPS)
         params = sum(p.numel() for n, p in part.named_parameters() if n.rpartition(".")[2] != "alpha")
-        costs[name] = Cost(params, macs)
+        costs[name] = Cost(params, round(macs[name]))
     return costs
-
-
-@cache
-def _quiet() -> None:
-    logging.getLogger("fvcore.nn.jit_analysis").setLevel(logging.ERROR)
 
 
 def _sum(costs: Iterable[Cost]) -> Cost:
