@@ -7,16 +7,21 @@ upsampling are left out, and the factors alpha are not counted as parameters.
 from __future__ import annotations
 
 import logging
+import math
 import statistics
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nasface.compute import counting
+from nasface.errors import NasfaceError
 from nasface.graph import Edge, Graph
 from nasface.net import GraphNet, key
 from nasface.space import SearchSpace
@@ -64,10 +69,13 @@ class Costs:
         """Return the cost of the head that reads these output nodes."""
         if outputs not in self.heads:
             nodes = [self.space.graph.node[name] for name in outputs]
-            head = self.space.head(nodes, self.num_landmarks)
+
+            def made(images: int) -> tuple[nn.Module, tuple[object, ...]]:
+                maps = [torch.zeros(images, n.channels, *[self.input_size // n.stride] * 2) for n in nodes]
+                return self.space.head(nodes, self.num_landmarks), (maps,)
+
             # the width of the head depends on the outputs, so it cannot be a sum over them
-            maps = [torch.zeros(1, n.channels, *[self.input_size // n.stride] * 2) for n in nodes]
-            self.heads[outputs] = _count(head, (maps,))[""]
+            self.heads[outputs] = _count_made(made)[""]
         return self.heads[outputs]
 
     def total(self, graph: Graph) -> Cost:
@@ -100,8 +108,11 @@ class Costs:
 
 def count_space(space: SearchSpace, num_landmarks: int, input_size: int = 256) -> Costs:
     """Count every part of a search space with one pass of fvcore, at an input of (3, input_size, input_size)."""
-    net = GraphNet(space, num_landmarks)
-    parts = _count(net, (torch.zeros(1, 3, input_size, input_size),))
+
+    def made(images: int) -> tuple[nn.Module, tuple[object, ...]]:
+        return GraphNet(space, num_landmarks), (torch.zeros(images, 3, input_size, input_size),)
+
+    parts = _count_made(made)
     graph = space.graph
     return Costs(
         space=space,
@@ -148,8 +159,65 @@ def _synchronise(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
-def _count(module: nn.Module, inputs: tuple[object, ...]) -> dict[str, Cost]:
-    """Return the costs of a module and of every module inside it by dotted name; '' is the module itself."""
+def _count_made(made: Callable[[int], tuple[nn.Module, tuple[object, ...]]]) -> dict[str, Cost]:
+    """Return the costs of a module that `made` builds together with a batch of so many inputs; see `_count`.
+
+    The batch is empty, so that neither weights nor maps take memory or time, whatever their size. Only where a part of
+    somebody else's needs an image, there is one.
+    """
+    try:
+        with _Unfilled():  # type: ignore[no-untyped-call]
+            module, inputs = made(0)
+        return _count(module, inputs, _OF_NO_IMAGE)
+    except NasfaceError:
+        raise
+    except Exception:  # if it is something else that is wrong, it is raised again
+        with torch.random.fork_rng(devices=()):
+            module, inputs = made(1)
+        return _count(module, inputs)
+
+
+class _Unfilled(TorchDispatchMode):
+    """Lets weights be what was in their memory, which is not touched: no random numbers are drawn for them."""
+
+    _fills = frozenset({torch.ops.aten.uniform_, torch.ops.aten.normal_})
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Let torch not import its compiler, which takes seconds, only to keep it out of this class."""
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func.overloadpacket in self._fills else func(*args, **(kwargs or {}))
+
+
+def _of_one_image(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:
+    """Return what fvcore would count for one image in a convolution of none."""
+    from fvcore.nn.jit_handles import get_shape
+
+    weights, transposed = get_shape(inputs[1]), inputs[6].toIValue()
+    cells = get_shape(inputs[0] if transposed else outputs[0])[2:]
+    return Counter({"conv": math.prod(weights) * math.prod(cells)})
+
+
+def _needs_an_image(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:
+    raise TypeError("a matrix product of no image says nothing about one")
+
+
+_OF_NO_IMAGE = {f"aten::{name}": _needs_an_image for name in MULTIPLY_ADD_OPS} | {"aten::_convolution": _of_one_image}
+"""How fvcore counts operators on an empty batch."""
+
+
+def _count(
+    module: nn.Module, inputs: tuple[object, ...], handles: Mapping[str, Callable[..., Any]] | None = None
+) -> dict[str, Cost]:
+    """Return the costs of a module and of every module inside it by dotted name; '' is the module itself.
+
+    Args:
+        module: the module.
+        inputs: what it is called with.
+        handles: by the name of an operator, what fvcore is to count for it, if not what it always does.
+    """
     from fvcore.nn import FlopCountAnalysis
 
     _quiet()
@@ -158,7 +226,7 @@ def _count(module: nn.Module, inputs: tuple[object, ...]) -> dict[str, Cost]:
     with warnings.catch_warnings(), torch.no_grad(), counting(0):  # counting a network is not part of a run's compute
         warnings.simplefilter("ignore")  # the tracer warns that it does not record the check of the input size
         analysis = FlopCountAnalysis(module, inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-        counted = analysis.by_module_and_operator()
+        counted = analysis.set_op_handle(**(handles or {})).by_module_and_operator()
     module.train(training)
     costs = {}
     for name, part in module.named_modules():

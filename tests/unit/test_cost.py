@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import dataclass, fields
+
 import numpy as np
 import pytest
 import torch
+from fvcore.nn import FlopCountAnalysis
 from tiny import diamond, fixed_net, scrambled, space_of, supernet
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nasface.cost import Cost, count_module, count_space, latency_ms
+from nasface.errors import GraphError
 from nasface.net import GraphNet, slim_net
+from searchspaces.highres import HighResolutionSpace
+from searchspaces.hrflex import hrflex
+from tests.refusal import refused
 
 
 def test_costs_add_and_subtract():
@@ -89,6 +98,94 @@ def test_multiply_adds_grow_with_the_area():
     graph = supernet().graph
     assert large.total(graph).macs == 4 * small.total(graph).macs
     assert large.total(graph).params == small.total(graph).params
+
+
+SPACES = {
+    "hrsupernet": supernet(),
+    "bottleneck": supernet(stage1="bottleneck", encoder="residual", depth=2, resolutions=2),
+    "hrnet": fixed_net(),
+    "hrflex": hrflex(width=4, stages=3, resolutions=3, stem_channels=4, stage1_channels=8, head_channels=12),
+    "own": space_of(diamond()),
+}
+
+
+def by_fvcore(module, *inputs):
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of torch's tracer
+        analysis = FlopCountAnalysis(module.eval(), inputs).unsupported_ops_warnings(False)
+        counted = analysis.uncalled_modules_warnings(False).by_operator()
+    return sum(
+        count for name, count in counted.items() if name in {"conv", "linear", "matmul", "addmm", "bmm", "einsum"}
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [16, 48, 112, 256])
+@pytest.mark.parametrize("name", SPACES)
+def test_a_space_is_counted_as_its_networks_are_on_real_images(name, size):
+    space = SPACES[name]
+    costs = count_space(space, 3, size)
+    for graph in (space.graph, space.graph.random_subgraph(np.random.default_rng(2), 0.5)):
+        net, images = GraphNet(space, 3, graph), torch.rand(1, 3, size, size)
+        assert costs.total(graph) == count_module(net, images)
+        assert costs.total(graph).macs == by_fvcore(net, images)
+
+
+def test_a_space_is_counted_without_weights_and_without_maps():
+    """An input of 4096 pixels or 200 million weights would else take seconds and gigabytes."""
+    cells = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            cells.extend(part.numel() for part in (out if isinstance(out, tuple | list) else [out]) if getattr(part, "ndim", 0) == 4)
+            return out
+
+    before = torch.get_rng_state()
+    with Watch():
+        count_space(space_of(diamond()), 5, 512).head(("d",))
+    assert 0 in cells
+    assert max(cells) < 4096  # weights; the smallest map would have more
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+class Looks(nn.Module):
+    """A part that looks at its values, so that it cannot do without any."""
+
+    def forward(self, given):
+        return given if float(given.mean()) > -1e9 else given @ given
+
+
+class Mixes(nn.Module):
+    """A part with matrix products over the cells of a map."""
+
+    def forward(self, given):
+        cells = given.flatten(2)
+        return given + cells.bmm(cells.transpose(1, 2)).bmm(cells).reshape(given.shape)
+
+
+@dataclass(frozen=True)
+class Special(HighResolutionSpace):
+    part: type[nn.Module] = Looks
+
+    def node(self, node, parents):
+        return nn.Sequential(self.part(), super().node(node, parents))
+
+
+@pytest.mark.parametrize("part", [Looks, Mixes])
+def test_parts_that_need_an_image_are_counted_with_one_and_draw_no_random_numbers(part):
+    plain = supernet()
+    space = Special(**{part.name: getattr(plain, part.name) for part in fields(plain)}, part=part)
+    before = torch.get_rng_state()
+    total = count_space(space, 5, 32).total(plain.graph)
+    more = sum(2 * n.channels**2 * (32 // n.stride) ** 2 for n in plain.graph.nodes) if part is Mixes else 0
+    assert total == count_space(plain, 5, 32).total(plain.graph) + Cost(0, more)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_size_that_does_not_fit_is_refused_as_ever():
+    with refused(GraphError, "40 x 40", "16"):
+        count_space(supernet(), 5, 40)
 
 
 def test_latency_is_of_the_eval_mode_and_follows_the_work():
