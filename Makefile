@@ -79,13 +79,14 @@ notebooks: setup  ## docs/notebooks with their outputs: make notebooks RUN=runs/
 	  $(BIN)/jupytext --to ipynb --output - analysis/$$name.py | $(BIN)/jupyter nbconvert --stdin --execute \
 	    --to markdown --output-dir docs/notebooks --output $$name || exit 1; done
 
-bench: setup  ## the data pipeline against per-image code, a distillation step, a sweep, face detectors, memory, several processes, exports
+bench: setup  ## the data pipeline against per-image code, a distillation step, a sweep, face detectors, memory, several processes and workers, exports
 	$(BIN)/python benchmarks/data_pipeline.py
 	$(BIN)/python benchmarks/distillation.py
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/detectors.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/processes.py
+	$(BIN)/python benchmarks/workers.py
 	$(BIN)/python benchmarks/deploy.py
 
 clean:  ## remove the environment, caches and runs

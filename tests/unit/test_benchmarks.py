@@ -27,6 +27,7 @@ distillation = importlib.import_module("distillation")
 sweep = importlib.import_module("sweep")
 detectors = importlib.import_module("detectors")
 deploy = importlib.import_module("deploy")
+workers = importlib.import_module("workers")
 
 OPTIONS = PrepareOptions(input_size=32)
 
@@ -206,6 +207,21 @@ def test_what_binds_a_network_is_the_slower_of_arithmetic_and_memory() -> None:
     assert (found["binds"], found["share"], found["reachable"]) == ("memory", 0.5, 5)
     top = deploy.ceilings(1, 1)
     assert min(top.values()) > 1e6
+
+
+def test_workers_are_timed_in_turn_and_do_all_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    rates = workers.measured((1, 2), parts=3, epochs=1, rounds=1)
+    assert list(rates) == [1, 2]
+    assert all(len(found) == 1 and found[0] > 0 for found in rates.values())
+    workers.show({1: [10.0, 20.0, 30.0], 2: [15.0, 40.0, 45.0]})
+    assert [line.split()[:3] for line in capsys.readouterr().out.splitlines()][-2:] == [
+        ["1", "worker(s):", "20.00"], ["2", "worker(s):", "40.00"],
+    ]  # fmt: skip
+
+
+def test_a_worker_that_leaves_parts_undone_is_no_measurement(tmp_path: Path) -> None:
+    with refused(SystemExit, "0 of 2 parts"):
+        workers.rate(tmp_path / "own", 0, 2, 1)
 
 
 @pytest.mark.slow
