@@ -138,7 +138,11 @@ def test_a_space_is_counted_without_weights_and_without_maps():
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             out = func(*args, **(kwargs or {}))
-            cells.extend(part.numel() for part in (out if isinstance(out, tuple | list) else [out]) if getattr(part, "ndim", 0) == 4)
+            cells.extend(
+                part.numel()
+                for part in (out if isinstance(out, tuple | list) else [out])
+                if getattr(part, "ndim", 0) == 4
+            )
             return out
 
     before = torch.get_rng_state()
