@@ -233,11 +233,13 @@ def test_a_folder_that_a_killed_command_has_claimed_is_nasfaces(tmp_path: Path):
 
 
 def test_results_of_ones_own_are_not_replaced_by_those_of_an_experiment_or_a_prediction(tmp_path: Path):
-    (tmp_path / "results.csv").write_text("mine")
-    plan = read_experiment(str(planned(tmp_path, {"runs": {"a": {}}})), None)
-    with refused(RunError, tmp_path / "results.csv", "--out"):
-        run_experiment(plan, tmp_path, MACHINE)
-    assert (tmp_path / "results.csv").read_text() == "mine"
+    for own in ("results.csv", "figure6-a-held_out_nme.svg", "comparison-nme.png"):
+        (tmp_path / own).write_text("mine")
+        plan = read_experiment(str(planned(tmp_path, {"runs": {"a": {}}})), None)
+        with refused(RunError, tmp_path / own, "--out"):
+            run_experiment(plan, tmp_path, MACHINE)
+        assert (tmp_path / own).read_text() == "mine"
+        (tmp_path / own).unlink()
     for name, text in (("landmarks.csv", "mine"), ("landmarks.json", "[1, 2]")):
         folder = tmp_path / name.replace(".", "-")
         folder.mkdir()

@@ -64,7 +64,10 @@ def is_finished(run: RunDir, recipe: Recipe) -> bool:
     return run.metrics.exists() and recipes.load(str(run.recipe)).digest == recipe.digest
 
 
-_RESULTS = ("results.csv", "ablation.csv", "ablation.md", "differences.csv", "comparison.md")
+_RESULTS = (
+    "results.csv", "ablation.csv", "ablation.md", "differences.csv", "comparison.md", "comparison-*.[sp][vn]g",
+    "figure6-*.[sp][vn]g",
+)  # fmt: skip
 
 
 def check_results_free(out: Path) -> None:
@@ -72,6 +75,6 @@ def check_results_free(out: Path) -> None:
 
     The folder is nasface's if there is a run folder in it.
     """
-    own = next((out / name for name in _RESULTS if (out / name).exists()), None)
+    own = next((path for name in _RESULTS for path in sorted(out.glob(name))), None)
     if own is not None and not any(out.glob("*/job.json")):
         raise not_ours(own)
