@@ -147,9 +147,7 @@ def _open(where: str) -> BaseStorage:
         try:
             return journal(path)
         except (ValueError, KeyError) as err:
-            raise RunError(
-                f"{path} is not a study's journal, or damaged ({shortened(str(err))}); give another"
-            ) from err
+            raise damaged(path, err) from err
     return _proxy(where) if where.startswith("grpc://") else _database(where)
 
 
@@ -167,6 +165,14 @@ def journal(path: Path) -> BaseStorage:
     return storage
 
 
+def damaged(path: Path, err: Exception) -> RunError:
+    """Return the error for a file that cannot be read as a journal."""
+    return RunError(
+        f"{path} is not the journal of a study, or damaged ({described(err)}); give another, or remove its folder and "
+        "start again"
+    )
+
+
 @contextmanager
 def in_journal(path: Path) -> Iterator[BaseStorage]:
     """Yield the storage in a journal for reading: neither a lock nor a record is written.
@@ -182,9 +188,7 @@ def in_journal(path: Path) -> Iterator[BaseStorage]:
             _check_begin(file.read(len(_BEGIN)))
         yield JournalStorage(JournalFileBackend(str(path)))
     except (ValueError, KeyError) as err:
-        raise RunError(
-            f"{path} is damaged ({described(err)}); remove the folder of the sweep and start it again"
-        ) from err
+        raise damaged(path, err) from err
 
 
 def _drop_torn_line(path: Path) -> None:

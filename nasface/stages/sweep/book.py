@@ -23,7 +23,7 @@ from nasface.pareto import front
 from nasface.places import checked_name
 from nasface.rundir import RunDir
 from nasface.scores import HELD_OUT, SUPERNET, Stage, State, SweepRow, table_of
-from nasface.stages.studies.storage import Kept, in_journal, journal, opened, shown
+from nasface.stages.studies.storage import Kept, damaged, in_journal, journal, opened, shown
 from nasface.stages.studies.trials import Trials, is_free
 from nasface.stages.sweep.candidates import Candidate
 
@@ -80,7 +80,7 @@ class Study:
             storage = journal(path)
             study = _created(storage, NAME)
         except (ValueError, KeyError) as err:
-            raise RunError(f"{path} is damaged ({err}); remove the folder of the sweep and start it again") from err
+            raise damaged(path, err) from err
         return cls(folder, study, storage, seed)
 
     @classmethod
