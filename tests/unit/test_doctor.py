@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +188,14 @@ def test_a_missing_package_a_broken_plugin_and_changed_faces_are_named(
     assert of(found, "nasface[cloud]").state == "note"
     names(faults["pruner 'broken' of ?"], "no_such_module")
     names(of(found, images.parent.name).detail, "train-images.npy has changed")
+
+
+def test_a_checkout_that_is_not_installed_is_named(own_cache: Path, monkeypatch: pytest.MonkeyPatch):
+    def absent(package: str) -> list[str]:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(here, "requires", absent)
+    names(wrong(list(here.examine()))["installation"], "pip install .")
 
 
 def test_every_dataset_looks_into_a_folder(tmp_path: Path, own_cache: Path):

@@ -37,8 +37,8 @@ def examine(data_root: Path | None = None, progress: Progress | None = None) -> 
     yield from _versions()
     yield from _machine()
     yield from _plugins()
-    for name in shipped.networks():
-        yield examined("networks", name, partial(network, Path(name)))
+    for name, one in shipped.networks().items():
+        yield examined("networks", name, partial(network, one.weights))
     yield from _cache(progress or Progress())
     if data_root is not None:
         yield from _datasets(data_root)
@@ -49,7 +49,13 @@ def _versions() -> Iterator[Finding]:
     yield Finding("versions", "Python", "ok", f"{platform.python_version()}, {sys.executable}")
     yield Finding("versions", "nasface", "ok", f"{__version__}, {Path(__file__).parents[2]}")
     lacking: dict[str, list[str]] = defaultdict(list)
-    for requirement in map(Requirement, requires("nasface") or ()):
+    try:
+        asked = requires("nasface") or ()
+    except PackageNotFoundError:
+        here = "is not installed, so it has neither plug-ins nor recipes; run pip install . in its folder"
+        yield Finding("versions", "installation", "wrong", f"nasface {here}")
+        asked = ()
+    for requirement in map(Requirement, asked):
         extra = _extra(requirement)
         fault, found = _fault(requirement)
         if extra is not None:
