@@ -69,7 +69,7 @@ def working(url: str, out: Path) -> list[str]:
     return ["worker", "--study", url, "--out", str(out), "--device", "cpu", "--quiet", "--workers", "1"]
 
 
-def until(true: Callable[[], object], seconds: float = 60.0) -> None:
+def until(true: Callable[[], object], seconds: float = 180.0) -> None:
     """Wait for something to become true."""
     end = time.monotonic() + seconds
     while not true():
