@@ -5,13 +5,19 @@ from __future__ import annotations
 import math
 import re
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.types import FuncParamType
 
 from nasface.bounds import MAX_SIZE
 from nasface.errors import shown
+
+if TYPE_CHECKING:
+    _List = click.ParamType[tuple[Any, ...]]
+    _Milliseconds = click.ParamType[tuple[float, bool]]
+else:  # before click 8.4, a type of options does not say what its values are
+    _List = _Milliseconds = click.ParamType
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _FORM = re.compile(r"(\d{1,15}(?:\.\d{0,15})?|\.\d{1,15})([kmg]?)", re.ASCII | re.IGNORECASE)
@@ -46,7 +52,7 @@ class Real(click.FloatRange):
         return number
 
 
-class Several(click.ParamType[tuple[Any, ...]]):
+class Several(_List):
     """Words, or integers within a range, separated by commas."""
 
     name = "list"
@@ -65,7 +71,7 @@ class Several(click.ParamType[tuple[Any, ...]]):
         return tuple(self.part.convert(part, param, ctx) for part in parts)
 
 
-class Latency(click.ParamType[tuple[float, bool]]):
+class Latency(_Milliseconds):
     """Milliseconds, such as 5, or a multiple of the supernet's latency, such as 0.5x.
 
     Its value is the number, and whether that is a multiple.
