@@ -158,7 +158,8 @@ class _Programme:
             rows.append((scaled, (smallest - self.base) / largest, (largest - self.base) / largest))
         entries = [(i, self.variables[name], value) for i, row in enumerate(rows) for name, value in row[0].items()]
         at, of, values = zip(*entries, strict=True)
-        matrix = csr_array((values, (at, of)), shape=(len(rows), len(self.variables)))
+        places = np.array((at, of), np.int32)  # the solver of scipy 1.11 takes no other integers
+        matrix = csr_array((values, tuple(places)), shape=(len(rows), len(self.variables)))
         target: NDArray[np.float64] = np.zeros(len(self.variables))
         for name, value in objective.items():
             target[self.variables[name]] = value
