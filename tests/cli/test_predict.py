@@ -121,7 +121,8 @@ def test_boxes_and_detectors_of_ones_own(work: Path):
     Path("mine.py").write_text("def find(image): return [[10, 10, 80, 80]]\n")
     own = ("--detector", "mine:find", "--min-score", -1e9, "--refine", 0, "--out", "own")
     assert run("--run", "run", "photos/1.png", *own, "--quiet").exit_code == 0
-    np.testing.assert_allclose(pd.read_csv("own/landmarks.csv").iloc[0, 3:], found.iloc[0, 3:].astype(float), atol=2e-3)
+    own_row, row = (table.iloc[0, 3:].to_numpy(float) for table in (pd.read_csv("own/landmarks.csv"), found))
+    np.testing.assert_allclose(own_row, row, atol=2e-3)
 
 
 @pytest.mark.parametrize(
