@@ -251,7 +251,7 @@ def probe(video: Path) -> tuple[int, float]:
         untrusted.check_file(video)
     except OSError as err:
         raise DataError(f"{video}: cannot be read as a video ({err.strerror}); give a video file") from err
-    capture = cv2.VideoCapture(os.fsencode(video))  # it crashes on a text with bytes that are not UTF-8
+    capture = _capture(cv2, video)
     try:
         if not capture.grab():
             raise DataError(f"{video}: cannot be read as a video; convert it to another format, such as H.264 in MP4")
@@ -261,10 +261,23 @@ def probe(video: Path) -> tuple[int, float]:
         capture.release()
 
 
+def _capture(cv2: Any, video: Path) -> Any:
+    """Open a video. OpenCV crashes on a text with bytes that are not UTF-8, and before 4.12 it takes only texts."""
+    try:
+        return cv2.VideoCapture(os.fsencode(video))
+    except cv2.error as err:
+        text = str(video)
+        if text != text.encode(errors="replace").decode():
+            raise DataError(
+                f"{shortened(text)}: this OpenCV cannot open a name that is not UTF-8; rename the file"
+            ) from err
+        return cv2.VideoCapture(text)
+
+
 def frames(video: Path) -> Iterator[Pixels]:
     """Yield the frames of a video, RGB and upright, up to its end or to the first damaged one."""
     cv2 = opencv()
-    capture = cv2.VideoCapture(os.fsencode(video))  # it crashes on a text with bytes that are not UTF-8
+    capture = _capture(cv2, video)
     try:
         while True:
             there, frame_HW3 = capture.read()
