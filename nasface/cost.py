@@ -163,7 +163,8 @@ def _count_made(made: Callable[[int], tuple[nn.Module, tuple[object, ...]]]) -> 
     """Return the costs of a module that `made` builds together with a batch of so many inputs; see `_count`.
 
     The batch is empty, so that neither weights nor maps take memory or time, whatever their size. Only where a part of
-    somebody else's needs an image, there is one.
+    somebody else's needs an image, there is one. Parts must treat the images of a batch alike; `check_space` compares
+    the result with a count of real images.
     """
     try:
         with _Unfilled():  # type: ignore[no-untyped-call]

@@ -32,6 +32,7 @@ def doctor(folder: Path | None, study: str | None, data_root: Path | None, quiet
       nasface doctor --study postgresql://nasface@db/studies
     """
     from nasface import terminal
+    from nasface.errors import printable
     from nasface.progress import Progress
     from nasface.stages.doctor import folder as of_folder
     from nasface.stages.doctor import here
@@ -53,7 +54,7 @@ def doctor(folder: Path | None, study: str | None, data_root: Path | None, quiet
         click.echo(json.dumps({"ok": not wrong, "findings": [asdict(finding) for finding in found]}, indent=1))
     else:
         for section in dict.fromkeys(finding.section for finding in found):
-            rows = [[f.what, f.state, f.detail] for f in found if f.section == section]
+            rows = [[printable(f.what), f.state, printable(f.detail)] for f in found if f.section == section]
             terminal.show(terminal.table(section, ["", "state", "found"], rows, text_columns=3))
         click.echo(f"looked at {len(found)} things: " + (f"{wrong} wrong" if wrong else "nothing wrong"))
     sys.exit(2 if wrong else 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,9 @@ def cached(root: Path, progress: Callable[[int, int], None] | None = None) -> It
         meta = read_meta(folder)
         if progress:
             progress(number, len(folders))
-        fault = meta or "it is empty" if isinstance(meta, str) else ""
-        yield folder, sum(path.stat().st_size for path in folder.iterdir() if path.is_file()), fault
+        with suppress(OSError):  # another process may have removed it
+            size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+            yield folder, size, meta if isinstance(meta, str) else ""
 
 
 def file_of(folder: Path, split: Split, part: str) -> Path:

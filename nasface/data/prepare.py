@@ -29,7 +29,8 @@ _log = logging.getLogger(__name__)
 
 # Part of every key: increase it whenever the same input would give different files.
 _FORMAT = 1
-_TOLERATED = 0.01
+TOLERATED = 0.01
+"""The share of damaged faces up to which they are left out."""
 _PART = ".part-"  # with which the names of folders begin that are not finished
 _SPARE_BYTES = 64 << 20
 
@@ -321,7 +322,7 @@ def _open_split(
 
 
 def _refuse_if_damaged(dataset: Dataset, problems: Sequence[Problem], total: int) -> None:
-    if len(problems) > _TOLERATED * total:
+    if len(problems) > TOLERATED * total:
         first = "; ".join(problem.what for problem in problems[:3])
         raise DataError(
             f"{dataset.name}: more than 1 % of {total} faces are damaged, the first are: "

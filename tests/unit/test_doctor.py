@@ -95,7 +95,6 @@ def longer_than_the_header(path: Path) -> None:
         ("factors.json", cut, "JSON"),
         ("recipe.yaml", misspelt, "epoch"),
         ("metrics.json", cut, "not valid JSON"),
-        ("metrics.json", of_another_recipe, "another recipe"),
         ("errors.csv", longer_than_the_header, "cells"),
     ],
 )
@@ -106,13 +105,23 @@ def test_what_is_damaged_is_named(copy: RunDir, name: str, damage: Callable[[Pat
     names(faults[name], fact)
 
 
-def test_a_checkpoint_that_has_changed_is_named(cached: None, tmp_path: Path):
+def test_figures_of_another_recipe_are_worth_a_note(copy: RunDir):
+    of_another_recipe(copy.metrics)
+    found = list(folder.examine(copy.path))
+    assert not wrong(found)
+    (note,) = (finding for finding in found if finding.state == "note")
+    names(note.detail, copy.metrics, "another recipe")
+
+
+def test_a_checkpoint_that_has_changed_is_named(cached: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     place = RunDir(tmp_path / "stopped")
     with pytest.raises(KeyboardInterrupt):
         search(recipe(), place, stopping_after(1))
     (path,) = (place.path / "checkpoints").iterdir()
     what = f"checkpoints/{path.name}"
     assert "after epoch 1" in of(list(folder.examine(place.path)), what).detail
+    monkeypatch.chdir(path.parent)
+    assert not wrong(list(folder.examine(Path())))
     content = bytearray(path.read_bytes())
     content[-3] ^= 1
     path.write_bytes(content)
@@ -138,9 +147,22 @@ def test_links_leftovers_and_other_processes_are_named(copy: RunDir):
     with FileLock(copy.path / ".lock"):
         found = list(folder.examine(copy.path))
     assert list(wrong(found)) == ["log.txt"]
+    (copy.path / ".lock").unlink()
+    elsewhere.write_text("mine")
+    (copy.path / ".lock").symlink_to(elsewhere)
+    assert list(wrong(list(folder.examine(copy.path)))) == [".lock", "log.txt"]
+    assert elsewhere.read_text() == "mine"
     notes = {finding.what: finding.detail for finding in found if finding.state == "note"}
     assert "working in this folder" in notes[".lock"]
     assert "killed" in notes[".slim.safetensors.x.partial/slim.safetensors"]
+
+
+def test_weights_of_other_programs_and_pipes_do_no_harm(copy: RunDir):
+    save_file({"a": torch.zeros(1)}, copy.path / "other.safetensors")
+    assert not wrong(list(folder.examine(copy.path)))
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(copy.study)
+        names(wrong(list(folder.examine(copy.path)))["study.log"], "pipe")
 
 
 def test_a_folder_that_is_none_or_not_ours_is_refused(tmp_path: Path):
@@ -201,6 +223,7 @@ def test_a_checkout_that_is_not_installed_is_named(own_cache: Path, monkeypatch:
 def test_every_dataset_looks_into_a_folder(tmp_path: Path, own_cache: Path):
     found = [finding for finding in here.examine(tmp_path) if finding.section == "datasets"]
     assert of(found, "300w").state == "note"
+    assert wrong(found).keys() == {str(tmp_path)}
     assert wrong([*here.examine(tmp_path / "nowhere")]).keys() == {str(tmp_path / "nowhere")}
 
 
@@ -212,17 +235,49 @@ def test_a_study_answers_and_says_what_was_given_up(kind: str, tmp_path: Path):
     assert not path.exists()
     with opened(where) as storage:
         made = optuna.create_study(storage=storage, study_name="mine")
-        made.enqueue_trial({})
+        for part in ("at work", "lost", "lost and done", "lost and done", None):
+            made.enqueue_trial({}, {"part": part} if part else {"network": "t0.5"})
         made.ask()
-        lost = made.ask()
-        lost.set_user_attr("error", "the training diverged")
-        made.tell(lost, state=optuna.trial.TrialState.FAIL)
+        for error in ("diverged", "diverged", None, "disconnected"):
+            trial = made.ask()
+            if error:
+                trial.set_user_attr("error", error)
+            made.tell(trial, None if error else 1.0, optuna.trial.TrialState.FAIL if error else None)
     found = list(study.examine(where))
-    assert "1 studies" in found[0].detail
-    assert of(found, "mine").detail == "trials: 1 at work, 1 failed or interrupted"
-    assert wrong(found) == {"mine, trial 1": "was given up: the training diverged"}
+    assert found[0].detail.endswith("studies: 1")
+    assert of(found, "mine").detail == "trials: 1 at work, 3 failed or interrupted, 1 finished"
+    assert of(found, "mine, trial 0").state == "note"
+    assert wrong(found) == {"mine, lost": "was given up: diverged"}
     path.write_bytes(b"\x00" * 100)
     assert list(wrong(list(study.examine(where))))
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["http://[", "grpc://[", "grpc://host", "postgresql://h:abc/db", "sqlite:////nowhere/study.db", "oracle://x"],
+)
+def test_a_storage_that_cannot_be_reached_is_a_finding(where: str):
+    (found,) = study.examine(where)
+    assert (found.state, "\n" in found.detail) == ("wrong", False)
+
+
+@pytest.mark.parametrize("line", ['{"op_code": 99}', '{"op_code":0}', '{"op_code":0,"study_name":1,"directions":5}'])
+def test_a_journal_of_something_else_is_a_finding(line: str, tmp_path: Path):
+    path = tmp_path / "study.log"
+    path.write_text(line.replace(": ", ":") + "\n" + "[1]\n")
+    assert list(wrong(list(study.examine(str(path))))) == [str(path)]
+
+
+def test_a_broken_last_line_that_optuna_forgives_once_is_named(copy: RunDir):
+    with opened(str(copy.study)) as storage:
+        optuna.create_study(storage=storage)
+    assert not wrong(list(folder.examine(copy.path)))
+    with copy.study.open("a") as file:
+        file.write('{"op_code":')
+    assert "torn last line" in of(list(folder.examine(copy.path)), "study.log").detail
+    with copy.study.open("a") as file:
+        file.write("\n")
+    assert list(wrong(list(folder.examine(copy.path)))) == ["study.log"]
 
 
 def test_an_empty_database_stays_empty(tmp_path: Path):
@@ -241,4 +296,6 @@ def test_the_command_ends_with_2_if_something_is_wrong(copy: RunDir):
     shown = CliRunner().invoke(main, ["doctor", str(copy.path)])
     assert shown.exit_code == 2
     assert "slim.safetensors" in shown.output
+    (copy.path / "checkpoints" / "\x1b]0;owned\x07.safetensors").write_bytes(b"")
+    assert "\x1b]0" not in CliRunner().invoke(main, ["doctor", str(copy.path)], color=True).output
     assert "1 wrong" in shown.output

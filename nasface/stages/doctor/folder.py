@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
-
-from filelock import FileLock
 
 from nasface import plugins, rundir, untrusted
 from nasface import recipe as recipes
 from nasface.arch import check_digest
 from nasface.errors import RunError, shortened
+from nasface.model.files import WEIGHTS
 from nasface.model.source import read_arch, read_factors, read_source
 from nasface.places import is_own
 from nasface.progress import Progress
 from nasface.rundir import PARTIAL, RunDir
 from nasface.stages.doctor.finding import Finding, examined, network
 from nasface.stages.studies.storage import in_journal
-from nasface.stages.studies.trials import is_free
 
 _MOST = 1_000_000  # files
+_LONGEST_LINE = 1 << 20  # bytes of a journal
 
 
 def examine(folder: Path, progress: Progress | None = None) -> Iterator[Finding]:
     """Yield what is found out about each file that nasface has written there; nothing is changed.
 
     Recipes and architectures must be valid, weights must fit their network and be finite, and checkpoints must be as
-    they were written. Other files are only counted.
+    they were written. Other files are only counted. Nothing is opened for writing, locks included.
 
     Args:
         folder: the folder.
@@ -40,23 +41,25 @@ def examine(folder: Path, progress: Progress | None = None) -> Iterator[Finding]
     """
     if not folder.is_dir():
         raise RunError(f"there is no folder {shortened(str(folder))}; give that of a run, a sweep or an experiment")
+    folder = folder.resolve()  # what a file is depends on the name of its folder too
     found = sorted(_files(folder))
     count, others, ours = (progress or Progress()).counter("files"), 0, 0
     for number, path in enumerate(found, 1):
         count(number, len(found))
         name, look = str(path.relative_to(folder)), _look(path)
-        if path.is_symlink() and (is_own(path.name) or look):
+        if path.is_symlink() and (is_own(path.name) or look or path.name == ".lock"):
             fault = "is a symbolic link, through which nothing is written; put what it points to in its place"
             yield Finding("files", name, "wrong", f"{path} {fault}")
         elif path.parent.name.endswith(PARTIAL) or path.name.endswith(PARTIAL):
-            left = "left by a process that was killed; the next command in this folder removes it"
+            left = "being written, or left by a process that was killed; the next command in this folder removes it"
             yield Finding("files", name, "note", left)
-        elif path.name == ".lock" and not is_free(FileLock(path)):
+        elif path.name == ".lock" and _is_held(path):
             yield Finding("files", name, "note", "a process is working in this folder")
-        elif look:
+        elif look and not _is_of_others(path):
             ours += 1
-            yield examined("files", name, partial(look, path))
-            yield from _consistent(path, name)
+            looked = [examined("files", name, partial(look, path)), *_consistent(path, name)]
+            if path.exists():  # a command at work may have removed it meanwhile
+                yield from looked
         else:
             others += not path.name.endswith(".lock")
     if not ours:
@@ -75,6 +78,31 @@ def _files(folder: Path) -> Iterator[Path]:
             if number > _MOST:
                 raise RunError(f"{folder} holds more than {_MOST:,} files; give the folder of a single run")
             yield Path(place, name)
+
+
+def _is_held(lock: Path) -> bool:
+    """Return whether a process holds a lock, as far as that can be found out without writing."""
+    try:
+        import fcntl
+
+        file = os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except (ImportError, OSError):
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
+def _is_of_others(path: Path) -> bool:
+    """Return whether a file holds weights of another program."""
+    try:
+        return path.suffix == WEIGHTS and not is_own(path.name) and not rundir.read_meta(path)
+    except (RunError, ValueError):
+        return False
 
 
 def _look(path: Path) -> Callable[[Path], str] | None:
@@ -106,7 +134,7 @@ def _checkpoint(path: Path) -> str:
     from nasface.checkpoint import verified
 
     title, epoch = verified(path)
-    return f"{title}, after epoch {epoch}"
+    return f"{shortened(title)}, after epoch {epoch}"
 
 
 def _json(path: Path) -> str:
@@ -125,8 +153,13 @@ def _study(path: Path) -> str:
     with in_journal(path) as storage:
         studies = storage.get_all_studies()
         trials = sum(len(storage.get_all_trials(study._study_id, deepcopy=False)) for study in studies)
-    torn = path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
-    return f"{len(studies)} studies of {trials} trials" + "; its torn last line will be left out" * torn
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _LONGEST_LINE))
+        rest, _, last = file.read().rstrip(b"\n").rpartition(b"\n")
+        whole = file.seek(0, os.SEEK_END) == 0 or (file.seek(-1, os.SEEK_END) and file.read() == b"\n")
+    if whole and (last or rest):
+        json.loads(last)  # Optuna forgives the last line alone, but no later one
+    return f"{len(studies)} studies of {trials} trials" + "; its torn last line will be left out" * (not whole)
 
 
 _LOOKS: Mapping[str, Callable[[Path], str]] = {
@@ -152,20 +185,20 @@ def _consistent(path: Path, name: str) -> Iterator[Finding]:
     """Whether a file goes with those beside it."""
     run = RunDir(path.parent)
     if path == run.metrics and run.recipe.exists():
-        yield from _wrong(name, lambda: _same_recipe(run))
+        finding = examined("files", name, lambda: _same_recipe(run))
+        if finding.state == "wrong":
+            yield replace(finding, state="note")  # the recipe itself is looked at too
     if path == run.arch and not run.slim.exists():
-        yield from _wrong(name, lambda: str(read_source(path).weights()))
-
-
-def _wrong(name: str, look: Callable[[], str]) -> Iterator[Finding]:
-    finding = examined("files", name, look)
-    if finding.state == "wrong":
-        yield finding
+        finding = examined("files", name, lambda: str(read_source(path).weights()))
+        if finding.state == "wrong":
+            yield finding
 
 
 def _same_recipe(run: RunDir) -> str:
     content = rundir.read_json(run.metrics, "the figures of a run")
     digest = content.get("recipe_digest") if isinstance(content, dict) else None
     if digest not in (None, recipes.load(str(run.recipe)).digest):
-        raise RunError(f"{run.metrics} was written with another recipe than {run.recipe}; restore the one used")
+        raise RunError(
+            f"{run.metrics} was written with another recipe than {run.recipe}, or by another version of nasface"
+        )
     return ""

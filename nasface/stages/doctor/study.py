@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from nasface.errors import RunError, shortened
 from nasface.stages.doctor.finding import Finding
 from nasface.stages.studies.storage import reading, shown
-from nasface.stages.studies.trials import ERROR, WORKER
+from nasface.stages.studies.trials import ERROR, PART, WORKER, state_of
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -20,7 +20,7 @@ _WORDS = {"COMPLETE": "finished", "RUNNING": "at work", "WAITING": "waiting", "P
 
 
 def examine(where: str) -> Iterator[Finding]:
-    """Yield whether a storage answers, one row for each study, and one for each job that was given up or has stalled.
+    """Yield whether a storage answers, and for each study its jobs at work and those that were given up.
 
     Args:
         where: see `nasface.stages.studies.storage.opened`.
@@ -30,7 +30,7 @@ def examine(where: str) -> Iterator[Finding]:
         with reading(where) as storage:
             studies = [] if storage is None else storage.get_all_studies()
             took = f"answers within {1e3 * (time.perf_counter() - start):.0f} ms"
-            yield Finding("study", shown(where), "ok", f"{took} and holds {len(studies)} studies")
+            yield Finding("study", shown(where), "ok", f"{took}; studies: {len(studies)}")
             for study in studies:
                 assert storage is not None
                 yield from _progress(study.study_name, storage.get_all_trials(study._study_id, deepcopy=False))
@@ -39,18 +39,23 @@ def examine(where: str) -> Iterator[Finding]:
 
 
 def _progress(name: str, trials: list[FrozenTrial]) -> Iterator[Finding]:
-    """The jobs of one study by state."""
+    """The jobs of one study by state. Networks of a sweep that could not be measured belong to its table."""
     counts = Counter(_WORDS.get(trial.state.name, "failed or interrupted") for trial in trials)
     said = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none"
     yield Finding("study", shortened(name), "ok", f"trials: {said}")
+    jobs: dict[str, list[FrozenTrial]] = defaultdict(list)
     for trial in trials:
-        what = f"{shortened(name)}, trial {trial.number}"
-        if trial.state.name == "FAIL" and (error := trial.user_attrs.get(ERROR)):
-            yield Finding("study", what, "wrong", f"was given up: {shortened(str(error), 300)}")
-        elif trial.state.name == "RUNNING":
+        if isinstance(part := trial.user_attrs.get(PART), str):
+            jobs[part].append(trial)
+        if trial.state.name == "RUNNING":
             since = f" since {_local(trial.datetime_start)}" if trial.datetime_start else ""
             worker = trial.user_attrs.get(WORKER)
-            yield Finding("study", what, "note", f"at work{since}" + f" on {shortened(str(worker))}" * bool(worker))
+            on = f" on {shortened(str(worker))}" * bool(worker)
+            yield Finding("study", f"{shortened(name)}, trial {trial.number}", "note", f"at work{since}{on}")
+    for part, own in jobs.items():
+        if state_of(own) == "FAIL":
+            error = shortened(str(own[-1].user_attrs.get(ERROR)), 300)
+            yield Finding("study", f"{shortened(name)}, {shortened(part)}", "wrong", f"was given up: {error}")
 
 
 def _local(moment: datetime) -> str:

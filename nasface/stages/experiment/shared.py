@@ -30,7 +30,7 @@ from nasface.stages.experiment.plan import Experiment, Plan
 from nasface.stages.experiment.run import collect, parts_of
 from nasface.stages.select import read_table
 from nasface.stages.studies.storage import Kept, is_path, opened, shown
-from nasface.stages.studies.trials import Trials, state_of
+from nasface.stages.studies.trials import PART, Trials, state_of
 from nasface.stages.workspace import Machine
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 10.0
 """Seconds between two looks at what other workers are at."""
-_PART, _PLAN, _HEARTBEAT = "part", "experiment", "heartbeat"  # attributes of trials and of the study
+_PLAN, _HEARTBEAT = "experiment", "heartbeat"  # attributes of the study
 LONGEST_BEAT = 3600
 _GIVEN_UP = (DivergedError, GraphError, NotComparableError, RecipeError, RunError)
 
@@ -141,7 +141,7 @@ class Shared:
         """The parts that can be done now, with the attributes of their trials."""
         names = {part.folder.path: name for name, part in self.parts.items()}
         return {
-            name: {_PART: name, "run": part.run, "seed": part.seed, "title": part.title}
+            name: {PART: name, "run": part.run, "seed": part.seed, "title": part.title}
             for name, part in self.parts.items()
             if not self._is_finished(name) and all(self._is_finished(names[need.folder.path]) for need in part.needs)
         }
@@ -307,7 +307,7 @@ def _heartbeat(found: object) -> int:
 
 
 def _part_of(trial: Trial | FrozenTrial) -> str | None:
-    name = trial.user_attrs.get(_PART)
+    name = trial.user_attrs.get(PART)
     return name if isinstance(name, str) else None
 
 

@@ -13,11 +13,12 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from nasface import durable
+from nasface import durable, untrusted
 from nasface.errors import RunError, described, shortened
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
+    from sqlalchemy.engine import URL
 
 HEARTBEAT = 60
 """Seconds between two signs of life that a process at work sends to a database, if nothing else is said."""
@@ -111,7 +112,7 @@ def reading(where: str) -> Iterator[BaseStorage | None]:
             yield storage
     else:
         with _translated(where):
-            empty = _has_no_tables(where)
+            empty = _has_no_studies(where)
         if empty:
             yield None
             return
@@ -119,16 +120,15 @@ def reading(where: str) -> Iterator[BaseStorage | None]:
             yield storage
 
 
-def _has_no_tables(where: str) -> bool:
+def _has_no_studies(where: str) -> bool:
     from sqlalchemy import create_engine, inspect
-    from sqlalchemy.engine import make_url
 
-    url = make_url(_driven(where))
+    url = _parsed(where)
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
         raise RunError(f"there is no file {shown(url.database or '')}; give a database in which studies are")
     engine = create_engine(url, connect_args=_connecting(where))
     try:
-        return not inspect(engine).has_table("studies")
+        return not all(inspect(engine).has_table(name) for name in ("studies", "version_info"))
     finally:
         engine.dispose()
 
@@ -137,7 +137,10 @@ def shown(where: str) -> str:
     """Return how a storage is named in messages: without a password."""
     if is_path(where):
         return shortened(where)
-    parts = urlsplit(where)
+    try:
+        parts = urlsplit(where)
+    except ValueError:
+        return shortened(where.partition("://")[0] + "://...")
     return shortened(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")
 
 
@@ -184,11 +187,13 @@ def in_journal(path: Path) -> Iterator[BaseStorage]:
     from optuna.storages.journal import JournalFileBackend
 
     try:
+        untrusted.check_file(path)
         with path.open("rb") as file:
             _check_begin(file.read(len(_BEGIN)))
-        yield JournalStorage(JournalFileBackend(str(path)))
-    except (ValueError, KeyError) as err:
+        storage = JournalStorage(JournalFileBackend(str(path)))
+    except Exception as err:  # Optuna asserts what a journal holds
         raise damaged(path, err) from err
+    yield storage
 
 
 def _drop_torn_line(path: Path) -> None:
@@ -217,13 +222,21 @@ def _database(url: str) -> BaseStorage:
     options: dict[str, Any] = {"connect_args": _connecting(url)}
     if not url.startswith("sqlite"):  # a training may last longer than a network keeps a connection that nobody uses
         options["pool_pre_ping"] = True
-    return RDBStorage(_driven(url), options)
+    return RDBStorage(_parsed(url).render_as_string(hide_password=False), options)
 
 
-def _driven(url: str) -> str:
+def _parsed(url: str) -> URL:
     """Return the URL of a database with its driver; PostgreSQL's is the one that comes with the extra 'cluster'."""
+    from sqlalchemy.engine import make_url
+
     scheme, _, rest = url.partition("://")
-    return f"postgresql+psycopg://{rest}" if scheme in ("postgres", "postgresql") else url
+    try:
+        return make_url(f"postgresql+psycopg://{rest}" if scheme in ("postgres", "postgresql") else url)
+    except ValueError as err:  # of a port, for one
+        raise RunError(
+            f"{shown(url)} is not the URL of a database ({shortened(str(err))}); expected, for example, "
+            "postgresql://USER@HOST:PORT/NAME"
+        ) from err
 
 
 def _connecting(url: str) -> dict[str, Any]:

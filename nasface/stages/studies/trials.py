@@ -37,7 +37,10 @@ MISSED = 5
 """A process that misses so many of them is taken for dead; with fewer, a busy machine or server kills healthy ones."""
 ERROR = "error"
 """The attribute of a trial that says why nobody can do its job."""
+PART = "part"
+"""The attribute of a trial that names the part of an experiment that is its job."""
 WORKER = "worker"
+"""The attribute of a trial that says which process is at it."""
 _AGAIN = 1.0  # seconds before a job that is given back waits again
 
 Values = float | Sequence[float]

@@ -352,7 +352,10 @@ def progress_of(folder: Path, kept: Kept | None = None) -> Progress:
     if not path.exists():
         return Progress()
     with in_journal(path) as storage:
-        study = optuna.load_study(study_name=NAME, storage=storage)
+        try:
+            study = optuna.load_study(study_name=NAME, storage=storage)
+        except KeyError as err:
+            raise damaged(path, err) from err
     return Study(folder, study, storage, 0).progress()
 
 
