@@ -322,7 +322,9 @@ def test_weights(tally: Tally, tmp_path: Path, number: int):
     checkpoint.parent.mkdir()
     checkpoint.write_bytes(WEIGHTS[number])
     found = tally.held(lambda: list(doctor.examine(tmp_path)), WEIGHTS[number][:200])
-    assert [finding.state for finding in found] == ["wrong", "wrong"], found
+    states = {finding.what: finding.state for finding in found}
+    assert states.pop("checkpoints/search.safetensors") == "wrong", found
+    assert states in ({"w.safetensors": "wrong"}, {"others": "ok"}), found  # of another program
 
 
 def test_cut_weights(tally: Tally, tmp_path: Path):

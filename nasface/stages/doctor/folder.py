@@ -99,8 +99,10 @@ def _is_held(lock: Path) -> bool:
 
 def _is_of_others(path: Path) -> bool:
     """Return whether a file holds weights of another program."""
+    if path.suffix != WEIGHTS or is_own(path.name) or is_own(path.parent.name):
+        return False
     try:
-        return path.suffix == WEIGHTS and not is_own(path.name) and not rundir.read_meta(path)
+        return not rundir.read_meta(path)
     except (RunError, ValueError):
         return False
 
