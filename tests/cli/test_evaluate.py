@@ -159,7 +159,8 @@ def test_what_is_saved_is_read_back_to_the_same_figures(runs: list[Path], tmp_pa
 def test_the_worst_faces_are_drawn(runs: list[Path], tmp_path: Path, masked: str | None):
     path = tmp_path / "worst.png"
     out = evaluate(runs[0], "--worst", path, "--worst-count", 3, *(["--masked", masked] if masked else []))
-    assert min(Image.open(path).size) > 100
+    with Image.open(path) as drawn:
+        assert min(drawn.size) > 100
     assert ("masked: half" in out) == (masked is not None)
 
 
