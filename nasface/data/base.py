@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nasface.errors import printable
 
 Split = Literal["train", "test"]
+SPLITS: tuple[Split, Split] = ("train", "test")
 
 
 @dataclass(frozen=True)

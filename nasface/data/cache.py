@@ -13,10 +13,9 @@ from typing import Any
 from platformdirs import user_cache_path
 
 from nasface.checksum import blocks, checksum
-from nasface.data.base import Split
+from nasface.data.base import SPLITS, Split
 from nasface.errors import described
 
-SPLITS: tuple[Split, Split] = ("train", "test")
 _META = "meta.json"
 
 

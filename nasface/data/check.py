@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from nasface.data.base import Dataset, Face, Index, Problem, Split
+from nasface.data.base import SPLITS, Dataset, Face, Index, Problem, Split
 from nasface.data.crop import PrepareOptions, far_points, find_faces, read_face, square
 from nasface.data.parallel import map_in_order
 from nasface.errors import DataError
@@ -137,8 +137,7 @@ def _overlap(one: Face, other: Face) -> float:
 
 def _counts(index: Index) -> tuple[Count, ...]:
     rows = []
-    splits: tuple[Split, Split] = ("train", "test")
-    for split in splits:
+    for split in SPLITS:
         faces = [face for face in index.faces if face.split == split]
         official = {key.partition("/")[2]: n for key, n in index.expected.items() if key.partition("/")[0] == split}
         subsets = dict.fromkeys(["", *official, *sorted({name for face in faces for name in face.subsets})])

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasface import durable
-from nasface.data.base import Dataset, Face, Index, Problem, Scheme, Split
-from nasface.data.cache import SPLITS, cache_folder, file_of, read_meta, seal
+from nasface.data.base import SPLITS, Dataset, Face, Index, Problem, Scheme, Split
+from nasface.data.cache import cache_folder, file_of, read_meta, seal
 from nasface.data.crop import Crop, crop_face, find_faces, read_face
 from nasface.data.crop import PrepareOptions as PrepareOptions
 from nasface.data.images import load_digests, save_digests

@@ -13,7 +13,7 @@ from annotated_types import Interval
 from numpy.typing import NDArray
 
 from nasface import untrusted
-from nasface.data.base import Face, Index, Problem, Split
+from nasface.data.base import SPLITS, Face, Index, Problem, Split
 from nasface.data.facelists import ListedFace, is_below, read_csv, read_imglab_xml, readable
 from nasface.data.images import IMAGE_SUFFIXES, decode, file_digest, find_images
 from nasface.data.reading import Source, candidates, landmark_fault, number, unique_names
@@ -215,8 +215,7 @@ def _index_lists(root: Path, lists: Sequence[tuple[Split, Path, list[ListedFace]
 
 def _named_apart(faces: Sequence[Face]) -> list[Face]:
     """Turn the image paths by which listed faces are named into names that are unique within each split."""
-    splits: tuple[Split, Split] = ("train", "test")
-    grouped = [[face for face in faces if face.split == split] for split in splits]
+    grouped = [[face for face in faces if face.split == split] for split in SPLITS]
     names = chain.from_iterable(unique_names([face.name for face in group]) for group in grouped)
     return [replace(face, name=name) for face, name in zip(chain(*grouped), names, strict=True)]
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasface import untrusted
-from nasface.data.base import Face, Index, Problem, Split
+from nasface.data.base import SPLITS, Face, Index, Problem, Split
 from nasface.data.facelists import is_below, readable
 from nasface.data.images import decode, file_digest
 from nasface.data.reading import Source, candidates, landmark_fault, number, unique_names
@@ -79,10 +79,9 @@ class WFLW:
 
 
 def _find_lists(root: Path) -> dict[Split, Path]:
-    splits: tuple[Split, Split] = ("train", "test")
     found: dict[Split, Path] = {}
     for folder in candidates(root):
-        for split in splits:
+        for split in SPLITS:
             for inside in _LISTS:
                 path = folder / inside / f"list_98pt_rect_attr_{split}.txt"
                 if split not in found and path.is_file():

@@ -17,7 +17,7 @@ from annotated_types import Interval
 from numpy.typing import NDArray
 
 from nasface.bounds import Seed
-from nasface.data.base import Face, Index, Split
+from nasface.data.base import SPLITS, Face, Index, Split
 from nasface.data.schemes import SCHEMES
 from nasface.data.synthetic.head3d import head
 from nasface.data.synthetic.paint import Rng
@@ -36,7 +36,6 @@ SMILES = 0.45  # share of the other faces that smile
 LARGE_YAW = 30.0  # degrees; faces beyond it are in the pose subset
 MAX_YAW = 60.0
 
-_SPLITS: tuple[Split, Split] = ("train", "test")
 _IDENTITY = (
     "face_width", "face_length", "middle_length", "jaw_width", "chin_width", "chin_depth", "cheeks",
     "forehead", "depth", "eye_gap", "eye_size", "eye_tilt", "eye_depth", "brow_height", "brow_arch",
@@ -99,10 +98,10 @@ class Synthetic:
 
     def index(self) -> Index:
         """Return all faces with exact landmarks; nothing is painted."""
-        faces = [self._face(split, i) for split in _SPLITS for i in range(self.counts[split])]
+        faces = [self._face(split, i) for split in SPLITS for i in range(self.counts[split])]
         found = Counter(f"{face.split}/{subset}" for face in faces for subset in face.subsets)
         order = ("full", "pose", *RATES)  # as in tables
-        expected = Counter({key: found[key] for split in _SPLITS for s in order if (key := f"{split}/{s}") in found})
+        expected = Counter({key: found[key] for split in SPLITS for s in order if (key := f"{split}/{s}") in found})
         expected.update({split: count for split, count in self.counts.items() if count})
         return Index(tuple(faces), (), dict(expected))
 
@@ -140,7 +139,7 @@ class Synthetic:
 
 
 def _stream(seed: int, split: Split, number: int, purpose: int) -> Rng:
-    return np.random.Generator(np.random.PCG64([seed, _SPLITS.index(split), number, purpose]))
+    return np.random.Generator(np.random.PCG64([seed, SPLITS.index(split), number, purpose]))
 
 
 def _subject(rng: Rng, size: int) -> Subject:
