@@ -21,7 +21,7 @@ from nasface.stages.workspace import Work
 
 def write_family(
     work: Work, family: Mapping[str, GraphNet], supernet: Evaluation, factors: Factors, faces: Faces, costs: Costs
-) -> None:
+) -> Evaluation:
     """Evaluate the networks of a family, and write their folders and the table of all into the run's `family`.
 
     Args:
@@ -31,6 +31,9 @@ def write_family(
         factors: of the search.
         faces: the faces.
         costs: costs of the space.
+
+    Returns:
+        What the last network has reached.
     """
     recipe, folder = work.recipe, work.run.family()
     rows = [replace(sweep_row(SUPERNET, supernet, costs), nme=scores_at(supernet, Stage.INHERITED), seed=recipe.seed)]
@@ -43,6 +46,7 @@ def write_family(
         finish(replace(work, run=run), [found])  # with the epochs and the compute of the whole search
         rows.append(_row(name, found, costs, work))
     rundir.write_rows(folder.pareto, table_of(with_front(rows)))
+    return found
 
 
 def _row(name: str, found: Evaluation, costs: Costs, work: Work) -> SweepRow:

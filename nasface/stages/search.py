@@ -72,7 +72,7 @@ def search(recipe: Recipe, run: RunDir, machine: Machine, weights: Path | None =
             work.measured.macs += factors.provenance.get("macs", 0)
             supernet = evaluate_net("supernet", net, recipe, faces, costs)
             if family:
-                write_family(work, family, supernet, factors, faces, costs)
+                reached = write_family(work, family, supernet, factors, faces, costs)
                 slim = list(family.values())[-1]
                 graph = slim.graph
             else:
@@ -84,7 +84,9 @@ def search(recipe: Recipe, run: RunDir, machine: Machine, weights: Path | None =
             write_arch(run, graph, factors, recipe, run.supernet, recipe.search if found else None)
             finetune(slim, work, faces)
             save_net(run.slim, slim, recipe)
-            return finish(work, [supernet, evaluate_net("slim", slim, recipe, faces, costs)])
+            if recipe.finetune.epochs or not family:  # else it is the last network of the family as it was evaluated
+                reached = evaluate_net("slim", slim, recipe, faces, costs)
+            return finish(work, [supernet, reached])
 
 
 def _choose(recipe: Recipe, factors: Factors, costs: Costs, run: RunDir) -> Graph:
