@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from nasface.errors import RunError
 
@@ -45,6 +45,19 @@ class Normaliser(StrEnum):
 
 DEFAULT_NORMALISER = Normaliser.INTER_OCULAR
 """The normaliser of every score that does not name one: of held-out NMEs, sweeps and experiments."""
+METRICS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "nme": ("NME", ("nme",)),
+    "fr8": ("FR@8", ("failure_rate", "0.08")),
+    "fr10": ("FR@10", ("failure_rate", "0.1")),
+    "auc8": ("AUC@8", ("auc", "0.08")),
+    "auc10": ("AUC@10", ("auc", "0.1")),
+    "p50": ("P50", ("percentiles", "50")),
+    "p90": ("P90", ("percentiles", "90")),
+    "p95": ("P95", ("percentiles", "95")),
+}
+"""What a column of a table can show: its heading, and where it stands in `metrics.Summary.as_dict()`."""
+MaskLevel = Literal["light", "half", "hard"]
+"""How much of each face synthetic masks hide, see `nasface.data.masks.cover`."""
 
 
 class Stage(StrEnum):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
 from nasface.cli.group import main
 from nasface.cli.options import FILE, Place, Wanted, gathered, json_option, machine_options, recipe_options
-from nasface.scores import DEFAULT_NORMALISER, Normaliser
+from nasface.scores import DEFAULT_NORMALISER, METRICS, MaskLevel, Normaliser
 
 if TYPE_CHECKING:
     from nasface.stages.evaluate.compare import Predictions, Subject
@@ -27,7 +27,7 @@ class Inputs:
     predictions: tuple[Path, ...]
     one_based: bool
     missing: Literal["error", "fail"] | None
-    masked: Literal["light", "half", "hard"] | None
+    masked: MaskLevel | None
 
     def check(self, wanted: Wanted) -> None:
         """Refuse options that do not go together with a UsageError."""
@@ -92,9 +92,7 @@ class Files:
         type=click.Choice(["error", "fail"]),
         help="What to do with faces missing from --predictions: stop, or count them as failures.  [default: error]",
     ),
-    click.option(
-        "--masked", type=click.Choice(["light", "half", "hard"]), help="Cover the test faces with synthetic masks."
-    ),
+    click.option("--masked", type=click.Choice(get_args(MaskLevel)), help="Cover the test faces with synthetic masks."),
 )
 @recipe_options
 @gathered(
@@ -111,7 +109,7 @@ class Files:
         "--metric",
         "metrics",
         multiple=True,
-        type=click.Choice(["nme", "fr8", "fr10", "auc8", "auc10", "p50", "p90", "p95"]),
+        type=click.Choice(list(METRICS)),
         help="Metric to show in the table; may be repeated.  [default: nme, and on COFW also fr10]",
     ),
     click.option(

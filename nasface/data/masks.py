@@ -10,14 +10,13 @@ from torch.nn import functional as F
 
 from nasface.data.augment import DeviceFaces
 from nasface.data.cloth import CELL, paint
-from nasface.data.outlines import Level, hidden_share, plans
-
-__all__ = ["Level", "cover", "coverage"]
+from nasface.data.outlines import hidden_share, plans
+from nasface.scores import MaskLevel
 
 _AT_ONCE = {"cpu": 16}  # faces at once, so that they stay in the CPU's cache; 128 on other devices
 
 
-def cover(faces: DeviceFaces, level: Level, seed: int = 0) -> DeviceFaces:
+def cover(faces: DeviceFaces, level: MaskLevel, seed: int = 0) -> DeviceFaces:
     """Put a mask on every face.
 
     The mask of a face depends only on its landmarks and the seed, not on the batch, the device, the position in the
@@ -47,7 +46,7 @@ def cover(faces: DeviceFaces, level: Level, seed: int = 0) -> DeviceFaces:
     return replace(faces, images_NHWC=images, rows_N=None, mapping=None)
 
 
-def coverage(faces: DeviceFaces, level: Level, seed: int = 0) -> Tensor:
+def coverage(faces: DeviceFaces, level: MaskLevel, seed: int = 0) -> Tensor:
     """Return the share of each face that the masks of `cover` hide.
 
     A face is the convex hull of its landmarks, jaw and forehead; the forehead reaches as far above the brows as the

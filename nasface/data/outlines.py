@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -16,8 +16,7 @@ from torch.nn import functional as F
 from nasface.data.base import Scheme
 from nasface.data.cloth import LOOKS, Cloth, Masks, cut, inside
 from nasface.errors import RecipeError
-
-Level = Literal["light", "half", "hard"]
+from nasface.scores import MaskLevel
 
 # The points from which outlines are drawn, affine combinations of the landmarks of any scheme: 17 of the jaw, from ear
 # to ear as in 300W; the left brow (outer end, top, inner end), then the right one, mirrored; the eyes in the same way
@@ -59,7 +58,7 @@ _GRID, _DIRECTIONS = 48, 64  # for the coverage: points across a face, and tange
 
 
 def plans(
-    landmarks_NL2: Tensor, scheme: Scheme, level: Level, seed: int, at_once: int
+    landmarks_NL2: Tensor, scheme: Scheme, level: MaskLevel, seed: int, at_once: int
 ) -> Iterator[tuple[slice, Tensor, Masks]]:
     """Plan the masks of a few faces at a time, on the CPU.
 
@@ -69,8 +68,8 @@ def plans(
     Raises:
         RecipeError: there is no such level.
     """
-    if level not in get_args(Level):
-        raise RecipeError(f"the level of a mask must be one of {', '.join(get_args(Level))}, not {level!r}")
+    if level not in get_args(MaskLevel):
+        raise RecipeError(f"the level of a mask must be one of {', '.join(get_args(MaskLevel))}, not {level!r}")
     rising = torch.tensor([0.5, 0.9, 1.0, 1.0, 0.9, 0.5], dtype=torch.float64)[:, None]
     for start in range(0, len(landmarks_NL2), at_once):
         few = slice(start, start + at_once)
@@ -148,7 +147,7 @@ def _mixed(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return state ^ (state >> np.uint64(31))
 
 
-def _dress(p: Tensor, hull_NP2: Tensor, level: Level, draws: Tensor) -> Masks:
+def _dress(p: Tensor, hull_NP2: Tensor, level: MaskLevel, draws: Tensor) -> Masks:
     """Return everything that faces wear, from their points p (N, 33, 2) and their random numbers."""
     eyes, down = p[:, 28] - p[:, 23], p[:, _CHIN] - (p[:, 23] + p[:, 28]) / 2
     unit = down.norm(dim=1, keepdim=True).clamp(min=1)
@@ -176,7 +175,7 @@ def _jitter(draws: Tensor, unit_N1: Tensor) -> Tensor:
     return (draws[:, LOOKS:].reshape(-1, _CONTROLS, 2) - 0.5) * 0.03 * unit_N1[..., None]
 
 
-def _mask(p: Tensor, level: Level) -> Tensor:
+def _mask(p: Tensor, level: MaskLevel) -> Tensor:
     """Return twelve points around a mask: along the jaw from left to right, and back over the nose."""
     end, drop, first, second, share = _EDGE[level]
     base = p[:, _BASE, None]

@@ -7,22 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nasface.errors import DataError
-from nasface.scores import DASH, DEFAULT_NORMALISER, Normaliser, of_expected, percent
+from nasface.scores import DASH, DEFAULT_NORMALISER, METRICS, Normaliser, of_expected, percent
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-METRICS: Mapping[str, tuple[str, tuple[str, ...]]] = {
-    "nme": ("NME", ("nme",)),
-    "fr8": ("FR@8", ("failure_rate", "0.08")),
-    "fr10": ("FR@10", ("failure_rate", "0.1")),
-    "auc8": ("AUC@8", ("auc", "0.08")),
-    "auc10": ("AUC@10", ("auc", "0.1")),
-    "p50": ("P50", ("percentiles", "50")),
-    "p90": ("P90", ("percentiles", "90")),
-    "p95": ("P95", ("percentiles", "95")),
-}
-"""What a column can show: its heading, and where it stands in `metrics.Summary.as_dict()`."""
 
 _ABOUT = {
     "FR": "FR@x: share of faces with an NME above x %, in %",

@@ -15,12 +15,13 @@ from nasface.data import cloth as cloths
 from nasface.data import outlines
 from nasface.data.augment import DeviceFaces
 from nasface.data.base import Dataset, Scheme
-from nasface.data.masks import Level, cover, coverage
+from nasface.data.masks import cover, coverage
 from nasface.data.patches import random_mask
 from nasface.data.schemes import SCHEMES
 from nasface.data.synthetic import Synthetic
 from nasface.data.w300 import W300
 from nasface.errors import RecipeError
+from nasface.scores import MaskLevel
 from tests.refusal import refused
 
 LEVELS = ("light", "half", "hard")
@@ -65,7 +66,7 @@ def part(faces: DeviceFaces, index: list[int]) -> DeviceFaces:
     return replace(faces, images_NHWC=faces.images_NHWC[index], landmarks_NL2=faces.landmarks_NL2[index])
 
 
-def hidden(faces: DeviceFaces, level: Level, seed: int = 0) -> NDArray[np.bool_]:
+def hidden(faces: DeviceFaces, level: MaskLevel, seed: int = 0) -> NDArray[np.bool_]:
     """Pixels (N, H, W) of magenta crops that cloth has hidden; where a shadow falls they still have no green."""
     covered = cover(faces, level, seed).images_NHWC.numpy().astype(float)
     return covered[..., 1] > 0.08 * covered[..., [0, 2]].mean(3)
@@ -175,7 +176,7 @@ def test_masks_are_of_many_colours() -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_pixels_change_within_the_outlines_their_shadow_and_the_straps_only(level: Level) -> None:
+def test_pixels_change_within_the_outlines_their_shadow_and_the_straps_only(level: MaskLevel) -> None:
     cv2 = pytest.importorskip("cv2")
     faces = synthetic(count=16)
     changed = (cover(faces, level).images_NHWC != faces.images_NHWC).any(3).numpy()

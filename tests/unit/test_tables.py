@@ -13,8 +13,8 @@ from nasface import terminal
 from nasface.errors import DataError
 from nasface.metrics import mean_std, summarise
 from nasface.report.published import published
-from nasface.report.tables import METRICS, csv, latex, layout, markdown
-from nasface.scores import Normaliser
+from nasface.report.tables import csv, latex, layout, markdown
+from nasface.scores import METRICS, Normaliser
 from tests.refusal import refused
 
 ERRORS = np.array([0.02, 0.04, 0.09, 0.20])

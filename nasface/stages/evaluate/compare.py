@@ -6,20 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nasface.errors import RunError
 from nasface.model.files import Saved
 from nasface.recipe import Recipe
+from nasface.scores import MaskLevel
 from nasface.stages.evaluate.landmarks_csv import Missing, read_predictions
 from nasface.stages.evaluate.networks import evaluate_all, load_tested
 from nasface.stages.evaluate.results import Case, Comparison
 from nasface.stages.faces import load_prepared
 from nasface.stages.machine import Machine
 from nasface.stages.measure import Evaluation, measure
-
-if TYPE_CHECKING:
-    from nasface.data.masks import Level
 
 
 @dataclass(frozen=True)
@@ -54,13 +51,13 @@ class Predictions:
 
 
 def evaluate(
-    recipe: Recipe, machine: Machine, networks: Sequence[Saved], masked: Level | None = None
+    recipe: Recipe, machine: Machine, networks: Sequence[Saved], masked: MaskLevel | None = None
 ) -> list[Evaluation]:
     """Evaluate networks on the test faces that a recipe names, seen as the recipe says."""
     return evaluate_all(recipe, machine, networks, load_tested(recipe, machine, networks, masked))
 
 
-def compare(subjects: Sequence[Subject | Predictions], machine: Machine, masked: Level | None = None) -> Comparison:
+def compare(subjects: Sequence[Subject | Predictions], machine: Machine, masked: MaskLevel | None = None) -> Comparison:
     """Evaluate several subjects on the same test faces.
 
     Args:
@@ -80,7 +77,7 @@ def compare(subjects: Sequence[Subject | Predictions], machine: Machine, masked:
     return Comparison(cases, masked)
 
 
-def _run(subjects: Sequence[Subject], machine: Machine, masked: Level | None) -> list[Case]:
+def _run(subjects: Sequence[Subject], machine: Machine, masked: MaskLevel | None) -> list[Case]:
     """Evaluate networks that share one dataset."""
     if not subjects:
         return []

@@ -15,14 +15,13 @@ from nasface.errors import GraphError
 from nasface.model import Model
 from nasface.model.files import Saved
 from nasface.recipe import Recipe
-from nasface.scores import DEFAULT_NORMALISER
+from nasface.scores import DEFAULT_NORMALISER, MaskLevel
 from nasface.stages.faces import Faces, divided, input_crops, load_prepared
 from nasface.stages.machine import Machine, load
 from nasface.stages.measure import Evaluation, errors, measure, true_landmarks
 
 if TYPE_CHECKING:
     from nasface.data.augment import DeviceFaces
-    from nasface.data.masks import Level
 
 _BATCH = 64
 
@@ -45,7 +44,7 @@ class Tested:
         return None if self.on_device is None else self.on_device.test
 
 
-def load_tested(recipe: Recipe, machine: Machine, networks: Sequence[Saved], masked: Level | None) -> Tested:
+def load_tested(recipe: Recipe, machine: Machine, networks: Sequence[Saved], masked: MaskLevel | None) -> Tested:
     """Load the faces that a recipe names; masks, which are painted by PyTorch, cover the test faces."""
     if masked is None and all(saved.exported for saved in networks):
         return Tested(load_prepared(recipe, machine), None)

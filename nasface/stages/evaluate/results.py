@@ -16,15 +16,13 @@ from nasface import metrics, rundir
 from nasface.data.prepare import PreparedFaces
 from nasface.errors import DataError
 from nasface.recipe import Recipe
+from nasface.scores import DEFAULT_NORMALISER, MaskLevel
 from nasface.stages.evaluate.landmarks_csv import write_predictions
 from nasface.stages.faces import input_crops
 from nasface.stages.measure import Accuracy, Evaluation, true_landmarks
 
 if TYPE_CHECKING:
     from nasface.data.augment import DeviceFaces
-    from nasface.data.masks import Level
-
-from nasface.scores import DEFAULT_NORMALISER
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +82,7 @@ class Comparison:
     """
 
     cases: Sequence[Case]
-    masked: Level | None = None
+    masked: MaskLevel | None = None
 
     @property
     def title(self) -> str:

@@ -11,13 +11,13 @@ import pandas as pd
 
 from nasface import recipe as recipes
 from nasface import rundir
-from nasface.data import masks
 from nasface.errors import DivergedError, RecipeError, RunBusyError
 from nasface.model.files import one
 from nasface.model.source import read_arch
 from nasface.places import refuse_link
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
+from nasface.scores import MaskLevel
 from nasface.stages.distill.run import distill
 from nasface.stages.evaluate.compare import evaluate
 from nasface.stages.experiment.compare.entries import Comparison
@@ -36,7 +36,7 @@ from nasface.stages.workspace import Machine
 
 log = logging.getLogger(__name__)
 
-MASKS: tuple[masks.Level, ...] = ("half", "hard")
+MASKS: tuple[MaskLevel, ...] = ("half", "hard")
 
 
 def run_experiment(experiment: Experiment, out: Path, machine: Machine, only: Sequence[str] = ()) -> pd.DataFrame:
