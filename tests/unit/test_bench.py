@@ -214,10 +214,10 @@ def test_a_searched_network_runs_in_pytorch_and_is_exported_in_passing(run: RunD
 
     from nasface.model.files import one
     from nasface.stages.evaluate.compare import evaluate
-    from nasface.stages.export.run import Source, write_unchecked
+    from nasface.stages.export.run import Source, loaded, write_unchecked
 
     before = torch.get_num_threads()
-    path = write_unchecked(Source(one(run.path)), plugins.form("onnx"), tmp_path)
+    path = write_unchecked(*loaded(Source(one(run.path))), plugins.form("onnx"), tmp_path)
     wish = Wish((str(run.path), str(path)), ("torch", "onnxruntime"), (2,), (1,), rounds=2)
     found = bench(wish, MACHINE)
     assert [(row.model, row.runtime) for row in found.rows] == [
@@ -239,9 +239,9 @@ def test_exported_files_are_measured_without_torch(run: RunDir, cached: None, tm
     pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")
     pytest.importorskip("onnxscript", reason="needs the extra 'onnx'")
     from nasface.model.files import one
-    from nasface.stages.export.run import Source, write_unchecked
+    from nasface.stages.export.run import Source, loaded, write_unchecked
 
-    path = write_unchecked(Source(one(run.path)), plugins.form("onnx"), tmp_path)
+    path = write_unchecked(*loaded(Source(one(run.path))), plugins.form("onnx"), tmp_path)
     code = "import sys; sys.modules['torch'] = None; from nasface.cli import main; main(sys.argv[1:])"
     words = [sys.executable, "-c", code, "bench", path, "--rounds", "2", "--batch", "1", "--json"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)

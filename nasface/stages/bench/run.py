@@ -22,7 +22,7 @@ from nasface.data.parallel import default_workers
 from nasface.errors import RunError, did_you_mean
 from nasface.formats import Format
 from nasface.model.exported import describe
-from nasface.model.files import Saved, one
+from nasface.model.files import one
 from nasface.stages.bench.contender import Contender
 from nasface.stages.bench.memory import peaks
 from nasface.stages.machine import Machine
@@ -155,29 +155,24 @@ def _contenders(model: str, forms: Mapping[str, Format | None], folder: Path) ->
     if saved.exported:
         form, _ = saved.exported
         return [_exported(model, saved.weights, form)]
-    return [
-        _exported(model, _export(saved, form, folder), form) if form else _own(model, saved) for form in forms.values()
-    ]
+    from nasface.stages.export.run import Source, costs_of, loaded, write_unchecked
+
+    net, recipe = loaded(Source(saved))
+    folder.mkdir()
+    found = []
+    for form in forms.values():
+        if form is None:
+            costs, size = costs_of(net, recipe), net.view.input_size
+            found.append(Contender(model, TORCH, model, "fp32", costs["params"], costs["macs"], size))
+        else:
+            found.append(_exported(model, write_unchecked(net, recipe, form, folder), form))
+    return found
 
 
 def _exported(model: str, path: Path, form: Format) -> Contender:
     about = describe(path, form)
     costs, size = about.costs, about.card.view.input_size
     return Contender(model, form.runtime, str(path), about.precision, costs["params"], costs["macs"], size)
-
-
-def _own(model: str, saved: Saved) -> Contender:
-    from nasface.stages.export.run import Source, costs_of
-
-    loaded, costs = costs_of(Source(saved))
-    return Contender(model, TORCH, model, "fp32", costs["params"], costs["macs"], loaded.view.input_size)
-
-
-def _export(saved: Saved, form: Format, folder: Path) -> Path:
-    from nasface.stages.export.run import Source, write_unchecked
-
-    folder.mkdir(exist_ok=True)
-    return write_unchecked(Source(saved), form, folder)
 
 
 def _memory(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -169,25 +169,27 @@ def deployed(model: Model, view: View, ends: Ends) -> Deployed:
     return Deployed(net, view.input_size, view.decoder, view.sigma, flip, ends).eval()
 
 
-def costs_of(source: Source) -> tuple[Model, Mapping[str, int]]:
-    """Return a network, and its cost by the names of `nasface.stages.measure.Evaluation`."""
+def loaded(source: Source) -> tuple[Model, Recipe]:
+    """Load a network, and return it with its recipe, whose dataset need not be installed."""
     recipe, _ = _recipe(source)
-    model = source.saved.load(recipe)
-    return model, cost_fields(net_costs(model.module, recipe), model.module.graph)
+    return source.saved.load(recipe), recipe
 
 
-def write_unchecked(source: Source, form: Format, folder: Path) -> Path:
+def costs_of(model: Model, recipe: Recipe) -> dict[str, int]:
+    """Return the cost of a network by the names of `nasface.stages.measure.Evaluation`."""
+    return cost_fields(net_costs(model.module, recipe), model.module.graph)
+
+
+def write_unchecked(model: Model, recipe: Recipe, form: Format, folder: Path) -> Path:
     """Write a network in fp32 to a folder without comparing the file with PyTorch: enough to measure its speed.
 
     Raises:
         RunError: when torch cannot export the network.
     """
-    recipe, _ = _recipe(source)
-    model = source.saved.load(recipe)
     view = replace(model.view, precision="fp32")
     ends = Ends()
     module, about = deployed(model, view, ends), _description(model, view, recipe, "fp32", ends).to_json()
-    return form.write(module, module.example(), folder / f"{source.saved.name}-fp32{form.suffix}", about, "fp32")[-1]
+    return form.write(module, module.example(), folder / f"{model.name}-fp32{form.suffix}", about, "fp32")[-1]
 
 
 def _recipe(source: Source) -> tuple[Recipe, bool]:
@@ -230,9 +232,8 @@ def _of_dataset(recipe: Recipe, view: View, machine: Machine, wish: Wish) -> Sam
 
 
 def _description(model: Model, view: View, recipe: Recipe, precision: Precision, ends: Ends) -> Description:
-    costs = cost_fields(net_costs(model.module, recipe), model.module.graph)
     card = Card(model.architecture, view, model.training)
-    return Description(card, precision, ends.inputs, ends.outputs, costs)
+    return Description(card, precision, ends.inputs, ends.outputs, costs_of(model, recipe))
 
 
 def _quantisation(wish: Wish, sample: Sample) -> Quantisation | Precision:

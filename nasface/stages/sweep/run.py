@@ -24,7 +24,7 @@ from nasface import engine, rundir
 from nasface.arch import Factors, check_digest
 from nasface.cost import Costs, latencies_ms
 from nasface.errors import DivergedError, RecipeError, RunError
-from nasface.formats import Run
+from nasface.formats import Format, Run
 from nasface.model.build import build_net, load_net, net_costs
 from nasface.model.files import save_net
 from nasface.model.source import arch_graph, read_arch
@@ -253,7 +253,11 @@ def _write(candidate: Candidate, factors: Factors, recipe: Recipe, source: RunDi
 
 @dataclass(frozen=True)
 class _Bench:
-    """What measuring needs and is loaded once: faces, supernet and costs."""
+    """What measuring needs and is loaded once: faces, supernet and costs.
+
+    `form` is the format in whose runtime latencies are measured, and `exported` the supernet in it; both are None for
+    torch, and where no latencies are measured.
+    """
 
     work: Work
     costs: Costs
@@ -262,6 +266,7 @@ class _Bench:
     supernet: GraphNet
     images_B3HW: torch.Tensor
     ready: list[Batch]
+    form: Format | None
     exported: Run | None
 
     @classmethod
@@ -273,8 +278,9 @@ class _Bench:
         images = torch.randn(max(1, measure.latency_batch), 3, size, size, device=work.device)
         ready = engine.measuring_batches(faces.train, settings(work.recipe))
         images = images.contiguous(memory_format=torch.channels_last)
-        exported = _exported(supernet, costs, measure)
-        return cls(work, costs, measure, faces, supernet, images, ready, exported)
+        form = runtimes((measure.latency_runtime,))[measure.latency_runtime] if measure.latency_batch else None
+        exported = open_net(supernet, form, size, torch.get_num_threads()) if form else None
+        return cls(work, costs, measure, faces, supernet, images, ready, form, exported)
 
     def supernet_row(self) -> SweepRow:
         """Measure the supernet itself, for comparison."""
@@ -336,11 +342,10 @@ class _Bench:
         if not self.measuring.latency_batch:
             return row
         repeats, device = self.measuring.latency_repeats, str(self.work.device)
-        if self.exported is None:
+        if self.form is None or self.exported is None:
             own, full = latencies_ms((slim, self.supernet), self.images_B3HW, repeats)
         else:
-            call, device = _exported(slim, self.costs, self.measuring), "cpu"
-            assert call is not None
+            call, device = open_net(slim, self.form, self.costs.input_size, torch.get_num_threads()), "cpu"
             images = self.images_B3HW.cpu().contiguous().numpy()
             seconds = in_turn([partial(call, images), partial(self.exported, images)], repeats)
             own, full = (1000 * statistics.median(times) for times in seconds)
@@ -353,11 +358,3 @@ class _Bench:
             threads=torch.get_num_threads(),
             device=device,
         )
-
-
-def _exported(net: GraphNet, costs: Costs, measure: Measure) -> Run | None:
-    """The network in the runtime in which latencies are measured; None for torch, and where none are."""
-    form = runtimes((measure.latency_runtime,))[measure.latency_runtime]
-    if form is None or not measure.latency_batch:
-        return None
-    return open_net(net, form, costs.input_size, torch.get_num_threads())
