@@ -52,7 +52,7 @@ class ProxSearcher:
         """Train factors and weights in turn; return the sub-network that meets the budget, or None without a budget."""
         start = sub_graph(net.graph, (net.alpha != 0).tolist())
         budget = Budget.of(start, context.costs, self.share, self.macs)
-        edges = Shrinking(net, budget or Budget.none(start, context.costs), self, budget is not None)
+        edges = ShrinkingFactors(net, budget or Budget.none(start, context.costs), self, budget is not None)
 
         def step(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
             return {"loss": context.loss(model(batch.images_B3HW, graph=edges.kept), batch)}
@@ -84,7 +84,7 @@ def soft_threshold(strength: Tensor, threshold: Tensor, groups: Tensor) -> Tenso
     return torch.where(left > 0, shrunk * group_sums(strength, groups) / left.clamp(min=1e-30), strength)
 
 
-class Shrinking:
+class ShrinkingFactors:
     """The factors of a network under proximal steps. Which edges are off is read from them: their factor is zero.
 
     Args:

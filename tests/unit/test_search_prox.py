@@ -20,7 +20,7 @@ from nasface.graph import Graph
 from nasface.net import GraphNet, slim_net
 from nasface.rundir import RunDir
 from nasface.search.budget import Budget, cost_weights
-from nasface.search.prox import FLOOR, Proximal, ProxSearcher, Shrinking, soft_threshold
+from nasface.search.prox import FLOOR, Proximal, ProxSearcher, ShrinkingFactors, soft_threshold
 from nasface.space import SearchSpace
 from nasface.stages.search import search
 from nasface.step import Optimizer
@@ -70,7 +70,7 @@ def test_a_proximal_step_by_hand():
     costs = count_space(net.space, 4, 32)
     budget = Budget.none(graph, costs)
     how = ProxSearcher(penalty=2.0, cost_power=1.0, ramp=0.5)
-    edges = Shrinking(net, budget, how, scheduled=False)
+    edges = ShrinkingFactors(net, budget, how, scheduled=False)
     before = torch.tensor([1.0, 1.0, 0.6, -0.4, 1.0, 0.2])  # a-b, a-c, b-d, c-d, c-x, x-e; the norms have a gain of 1
     after = torch.tensor([1.1, 0.9, 0.5, -0.5, 1.0, -0.1])  # after the gradient step; x-e has changed its sign
     with torch.no_grad():
@@ -99,7 +99,7 @@ def test_an_edge_that_must_stay_keeps_a_little():
     before = net.alpha.detach().clone()
     with torch.no_grad():
         net.alpha[0] = -1.0
-    Shrinking(net, budget, ProxSearcher(), scheduled=True).shrink(before, 0.01, 1.0)
+    ShrinkingFactors(net, budget, ProxSearcher(), scheduled=True).shrink(before, 0.01, 1.0)
     assert net.alpha.tolist()[0] == pytest.approx(FLOOR * float(before[0]))
 
 
