@@ -16,7 +16,7 @@ from nasface.errors import GraphError, RecipeError
 from nasface.graph import Edge, Graph
 from nasface.prune.base import Importance, check_importance, worth
 from nasface.prune.limit import Limit, limit_of
-from nasface.prune.programme import best, neighbours
+from nasface.prune.programme import best, nearest
 
 _CLOSE = 0.98  # share of the budget that steps should rather not fall below, however much of it may be left
 _SECONDS = 10.0  # for the integer programme, which is only needed where steps miss the budget
@@ -86,11 +86,9 @@ def _met(graph: Graph, importance: Importance, limit: Limit, tolerance: float, p
     if not found and (kept := best(graph, importance, limit, least, _SECONDS)) is not None:
         found.append(kept)
     if not found:
-        near = [limit.words(size) for size in neighbours(graph, limit, _SECONDS)]
         raise GraphError(
-            f"no connected network is within {tolerance:.4g} of the budget of {limit.words(limit.value)}; nearest to "
-            f"it {'is one' if len(near) == 1 else 'are networks'} with {' and '.join(near)}: ask for that, or raise "
-            "the option tolerance"
+            f"no connected network is within {tolerance:.4g} of the budget of {limit.words(limit.value)}; "
+            f"{nearest(graph, limit, _SECONDS)}: ask for that, or raise the option tolerance"
         )
     return max(found, key=lambda kept: worth(kept, importance))
 

@@ -64,11 +64,10 @@ def exact(
     limit = limit_of("exact", graph, costs, macs, params, share)
     kept = best(graph, importance, limit, (1 - tolerance) * limit.value, seconds)
     if kept is None:
-        near = [limit.words(size) for size in neighbours(graph, limit, seconds)]
         room = f" and at most {tolerance:.4g} below it" if tolerance < 1 else ""
         raise GraphError(
-            f"no connected network is within the budget of {limit.words(limit.value)}{room}; nearest to it "
-            f"{'is one' if len(near) == 1 else 'are networks'} with {' and '.join(near)}"
+            f"no connected network is within the budget of {limit.words(limit.value)}{room}; "
+            f"{nearest(graph, limit, seconds)}"
         )
     return kept
 
@@ -96,13 +95,14 @@ def best(graph: Graph, importance: Importance, limit: Limit, least: float, secon
     )
 
 
-def neighbours(graph: Graph, limit: Limit, seconds: float) -> list[int]:
-    """Return the sizes of the largest network below a limit and of the smallest one above it, if there are any."""
+def nearest(graph: Graph, limit: Limit, seconds: float) -> str:
+    """Return words for a message: the sizes of the largest network below a limit and of the smallest one above it."""
     programme = _programme(graph, limit)
     negative = {name: -size for name, size in programme.sizes.items()}
     below = programme.solve(negative, 0.0, limit.value, seconds)
     above = programme.solve(programme.sizes, limit.value, 2 * limit.measure(graph), seconds)
-    return [limit.measure(kept) for kept in (below, above) if kept is not None]
+    near = [limit.words(limit.measure(kept)) for kept in (below, above) if kept is not None]
+    return f"nearest to it {'is one' if len(near) == 1 else 'are networks'} with {' and '.join(near)}"
 
 
 @dataclass

@@ -20,14 +20,14 @@ def threshold(graph: Graph, importance: Importance, costs: Costs, *, threshold: 
         GraphError: if no path from an input to an output would be left; it names the largest threshold that leaves one.
     """
     check_importance(graph, importance)
-    try:
-        return above(graph, importance, threshold)
-    except GraphError as err:
-        limit, _ = _cheapest(graph, importance, costs)
+    kept = _attempt(graph, importance, threshold)
+    if kept is None:
+        limit, _ = _smallest(graph, importance)
         raise GraphError(
             f"threshold {threshold!r} would disconnect the network; the largest threshold that keeps it connected is "
             f"{limit!r}"
-        ) from err
+        )
+    return kept
 
 
 def share(graph: Graph, importance: Importance, costs: Costs, *, share: Share) -> Graph:
@@ -42,20 +42,20 @@ def share(graph: Graph, importance: Importance, costs: Costs, *, share: Share) -
 
 
 def _within(graph: Graph, importance: Importance, costs: Costs, share: float) -> Graph:
-    check_importance(graph, importance)
     full = costs.prunable(graph).macs
-    try:
-        return largest(graph, importance, lambda kept: costs.prunable(kept).macs, share * full)[1]
-    except GraphError as err:
-        _, smallest = _cheapest(graph, importance, costs)
-        raise GraphError(
-            f"no threshold gives a connected network with at most {share:.1%} of the prunable MACs; the smallest "
-            f"network has {smallest / full:.1%} (the pruner 'greedy' may go further: --pruner greedy)"
-        ) from err
+
+    def words(size: float) -> str:
+        return f"{size / full:.1%} of the prunable MACs"
+
+    return largest(graph, importance, lambda kept: costs.prunable(kept).macs, share * full, words)[1]
 
 
 def largest(
-    graph: Graph, importance: Importance, measure: Callable[[Graph], float], limit: float
+    graph: Graph,
+    importance: Importance,
+    measure: Callable[[Graph], float],
+    limit: float,
+    words: Callable[[float], str] = "{:,.0f}".format,
 ) -> tuple[float, Graph]:
     """Return the lowest threshold whose network measures at most `limit`, and that network.
 
@@ -64,9 +64,10 @@ def largest(
         importance: importance of its edges.
         measure: returns a size of a network, such as its MACs, which must not grow when edges are removed.
         limit: largest allowed size, in the unit of `measure`.
+        words: returns a size in words, for a message.
 
     Raises:
-        GraphError: if every connected network measures more.
+        GraphError: if every connected network measures more; it names the size of the smallest one.
     """
     check_importance(graph, importance)
     steps = _thresholds(graph, importance)
@@ -81,7 +82,11 @@ def largest(
             high = middle
     kept = _attempt(graph, importance, steps[low]) if low < len(steps) else None
     if kept is None:
-        raise GraphError(f"no threshold gives a connected network within {limit:,.0f}")
+        _, smallest = _smallest(graph, importance)
+        raise GraphError(
+            f"no threshold gives a connected network with at most {words(limit)}; the smallest network has "
+            f"{words(measure(smallest))} (the pruner 'greedy' may go further: --pruner greedy)"
+        )
     return steps[low], kept
 
 
@@ -125,7 +130,7 @@ def above(graph: Graph, importance: Importance, limit: float) -> Graph:
 
 
 def _attempt(graph: Graph, importance: Importance, limit: float) -> Graph | None:
-    """Return `above`, or None if the network would be disconnected."""
+    """Return `above`, or None if the network would be disconnected; every edge has an importance."""
     try:
         return above(graph, importance, limit)
     except GraphError:
@@ -137,11 +142,11 @@ def _thresholds(graph: Graph, importance: Importance) -> list[float]:
     return [0.0, *sorted({importance[edge] for edge in graph.prunable if importance[edge] > 0})]
 
 
-def _cheapest(graph: Graph, importance: Importance, costs: Costs) -> tuple[float, int]:
-    """Return the largest threshold that leaves the network connected, and the prunable MACs of that network."""
+def _smallest(graph: Graph, importance: Importance) -> tuple[float, Graph]:
+    """Return the largest threshold that leaves the network connected, and that network."""
     for limit in reversed(_thresholds(graph, importance)):
         if (kept := _attempt(graph, importance, limit)) is not None:
-            return limit, costs.prunable(kept).macs
+            return limit, kept
     raise GraphError(
         "the edges with an importance above zero connect no input to an output, so no threshold can prune this "
         "network; search again with a smaller penalty"
