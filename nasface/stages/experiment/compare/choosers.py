@@ -75,10 +75,7 @@ def _reduced(graph: Graph, costs: Costs, macs: float, random: np.random.Generato
         if costs.total(kept).macs <= macs:
             break
         if edge in kept.edges:
-            try:
-                kept = graph.keep_prunable(other for other in kept.prunable if other != edge)
-            except GraphError:
-                continue
+            kept = kept.without(edge) or kept
     return kept
 
 
