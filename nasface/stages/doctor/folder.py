@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from fnmatch import fnmatch
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from nasface import plugins, rundir, untrusted
@@ -18,12 +18,17 @@ from nasface.model.files import WEIGHTS
 from nasface.model.source import read_arch, read_factors, read_source
 from nasface.places import is_own
 from nasface.progress import Progress
+from nasface.recipe import Recipe
 from nasface.rundir import PARTIAL, RunDir
 from nasface.stages.doctor.finding import Finding, examined, network
 from nasface.stages.studies.storage import in_journal
 
 _MOST = 1_000_000  # files
+_RECIPES = 16  # that are remembered
 _LONGEST_LINE = 1 << 20  # bytes of a journal
+
+Look = Callable[[Path], str]
+"""Examines a file: returns what it holds, and raises what is wrong with it."""
 
 
 def examine(folder: Path, progress: Progress | None = None) -> Iterator[Finding]:
@@ -44,9 +49,11 @@ def examine(folder: Path, progress: Progress | None = None) -> Iterator[Finding]
     folder = folder.resolve()  # what a file is depends on the name of its folder too
     found = sorted(_files(folder))
     count, others, ours = (progress or Progress()).counter("files"), 0, 0
+    load = lru_cache(_RECIPES)(lambda path: recipes.load(str(path)))  # two files ask for that of a run
+    looks = _LOOKS | {"*/recipe.yaml": lambda path: _recipe(load(path))}
     for number, path in enumerate(found, 1):
         count(number, len(found))
-        name, look = str(path.relative_to(folder)), _look(path)
+        name, look = str(path.relative_to(folder)), _look(path, looks)
         if path.is_symlink() and (is_own(path.name) or look or path.name == ".lock"):
             fault = "is a symbolic link, through which nothing is written; put what it points to in its place"
             yield Finding("files", name, "wrong", f"{path} {fault}")
@@ -57,7 +64,7 @@ def examine(folder: Path, progress: Progress | None = None) -> Iterator[Finding]
             yield Finding("files", name, "note", "a process is working in this folder")
         elif look and not _is_of_others(path):
             ours += 1
-            looked = [examined("files", name, partial(look, path)), *_consistent(path, name)]
+            looked = [examined("files", name, partial(look, path)), *_consistent(path, name, load)]
             if path.exists():  # a command at work may have removed it meanwhile
                 yield from looked
         else:
@@ -107,16 +114,15 @@ def _is_of_others(path: Path) -> bool:
         return False
 
 
-def _look(path: Path) -> Callable[[Path], str] | None:
+def _look(path: Path, looks: Mapping[str, Look]) -> Look | None:
     """Return what examines a file, or None for a file that is none of a run's."""
-    for pattern, look in _LOOKS.items():
+    for pattern, look in looks.items():
         if fnmatch(f"{path.parent.name}/{path.name}", pattern):
             return look
     return None
 
 
-def _recipe(path: Path) -> str:
-    recipe = recipes.load(str(path))
+def _recipe(recipe: Recipe) -> str:
     return f"{recipe.space.name} on {recipe.data.name}, {recipe.data.input_size} px, seed {recipe.seed}"
 
 
@@ -164,8 +170,7 @@ def _study(path: Path) -> str:
     return f"{len(studies)} studies of {trials} trials" + "; its torn last line will be left out" * (not whole)
 
 
-_LOOKS: Mapping[str, Callable[[Path], str]] = {
-    "*/recipe.yaml": _recipe,
+_LOOKS: dict[str, Look] = {
     "*/arch.json": _arch,
     "*/factors.json": _factors,
     "*/factors-*.json": _factors,
@@ -183,11 +188,11 @@ _LOOKS: Mapping[str, Callable[[Path], str]] = {
 }
 
 
-def _consistent(path: Path, name: str) -> Iterator[Finding]:
+def _consistent(path: Path, name: str, load: Callable[[Path], Recipe]) -> Iterator[Finding]:
     """Whether a file goes with those beside it."""
     run = RunDir(path.parent)
     if path == run.metrics and run.recipe.exists():
-        finding = examined("files", name, lambda: _same_recipe(run))
+        finding = examined("files", name, lambda: _same_recipe(run, load))
         if finding.state == "wrong":
             yield replace(finding, state="note")  # the recipe itself is looked at too
     if path == run.arch and not run.slim.exists():
@@ -196,10 +201,10 @@ def _consistent(path: Path, name: str) -> Iterator[Finding]:
             yield finding
 
 
-def _same_recipe(run: RunDir) -> str:
+def _same_recipe(run: RunDir, load: Callable[[Path], Recipe]) -> str:
     content = rundir.read_json(run.metrics, "the figures of a run")
     digest = content.get("recipe_digest") if isinstance(content, dict) else None
-    if digest not in (None, recipes.load(str(run.recipe)).digest):
+    if digest not in (None, load(run.recipe).digest):
         raise RunError(
             f"{run.metrics} was written with another recipe than {run.recipe}, or by another version of nasface"
         )
