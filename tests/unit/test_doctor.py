@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from importlib.metadata import EntryPoint, PackageNotFoundError
 from pathlib import Path
 
@@ -285,6 +287,47 @@ def test_an_empty_database_stays_empty(tmp_path: Path):
     path.touch()
     (found,) = study.examine(f"sqlite:///{path}")
     assert (found.state, path.stat().st_size) == ("ok", 0)
+
+
+OTHERS = ["CREATE TABLE studies (id INTEGER, title TEXT)", "CREATE TABLE version_info (version TEXT)"]
+ALIKE = [
+    "CREATE TABLE studies (study_id INTEGER, study_name TEXT)",
+    "CREATE TABLE version_info (version_info_id INTEGER, schema_version INTEGER, library_version TEXT)",
+]
+
+
+@pytest.mark.parametrize(("tables", "fact"), [(OTHERS, "study_id"), (ALIKE, "trials")])
+def test_tables_of_another_program_are_a_finding_and_stay_as_they_are(tables: list[str], fact: str, tmp_path: Path):
+    path = tmp_path / "others.db"
+    with closing(sqlite3.connect(path)) as database:
+        for table in tables:
+            database.execute(table)
+    before = path.read_bytes()
+    result = CliRunner().invoke(main, ["doctor", "--study", f"sqlite:///{path}", "--json"])
+    (found,) = json.loads(result.stdout)["findings"]
+    assert (result.exit_code, found["state"], "\n" in found["detail"]) == (2, "wrong", False)
+    names(found["detail"], path, fact)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE version_info SET schema_version = 99",
+        "UPDATE alembic_version SET version_num = 'v99'",
+        "UPDATE trial_user_attributes SET value_json = '{'",
+    ],
+)
+def test_a_database_that_optuna_cannot_read_is_a_finding(change: str, tmp_path: Path):
+    where = f"sqlite:///{tmp_path}/study.db"
+    with opened(where) as storage:
+        optuna.create_study(storage=storage, study_name="mine").enqueue_trial({}, {"part": "one"})
+    assert not wrong(list(study.examine(where)))
+    with closing(sqlite3.connect(tmp_path / "study.db")) as database, database:
+        assert database.execute(change).rowcount
+    faults = wrong(list(study.examine(where)))
+    names(faults[where], where)
+    assert "\n" not in faults[where]
 
 
 def test_the_command_ends_with_2_if_something_is_wrong(copy: RunDir):

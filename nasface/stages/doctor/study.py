@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from nasface.errors import RunError, shortened
+from nasface.errors import RunError, described, shortened
 from nasface.stages.doctor.finding import Finding
 from nasface.stages.studies.storage import reading, shown
 from nasface.stages.studies.trials import ERROR, PART, WORKER, state_of
@@ -36,6 +36,9 @@ def examine(where: str) -> Iterator[Finding]:
                 yield from _progress(study.study_name, storage.get_all_trials(study._study_id, deepcopy=False))
     except RunError as err:
         yield Finding("study", shown(where), "wrong", str(err))
+    except Exception as err:  # Optuna trusts what a database holds
+        fault = f"{shown(where)} holds studies that cannot be read ({described(err)})"
+        yield Finding("study", shown(where), "wrong", f"{fault}; restore it, or give another")
 
 
 def _progress(name: str, trials: list[FrozenTrial]) -> Iterator[Finding]:

@@ -24,6 +24,11 @@ HEARTBEAT = 60
 """Seconds between two signs of life that a process at work sends to a database, if nothing else is said."""
 _TIMEOUT = 20.0  # seconds until a server is taken to be unreachable
 _BEGIN = b'{"op_code":'  # of a journal
+_COLUMNS = {
+    "studies": {"study_id", "study_name"},
+    "version_info": {"version_info_id", "schema_version", "library_version"},
+    "trials": {"trial_id", "study_id", "state"},
+}  # of Optuna's tables, in all of its versions
 _BUSY = 120.0  # seconds for which a process waits until others have written to an SQLite file
 
 
@@ -121,6 +126,7 @@ def reading(where: str) -> Iterator[BaseStorage | None]:
 
 
 def _has_no_studies(where: str) -> bool:
+    """Return whether no study has ever been in a database; a RunError if its tables are not Optuna's."""
     from sqlalchemy import create_engine, inspect
 
     url = _parsed(where)
@@ -128,7 +134,17 @@ def _has_no_studies(where: str) -> bool:
         raise RunError(f"there is no file {shown(url.database or '')}; give a database in which studies are")
     engine = create_engine(url, connect_args=_connecting(where))
     try:
-        return not all(inspect(engine).has_table(name) for name in ("studies", "version_info"))
+        there = inspect(engine)
+        if not all(there.has_table(name) for name in ("studies", "version_info")):
+            return True
+        for table, wanted in _COLUMNS.items():  # Optuna would add what another program's database lacks
+            columns = {column["name"] for column in there.get_columns(table)} if there.has_table(table) else set()
+            if not wanted <= columns:
+                raise RunError(
+                    f"{shown(where)} has tables with names of Optuna's, but they are those of another program: there "
+                    f"is no '{min(wanted - columns)}' in '{table}'; give a database in which studies are"
+                )
+        return False
     finally:
         engine.dispose()
 
@@ -222,7 +238,12 @@ def _database(url: str) -> BaseStorage:
     options: dict[str, Any] = {"connect_args": _connecting(url)}
     if not url.startswith("sqlite"):  # a training may last longer than a network keeps a connection that nobody uses
         options["pool_pre_ping"] = True
-    return RDBStorage(_parsed(url).render_as_string(hide_password=False), options)
+    try:
+        return RDBStorage(_parsed(url).render_as_string(hide_password=False), options)
+    except RuntimeError as err:  # its tables are of a version that Optuna does not read
+        raise RunError(
+            f"cannot open the studies in {shown(url)}: {shortened(' '.join(str(err).split()), 300)}"
+        ) from err
 
 
 def _parsed(url: str) -> URL:
