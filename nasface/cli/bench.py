@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from nasface.cli.group import main
-from nasface.cli.options import FOLDER, json_option
+from nasface.cli.options import FOLDER, json_option, quiet_option
 from nasface.cli.sizes import Several
 
 
@@ -29,7 +29,7 @@ from nasface.cli.sizes import Several
 )
 @click.option("--reference", metavar="MODEL", help="Network with which the others are compared.  [default: the first]")
 @click.option("--out", type=FOLDER, help="Folder for bench.csv and a chart of images per second against batch size.")
-@click.option("--quiet", is_flag=True, help="Show no progress bars.")
+@quiet_option
 @json_option
 def bench(
     models: tuple[str, ...],

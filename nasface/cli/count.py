@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from nasface.cli.group import main
-from nasface.cli.options import (
-    FILE,
-    json_option,
-    show_costs,
-)
+from nasface.cli.options import FILE, json_option, read_options, show_costs
 
 
 @main.command(short_help="Parameters and MACs, by stage.")
@@ -42,14 +37,11 @@ def count(
       nasface count --space hrnet --set encoder=mbconv --json
       nasface count --arch runs/mini/arch.json
     """
-    from nasface import recipe as recipes
     from nasface.stages.count import count as run_count
 
     if (space is None) == (arch is None):
         raise click.UsageError("give either --space or --arch")
     if arch is not None and (edges or overrides):
         raise click.UsageError("--edges and --set go with --space; an arch.json has its own")
-    options: dict[str, Any] = {}
-    recipes.override(options, overrides)
-    report = run_count(space, options, landmarks, input_size, arch, edges)
+    report = run_count(space, read_options(overrides), landmarks, input_size, arch, edges)
     show_costs(report, str(arch or edges or space), as_json)

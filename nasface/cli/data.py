@@ -6,12 +6,21 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 
 from nasface.cli.group import main
-from nasface.cli.options import FOLDER, WORKERS, Place, Wanted, json_option, machine_options, recipe_options
+from nasface.cli.options import (
+    FOLDER,
+    WORKERS,
+    Place,
+    Wanted,
+    json_option,
+    machine_options,
+    quiet_option,
+    read_options,
+    recipe_options,
+)
 
 
 @main.group()
@@ -23,7 +32,7 @@ def data() -> None:
 @click.option("--dataset", default="300w", show_default=True, help="Name of the dataset, or 'module:attr'.")
 @click.option("--data-root", type=FOLDER, help="Folder of the dataset.")
 @click.option("--workers", type=WORKERS, help="Number of threads or processes that decode images.")
-@click.option("--quiet", is_flag=True, help="Show no progress bar.")
+@quiet_option
 @click.option("--set", "overrides", multiple=True, metavar="OPTION=VALUE", help="Set an option of the dataset.")
 @json_option
 def data_check(
@@ -41,13 +50,10 @@ def data_check(
       nasface data check --dataset 300w --data-root data/300w
     """
     from nasface import plugins, terminal
-    from nasface import recipe as recipes
     from nasface.data.check import check
 
-    options: dict[str, Any] = {}
-    recipes.override(options, overrides)
     with terminal.progress_bars(quiet or as_json) as hooks:
-        report = check(plugins.dataset(dataset, data_root, options), hooks.counter("check"), workers)
+        report = check(plugins.dataset(dataset, data_root, read_options(overrides)), hooks.counter("check"), workers)
     if as_json:
         click.echo(json.dumps({"ok": report.ok, **asdict(report)}, indent=1))
     else:

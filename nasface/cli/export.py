@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nasface.cli.group import main
-from nasface.cli.options import FOLDER, WORKERS, gathered, json_option
+from nasface.cli.options import FOLDER, WORKERS, gathered, json_option, network_option, quiet_option, set_option
 from nasface.cli.sizes import Real
 
 if TYPE_CHECKING:
@@ -64,10 +64,10 @@ class What:
     "network",
     Network,
     click.argument("model"),
-    click.option("--network", help="Network of the run: slim or supernet.  [default: slim if there is one]"),
+    network_option,
     click.option("--dataset", help="Dataset for the checks and for int8.  [default: that of the training]"),
     click.option("--data-root", type=FOLDER, help="Folder of the dataset.  [default: where the run found it]"),
-    click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change one value of the recipe."),
+    set_option,
 )
 @gathered(
     "what",
@@ -130,7 +130,7 @@ class What:
 )
 @click.option("--out", type=FOLDER, default=Path("exported"), show_default=True, help="Folder to write to.")
 @click.option("--workers", type=WORKERS, help="Number of workers that decode images.")
-@click.option("--quiet", is_flag=True, help="Show no progress bars.")
+@quiet_option
 @json_option
 def export(network: Network, what: What, out: Path, workers: int | None, quiet: bool, as_json: bool) -> None:
     """Export a network to a file that runs without PyTorch.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import wraps
@@ -138,6 +138,19 @@ def gathered(name: str, kind: type[Any], *options: Callable[[Any], Any]) -> Call
     return decorate
 
 
+def read_options(given: Sequence[str]) -> dict[str, Any]:
+    """Return the options of a plug-in that are given as NAME=VALUE."""
+    from nasface import recipe as recipes
+
+    options: dict[str, Any] = {}
+    recipes.override(options, given)
+    return options
+
+
+set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change one value of the recipe."
+)
+quiet_option = click.option("--quiet", is_flag=True, help="Show no progress bars.")
 recipe_options = gathered(
     "wanted",
     Wanted,
@@ -148,7 +161,7 @@ recipe_options = gathered(
         "--recipe",
         help="Recipe: a name from `nasface plugins`, or a YAML file.  [default: the recipe of the dataset, else 300w]",
     ),
-    click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change one value of the recipe."),
+    set_option,
 )
 machine_options = gathered(
     "place",
@@ -159,7 +172,7 @@ machine_options = gathered(
         type=WORKERS,
         help="Number of workers that decode images.  [default: from the number of cores]",
     ),
-    click.option("--quiet", is_flag=True, help="Show no progress bars."),
+    quiet_option,
 )
 sharing_options = gathered(
     "sharing",
@@ -189,6 +202,15 @@ tensorboard_option = click.option(
 )
 seed_option = click.option(
     "--seed", type=click.IntRange(0, MAX_SEED), help="Seed of weights, shuffling and augmentation."
+)
+network_option = click.option(
+    "--network", help="Network of the run: slim or supernet.  [default: slim if there is one]"
+)
+run_data_option = click.option(
+    "--data-root", type=FOLDER, help="Folder of the dataset, if it is not where the run found it."
+)
+run_set_option = click.option(
+    "--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change a value of the run's recipe."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 

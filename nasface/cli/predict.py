@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nasface.cli.group import main
-from nasface.cli.options import FILE, FOLDER, Place, gathered, json_option, machine_options
+from nasface.cli.options import FILE, FOLDER, Place, gathered, json_option, machine_options, network_option, set_option
 from nasface.cli.sizes import Real
 
 if TYPE_CHECKING:
@@ -85,11 +85,11 @@ class Looking:
         help="Network to use: a run folder, a file of weights, or the name of a network that comes with nasface (see "
         "`nasface models`).  [default: face68, which comes with nasface]",
     ),
-    click.option("--network", help="Network of the run: slim or supernet.  [default: slim if there is one]"),
+    network_option,
     click.option("--arch", type=FILE, help="Use the network of this arch.json instead of --model."),
     click.option("--weights", type=FILE, help="Weights of --arch.  [default: those beside it]"),
     click.option("--recipe", help="Use this recipe instead of the network's own."),
-    click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change one value of the recipe."),
+    set_option,
 )
 @gathered(
     "looking",

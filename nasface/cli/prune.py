@@ -7,13 +7,7 @@ from pathlib import Path
 import click
 
 from nasface.cli.group import main
-from nasface.cli.options import (
-    FOLDER,
-    Place,
-    json_option,
-    machine_options,
-    show_costs,
-)
+from nasface.cli.options import FOLDER, Place, json_option, machine_options, run_set_option, show_costs
 from nasface.cli.sizes import SIZE, Real
 
 # heavy imports stand inside the commands: `nasface --help` answers at once
@@ -31,7 +25,7 @@ from nasface.cli.sizes import SIZE, Real
     "--criterion",
     help="Criterion (see `nasface plugins`), computed if the run has no factors by it.  [default: the run's own]",
 )
-@click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change a value of the run's recipe.")
+@run_set_option
 @click.option("--out", type=FOLDER, required=True, help="Folder for arch.json and the inherited weights.")
 @machine_options
 @json_option

@@ -8,13 +8,13 @@ from pathlib import Path
 import click
 
 from nasface.cli.group import main
-from nasface.cli.options import FILE, FOLDER, Place, json_option, machine_options
+from nasface.cli.options import FILE, FOLDER, Place, json_option, machine_options, run_data_option
 
 
 @main.command(short_help="An HTML page about a run.")
 @click.argument("run", type=FOLDER)
 @click.option("--out", type=FILE, help="The page; by default RUN/report.html. Figures go into figures/ beside it.")
-@click.option("--data-root", type=FOLDER, help="Folder of the dataset, if it is not where the run found it.")
+@run_data_option
 @click.option("--no-faces", is_flag=True, help="Leave out images of faces, so that the page can be shared.")
 @machine_options
 @json_option

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from nasface.cli.group import main
-from nasface.cli.options import FOLDER, Place, json_option, machine_options
+from nasface.cli.options import (
+    FOLDER,
+    Place,
+    json_option,
+    machine_options,
+    read_options,
+    run_data_option,
+    run_set_option,
+)
 
 # heavy imports stand inside the commands: `nasface --help` answers at once
 
@@ -17,8 +24,8 @@ from nasface.cli.options import FOLDER, Place, json_option, machine_options
 @click.argument("run", type=FOLDER)
 @click.option("--criterion", required=True, help="Criterion plug-in (see `nasface plugins`), or 'module:attr'.")
 @click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="An option of the criterion.")
-@click.option("--data-root", type=FOLDER, help="Folder of the dataset, if it is not where the run found it.")
-@click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change a value of the run's recipe.")
+@run_data_option
+@run_set_option
 @machine_options
 @json_option
 def score(
@@ -40,18 +47,17 @@ def score(
       nasface score runs/mini --criterion taylor
       nasface score runs/mini --criterion mymodule:by_macs --option power=0.5
     """
-    from nasface import recipe as recipes
     from nasface.model.source import run_recipe
     from nasface.rundir import RunDir
     from nasface.sections import Criterion
     from nasface.stages.score import score as run_score
 
     source = RunDir(run)
-    given: dict[str, Any] = {}
-    recipes.override(given, options)
     resolved = run_recipe(source, data_root=data_root, overrides=overrides)
     with place.machine(as_json) as machine:
-        found, path = run_score(resolved, source, Criterion(name=criterion, options=given), machine, again=True)
+        found, path = run_score(
+            resolved, source, Criterion(name=criterion, options=read_options(options)), machine, again=True
+        )
     if as_json:
         click.echo(found.to_json(), nl=False)
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,6 +21,9 @@ from nasface.cli.options import (
     gathered,
     json_option,
     machine_options,
+    read_options,
+    run_data_option,
+    run_set_option,
     sharing_options,
 )
 from nasface.cli.sizes import SIZE, Real
@@ -49,13 +52,10 @@ class Networks:
 
     def request(self) -> SweepRequest:
         """The request that they make."""
-        from nasface import recipe as recipes
         from nasface.stages.sweep.candidates import SweepRequest, usual_pruner
 
         targets = bool(self.target_macs or self.target_params)
         others = bool(self.thresholds or self.count or self.shares)
-        options: dict[str, Any] = {}
-        recipes.override(options, self.options)
         return SweepRequest(
             thresholds=self.thresholds,
             count=self.count,
@@ -63,7 +63,7 @@ class Networks:
             params=self.target_params,
             shares=self.shares,
             pruner=self.pruner or usual_pruner(targets, others),
-            options=options,
+            options=read_options(self.options),
             draws=self.draws,
             archs=self.archs,
             refine=self.refine,
@@ -161,8 +161,8 @@ change_options = gathered(
     click.option(
         "--criterion", help="Criterion that rates the edges (see `nasface plugins`), instead of the run's own."
     ),
-    click.option("--data-root", type=FOLDER, help="Folder of the dataset, if it is not where the run found it."),
-    click.option("--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change a value of the run's recipe."),
+    run_data_option,
+    run_set_option,
 )
 
 
