@@ -5,6 +5,7 @@ Of a sub-network only the kept edges are stored; everything else follows from th
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -56,6 +57,11 @@ class Architecture:
                 f"example {shortened(' -> '.join(min(dangling)))}); remove them, or prune again"
             )
         return kept
+
+    @property
+    def edges_digest(self) -> str:
+        """A hash of the kept edges, which tells networks of one space apart."""
+        return hashlib.sha256(repr(self.kept).encode()).hexdigest()
 
     def to_json(self) -> str:
         """Return the content of arch.json."""

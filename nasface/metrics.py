@@ -14,7 +14,6 @@ from nasface.scores import Normaliser
 
 Groups = tuple[tuple[int, ...], tuple[int, ...]]
 
-
 LIMITS = (0.08, 0.10)
 """NMEs above which a face counts as a failure, and up to which the AUC is taken; both are in common use."""
 PERCENTS = (50, 90, 95)

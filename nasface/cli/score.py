@@ -52,12 +52,10 @@ def score(
     from nasface.sections import Criterion
     from nasface.stages.score import score as run_score
 
-    source = RunDir(run)
+    source, chosen = RunDir(run), Criterion(name=criterion, options=read_options(options))
     resolved = run_recipe(source, data_root=data_root, overrides=overrides)
     with place.machine(as_json) as machine:
-        found, path = run_score(
-            resolved, source, Criterion(name=criterion, options=read_options(options)), machine, again=True
-        )
+        found, path = run_score(resolved, source, chosen, machine, again=True)
     if as_json:
         click.echo(found.to_json(), nl=False)
         return

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-
 ROOM = 0.5  # of the device's free memory for crops, so that the rest is left for networks
 SPLIT_SEED = 20230130  # fixed, so that the held-out faces of a dataset are the same in all runs
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,7 +63,7 @@ def train(
     """
     job = {
         "job": "train",
-        "edges": "all" if arch is None else hashlib.sha256(repr(arch.kept).encode()).hexdigest(),
+        "edges": "all" if arch is None else arch.edges_digest,
         "weights": "random" if weights is None else rundir.file_digest(weights),
     }
     if backbone is not None:

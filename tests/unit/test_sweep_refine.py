@@ -14,7 +14,7 @@ from nasface.rundir import RunDir
 from nasface.scores import HELD_OUT, Stage
 from nasface.stages.select import select
 from nasface.stages.sweep import run as sweeping
-from nasface.stages.sweep.book import Study, progress_of
+from nasface.stages.sweep.book import Study, standing_of
 from nasface.stages.sweep.candidates import SweepRequest
 from nasface.stages.sweep.run import Measure
 from tests.refusal import refused
@@ -42,7 +42,7 @@ def test_only_the_best_are_fine_tuned_and_more_can_be_asked_for(run, tmp_path):
     assert tuned.network == best.network
     assert tuned.on_front
     assert select(out).network == tuned.network
-    assert progress_of(out).finished == 3
+    assert standing_of(out).finished == 3
     assert sweep(run, out, request, Measure(**BARE, epochs=1, best=1)).equals(table)
     every = sweep(run, out, request, Measure(**BARE, epochs=1))
     assert every[TUNED].notna().all()

@@ -65,7 +65,7 @@ def distill(
     name = _teacher_name(recipe, teacher, fallback)
     job = {
         "job": "distill",
-        "edges": hashlib.sha256(repr(arch.kept).encode()).hexdigest(),
+        "edges": arch.edges_digest,
         "weights": rundir.file_digest(weights),
         "teacher": teacher_digest(name) if name else "none",
         "how": _digest(recipe.distill),

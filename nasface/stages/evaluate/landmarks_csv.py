@@ -26,13 +26,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-
 Missing = Literal["error", "fail"]
 
-
 _FORMS = (("x{}", "y{}"), ("lm{}_x", "lm{}_y"))
-
-
 _EXPECTED = "the columns image, x0, y0, x1, y1, ... (or lm0_x, lm0_y, ...)"
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from nasface import recipe as recipes
+from nasface import rundir
 from nasface.errors import NasfaceError
 from nasface.places import not_ours
 from nasface.recipe import Recipe
@@ -62,6 +64,12 @@ def status(run: RunDir, recipe: Recipe) -> str:
 def is_finished(run: RunDir, recipe: Recipe) -> bool:
     """Return whether a run with this very recipe has finished."""
     return run.metrics.exists() and recipes.load(str(run.recipe)).digest == recipe.digest
+
+
+def figures_of(run: RunDir) -> dict[str, Any]:
+    """Return the content of metrics.json of a run that has finished."""
+    found: dict[str, Any] = rundir.read_json(run.metrics, "the figures of a finished run")
+    return found
 
 
 _RESULTS = (

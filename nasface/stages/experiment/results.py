@@ -14,6 +14,7 @@ from nasface import pareto, rundir
 from nasface import recipe as recipes
 from nasface.rundir import RunDir
 from nasface.scores import DEFAULT_NORMALISER, HELD_OUT, Score, scores_in
+from nasface.stages.experiment.part import figures_of
 from nasface.stages.experiment.plan import Experiment
 from nasface.stages.select import read_table, slim_networks
 
@@ -76,7 +77,7 @@ def _networks(run: RunDir) -> list[Row]:
     """Read the networks of metrics.json, and of masked.json where it is there."""
     if not run.metrics.exists():
         return []
-    found = rundir.read_json(run.metrics, "the figures of a finished run")["networks"]
+    found = figures_of(run)["networks"]
     path = masked_file(run)
     masked = rundir.read_json(path, "the figures on masked faces") if path.exists() else {}
     rows = []

@@ -28,7 +28,7 @@ from nasface.stages.experiment.plan import Experiment, SweepPlan
 from nasface.stages.experiment.results import masked_file, results
 from nasface.stages.search import search
 from nasface.stages.studies.storage import Kept, is_path
-from nasface.stages.sweep.book import progress_of
+from nasface.stages.sweep.book import standing_of
 from nasface.stages.sweep.candidates import SweepRequest
 from nasface.stages.sweep.run import Measure, sweep
 from nasface.stages.train import train
@@ -208,16 +208,16 @@ def _is_distilled(run: RunDir, recipe: Recipe) -> bool:
 
 
 def _has_waiting(folder: RunDir, kept: Kept | None) -> bool:
-    return progress_of(folder.path, kept).waiting > 0
+    return standing_of(folder.path, kept).waiting > 0
 
 
 def _sweep_status(folder: RunDir, request: SweepRequest, kept: Kept | None) -> str:
-    progress = progress_of(folder.path, kept)
-    if not progress.finished and not progress.open:
+    standing = standing_of(folder.path, kept)
+    if not standing.finished and not standing.open:
         return f"not begun, up to {request.wishes} networks"
-    if not progress.open and progress.wishes >= request.wishes:
+    if not standing.open and standing.wishes >= request.wishes:
         return "finished"
-    return f"begun, {progress.finished} of up to {max(request.wishes, progress.finished + progress.open)} networks"
+    return f"begun, {standing.finished} of up to {max(request.wishes, standing.finished + standing.open)} networks"
 
 
 def _variant_status(folder: RunDir, recipe: Recipe) -> str:

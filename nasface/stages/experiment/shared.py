@@ -25,7 +25,7 @@ from nasface.places import name_fault, refuse_link
 from nasface.rundir import RunDir
 from nasface.scores import HELD_OUT, scores_in
 from nasface.stages.experiment.compare.rest import NotComparableError
-from nasface.stages.experiment.part import FINISHED, check_results_free, named
+from nasface.stages.experiment.part import FINISHED, check_results_free, figures_of, named
 from nasface.stages.experiment.plan import Experiment, Plan
 from nasface.stages.experiment.run import collect, parts_of
 from nasface.stages.select import read_table
@@ -315,8 +315,8 @@ def _held_out(run: RunDir) -> float:
     """Return the lowest held-out NME of the networks of a part, which a dashboard shows; infinity if there is none."""
     found: list[Any] = []
     if run.metrics.exists():
-        networks = rundir.read_json(run.metrics, "the figures of a finished run")["networks"]
-        found = [figures.get(HELD_OUT.column) for figures in networks.values()]
+        networks = figures_of(run)["networks"]
+        found = [network.get(HELD_OUT.column) for network in networks.values()]
     elif run.pareto.exists():
         table = read_table(run.path)
         found = [table[score.column].min() for score in scores_in(table) if score.subset is None]

@@ -20,7 +20,6 @@ from nasface.model.network import read_image
 
 log = logging.getLogger(__name__)
 
-
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 
 

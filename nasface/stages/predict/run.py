@@ -27,13 +27,8 @@ from nasface.stages.predict.pictures import Find, Picture, frame_count, gather, 
 
 log = logging.getLogger(__name__)
 
-
-_WAITING_BYTES = 256 << 20  # limit of decoded images that wait for a full batch
-
-
 SMOOTH = 1.5  # hertz; what it does is measured in docs/how-to/predict.md
-
-
+_WAITING_BYTES = 256 << 20  # limit of decoded images that wait for a full batch
 _READERS = 4  # threads that decode; few, since each holds whole images in memory
 
 
@@ -250,11 +245,7 @@ def predict_files(
     frames = -len(entries)
     film_seconds = see(chain.from_iterable(viewer.video(video) for video, length in lengths.items() if length))
     frames += len(entries)
-    if not entries:
-        raise DataError(
-            f"none of the {len(pictures)} images and videos can be read, such as {pictures[0].path}; name others"
-        )
-    _require_faces(entries, viewer.how.min_score)
+    _require_faces(entries, pictures, viewer.how.min_score)
     faces = sum(len(entry["faces"]) for entry in entries)
     summary = {
         "images": len(readable - set(lengths)),
@@ -282,8 +273,12 @@ def _check_out(out: Path) -> None:
         raise not_ours(report if report.exists() else table)
 
 
-def _require_faces(entries: Sequence[Mapping[str, Any]], min_score: float | None) -> None:
-    """Warn about images and frames without a face; raise a DataError if none has one."""
+def _require_faces(entries: Sequence[Mapping[str, Any]], pictures: Sequence[Picture], min_score: float | None) -> None:
+    """Warn about images and frames without a face; raise a DataError if none has one, or no picture can be read."""
+    if not entries:
+        raise DataError(
+            f"none of the {len(pictures)} images and videos can be read, such as {pictures[0].path}; name others"
+        )
     without = [entry["image"] for entry in entries if not entry["faces"]]
     if len(without) == len(entries):
         fix = "try a lower --min-score or another --detector, or give face boxes with --boxes"

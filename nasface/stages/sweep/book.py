@@ -37,7 +37,7 @@ _UNTUNED = ", not fine-tuned"
 
 
 @dataclass(frozen=True)
-class Progress:
+class Standing:
     """How far a sweep has come.
 
     Attributes:
@@ -239,13 +239,13 @@ class Study:
         """How many networks other processes are working on."""
         return len(self._trials("RUNNING"))
 
-    def progress(self) -> Progress:
+    def standing(self) -> Standing:
         """How far the sweep has come, in numbers."""
         finished = {t.user_attrs["network"] for t in self._trials("COMPLETE", "FAIL") if not _was_interrupted(t)}
         finished -= {trial.user_attrs["network"] for trial in self._trials("WAITING", "RUNNING")}
         open_ = {trial.user_attrs["network"] for trial in self._trials()} - finished
         waiting = len(self._trials("WAITING"))
-        return Progress(len(finished), len(open_), waiting, sum(map(len, self._wishes().values())))
+        return Standing(len(finished), len(open_), waiting, sum(map(len, self._wishes().values())))
 
     def write_table(self) -> list[SweepRow]:
         """Write pareto.csv, one row for the supernet and one per network, and return its rows."""
@@ -332,7 +332,7 @@ def _values(row: SweepRow) -> list[float]:
     return [float("inf") if value is None else float(value) for value in values]
 
 
-def progress_of(folder: Path, kept: Kept | None = None) -> Progress:
+def standing_of(folder: Path, kept: Kept | None = None) -> Standing:
     """How far the sweep in a folder has come; no further than nothing where none has begun.
 
     Args:
@@ -347,16 +347,16 @@ def progress_of(folder: Path, kept: Kept | None = None) -> Progress:
             try:
                 study = optuna.load_study(study_name=kept.name, storage=storage)
             except KeyError:
-                return Progress()
-            return Study(folder, study, storage, 0).progress()
+                return Standing()
+            return Study(folder, study, storage, 0).standing()
     if not path.exists():
-        return Progress()
+        return Standing()
     with in_journal(path) as storage:
         try:
             study = optuna.load_study(study_name=NAME, storage=storage)
         except KeyError as err:
             raise damaged(path, err) from err
-    return Study(folder, study, storage, 0).progress()
+    return Study(folder, study, storage, 0).standing()
 
 
 def _was_interrupted(trial: optuna.trial.FrozenTrial) -> bool:

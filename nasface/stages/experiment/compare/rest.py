@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nasface import engine, plugins, rundir
+from nasface import engine, plugins
 from nasface import recipe as recipes
 from nasface.compute import counting, metering
 from nasface.device import pick_device
@@ -19,7 +19,7 @@ from nasface.model.source import arch_graph, read_arch
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.experiment.compare.thin import thin_options
-from nasface.stages.experiment.part import FINISHED
+from nasface.stages.experiment.part import FINISHED, figures_of
 from nasface.stages.faces import load_faces
 from nasface.stages.measure import held_out_nme
 from nasface.stages.train import train
@@ -46,7 +46,7 @@ def total(bill: Bill) -> float:
     """
     spent = 0.0
     for run, share in bill:
-        compute = rundir.read_json(run.metrics, "the figures of a finished run").get("compute")
+        compute = figures_of(run).get("compute")
         if compute is None:
             raise RunError(f"{run.path} does not say what it cost, as older versions counted nothing; remove it")
         spent += share * sum(compute.values())

@@ -15,6 +15,7 @@ from nasface.scores import HELD_OUT, scores_in
 from nasface.stages.experiment.compare.entries import Comparison, Entry
 from nasface.stages.experiment.compare.plan import ComparisonPlan
 from nasface.stages.experiment.compare.rest import TOLERANCE, NotComparableError, check_compute, total
+from nasface.stages.experiment.part import figures_of
 from nasface.stages.experiment.results import over_seeds, subset_scores
 
 Row = dict[str, Any]
@@ -48,7 +49,7 @@ def _finished(comparison: Comparison) -> Iterator[Entry]:
 
 def _row(comparison: Comparison, entry: Entry) -> Row:
     reference = comparison.entry(comparison.plan.reference, entry.budget, entry.seed)
-    metrics = rundir.read_json(entry.home.metrics, "the figures of a finished run")
+    metrics = figures_of(entry.home)
     figures = metrics["networks"].get("slim") or metrics["networks"]["supernet"]
     compute, limit = total(entry.bill), total(reference.bill)
     why = _why_not(entry, figures["macs"], compute, limit)
@@ -57,7 +58,7 @@ def _row(comparison: Comparison, entry: Entry) -> Row:
     row |= {"compute": round(compute), "reference_compute": round(limit), "comparable": not why, "why_not": why}
     row |= {HELD_OUT.column: figures[HELD_OUT.column], **subset_scores(figures)}
     if entry.chosen is not None and entry.chosen != entry.home:
-        chosen = rundir.read_json(entry.chosen.metrics, "the figures of a finished run")["networks"]["slim"]
+        chosen = figures_of(entry.chosen)["networks"]["slim"]
         row[INHERITED] = chosen[HELD_OUT.column]
     return row
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from nasface.errors import DivergedError, GraphError, RecipeError, RunBusyError, did_you_mean
 from nasface.places import refuse_link
@@ -17,6 +17,7 @@ from nasface.stages.experiment.compare.rest import NotComparableError
 from nasface.stages.experiment.compare.results import results
 from nasface.stages.experiment.part import Part, named
 from nasface.stages.experiment.plan import Experiment
+from nasface.stages.studies.trials import is_free
 from nasface.stages.workspace import Machine
 
 log = logging.getLogger(__name__)
@@ -80,11 +81,8 @@ def _work(part: Part, machine: Machine) -> bool:
 def _check_busy(part: Part) -> None:
     """Raise a RunBusyError if another process works on a part, before the compute that is left for it is measured."""
     lock = part.folder.path / ".lock"
-    try:
-        if lock.exists():
-            FileLock(lock, timeout=0).acquire().lock.release()
-    except Timeout as err:
-        raise RunBusyError(f"another process is working in {part.folder.path}") from err
+    if lock.exists() and not is_free(FileLock(lock)):
+        raise RunBusyError(f"another process is working in {part.folder.path}")
 
 
 def comparison_parts(comparison: Comparison, only: Sequence[str]) -> list[Part]:
