@@ -1,4 +1,4 @@
-"""The names that figures go by: normalisers of the NME, training stages, columns of tables, and a row of a sweep.
+"""The names that figures go by: normalisers, metrics, levels of masks, training stages, columns, and a row of a sweep.
 
 Everything that writes, reads or shows a score takes its name from here, and so do the forms in which it is shown.
 """
