@@ -153,8 +153,7 @@ def _contenders(model: str, forms: Mapping[str, Format | None], folder: Path) ->
     """Return a network in every runtime, exported to `folder` where it has to be."""
     saved = one(model)
     if saved.exported:
-        form, _ = saved.exported
-        return [_exported(model, saved.weights, form)]
+        return [_exported(model, saved.weights, saved.exported[0])]
     from nasface.stages.export.run import Source, costs_of, loaded, write_unchecked
 
     net, recipe = loaded(Source(saved))
