@@ -312,11 +312,7 @@ def test_tables_of_another_program_are_a_finding_and_stay_as_they_are(tables: li
 
 @pytest.mark.parametrize(
     "change",
-    [
-        "UPDATE version_info SET schema_version = 99",
-        "UPDATE alembic_version SET version_num = 'v99'",
-        "UPDATE trial_user_attributes SET value_json = '{'",
-    ],
+    ["UPDATE alembic_version SET version_num = 'v99'", "UPDATE trial_user_attributes SET value_json = '{'"],
 )
 def test_a_database_that_optuna_cannot_read_is_a_finding(change: str, tmp_path: Path):
     where = f"sqlite:///{tmp_path}/study.db"
