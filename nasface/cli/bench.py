@@ -20,13 +20,9 @@ from nasface.cli.sizes import Several
     type=Several(),
     help="Runtimes of networks that are not exported yet: torch,onnxruntime,openvino.  [default: all installed]",
 )
-@click.option(
-    "--batch", "batches", type=Several(1, 1024), default="1,8,32", show_default=True, help="Images in a pass."
-)
-@click.option("--threads", type=Several(1, 1024), help="Numbers of CPU threads, such as 1,2.  [default: all cores]")
-@click.option(
-    "--rounds", type=click.IntRange(2, 10_000), default=30, show_default=True, help="How often each row is timed."
-)
+@click.option("--batch", "batches", type=Several(1, 1024), default="1,8,32", show_default=True, help="Images per pass.")
+@click.option("--threads", type=Several(1, 1024), help="CPU threads to use, such as 1,2.  [default: all cores]")
+@click.option("--rounds", type=click.IntRange(2, 10_000), default=30, show_default=True, help="Number of timed rounds.")
 @click.option("--reference", metavar="MODEL", help="Network with which the others are compared.  [default: the first]")
 @click.option("--out", type=FOLDER, help="Folder for bench.csv and a chart of images per second against batch size.")
 @quiet_option
@@ -45,9 +41,9 @@ def bench(
     """Measure how fast networks run on this machine's CPU, and how much memory they need.
 
     A MODEL is a run folder, a file of weights, an arch.json, the name of a network that comes with nasface, or an
-    exported file. An exported file runs in its own runtime. Any other network runs in PyTorch, and is exported in
-    passing for every other runtime. A pass goes from uint8 crops to landmarks. All rows of the table are timed in turn,
-    so that their ratios hold even on a busy machine.
+    exported file. An exported file runs in its own runtime. Any other network runs in PyTorch, and is temporarily
+    exported for every other runtime. A pass goes from uint8 crops to landmarks. All rows of the table are timed in
+    turn, so that their ratios hold even on a busy machine.
 
     \b
     Examples:

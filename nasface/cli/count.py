@@ -10,15 +10,19 @@ from nasface.cli.group import main
 from nasface.cli.options import FILE, json_option, read_options, show_costs
 
 
-@main.command(short_help="Parameters and MACs, by stage.")
-@click.option("--space", help="Search space to count.")
+@main.command(short_help="Count parameters and MACs by stage.")
+@click.option("--space", help="Count a search space: a name from `nasface plugins`, or 'module:attr'.")
 @click.option("--arch", type=FILE, help="Count the network of an arch.json.")
 @click.option("--edges", type=FILE, help="Count the sub-network of --space with these edges (JSON).")
+@click.option("--landmarks", type=click.IntRange(1, 10_000), default=68, show_default=True, help="Number of landmarks.")
 @click.option(
-    "--landmarks", type=click.IntRange(1, 10_000), default=68, show_default=True, help="Heatmaps of the head."
+    "--input-size",
+    type=click.IntRange(16, 4096),
+    help="Side of the square input in pixels.  [default: 256, or that of --arch]",
 )
-@click.option("--input-size", type=click.IntRange(16, 4096), help="Pixels, square; default 256, or that of --arch.")
-@click.option("--set", "overrides", multiple=True, metavar="OPTION=VALUE", help="An option of the space.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="OPTION=VALUE", help="An option of the space (may be repeated)."
+)
 @json_option
 def count(
     space: str | None,

@@ -33,7 +33,9 @@ def data() -> None:
 @click.option("--data-root", type=FOLDER, help="Folder of the dataset.")
 @click.option("--workers", type=WORKERS, help="Number of threads or processes that decode images.")
 @quiet_option
-@click.option("--set", "overrides", multiple=True, metavar="OPTION=VALUE", help="Set an option of the dataset.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="OPTION=VALUE", help="An option of the dataset (may be repeated)."
+)
 @json_option
 def data_check(
     dataset: str,

@@ -52,9 +52,9 @@ class Changes:
     "--arch",
     type=FILE,
     required=True,
-    help="arch.json of the slim network; its provenance leads to weights, recipe and teacher.",
+    help="arch.json of the slim network; its weights, recipe and teacher are found through it.",
 )
-@click.option("--weights", type=FILE, help="Start from these weights, of the network itself or of its supernet.")
+@click.option("--weights", type=FILE, help="Weights to start from: those of the network itself or of its supernet.")
 @click.option("--teacher", help="Teacher: a run folder, a file of weights, or 'module:attr'.  [default: the supernet]")
 @gathered(
     "changes",
@@ -62,7 +62,7 @@ class Changes:
     click.option("--no-teacher", is_flag=True, help="Train without a teacher."),
     click.option("--no-peer", is_flag=True, help="Train one student instead of two that learn from each other."),
     click.option("--no-masks", is_flag=True, help="Show the students whole images, without random masks."),
-    click.option("--epochs", type=EPOCHS, help="Number of epochs, instead of distill.epochs of the recipe."),
+    click.option("--epochs", type=EPOCHS, help="Number of epochs.  [default: distill.epochs of the recipe]"),
 )
 @out_option
 @tensorboard_option

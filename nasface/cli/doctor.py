@@ -16,12 +16,12 @@ from nasface.cli.options import FOLDER, json_option, quiet_option
 
 @main.command(short_help="Say what is wrong with this installation, a folder of results, or a study.")
 @click.argument("folder", type=FOLDER, required=False)
-@click.option("--study", metavar="URL", help="A storage of studies: a journal file, or the URL of a database or proxy.")
-@click.option("--data-root", type=FOLDER, help="A folder in which every installed dataset looks for its faces.")
+@click.option("--study", metavar="URL", help="Storage of studies: a journal file, or the URL of a database or proxy.")
+@click.option("--data-root", type=FOLDER, help="Folder to be searched by every installed dataset.")
 @quiet_option
 @json_option
 def doctor(folder: Path | None, study: str | None, data_root: Path | None, quiet: bool, as_json: bool) -> None:
-    """Examine this machine and what is installed on it, or every file of a FOLDER of results, or a study.
+    """Examine this installation, every file of a FOLDER of results, or a study.
 
     Nothing is changed. The exit code is 2 if something is wrong.
 

@@ -12,7 +12,7 @@ from nasface.cli.options import FILE
 
 @main.command(short_help="Draw the network of an arch.json.")
 @click.argument("arch", type=FILE)
-@click.option("--out", type=FILE, help="File to write (.svg, .png or .pdf); by default an .svg beside the arch.json.")
+@click.option("--out", type=FILE, help="File to write (.svg, .png or .pdf).  [default: an .svg beside ARCH]")
 @click.option("--heatmap", is_flag=True, help="Draw the factors as heat maps instead of the graph.")
 @click.option("--title", default="", help="Title of the figure.")
 def draw(arch: Path, out: Path | None, heatmap: bool, title: str) -> None:
@@ -39,4 +39,4 @@ def draw(arch: Path, out: Path | None, heatmap: bool, title: str) -> None:
     else:
         figure = drawing.architecture(full, kept, values, title)
     path = write(figure, out or arch.with_suffix(".svg"))
-    click.echo(f"{path} (factors: {origin or 'none found, so all edges are drawn alike'})")
+    click.echo(f"{path} (factors: {origin or 'none found, so all edges are drawn with the same width'})")

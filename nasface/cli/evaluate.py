@@ -110,7 +110,7 @@ class Files:
         "metrics",
         multiple=True,
         type=click.Choice(list(METRICS)),
-        help="Metric to show in the table; may be repeated.  [default: nme, and on COFW also fr10]",
+        help="Metric to show in the table (may be repeated).  [default: nme, and on COFW also fr10]",
     ),
     click.option(
         "--format",
@@ -136,7 +136,7 @@ def evaluate(inputs: Inputs, wanted: Wanted, display: Display, files: Files, pla
     """Evaluate networks, or landmarks that any program has predicted, on a test set.
 
     A MODEL is a run folder or a file of weights. Runs that differ only in their seeds are averaged. A subset that is
-    not complete on disk is shown with the number of its faces.
+    incomplete on disk is shown with the number of faces found.
 
     \b
     Examples:

@@ -12,7 +12,7 @@ import click
 from nasface.cli.group import main
 from nasface.cli.options import (
     FOLDER,
-    MAX_SEED,
+    SEED,
     Place,
     Sharing,
     gathered,
@@ -48,27 +48,32 @@ plan_options = gathered(
     click.option(
         "--seed",
         "seeds",
-        type=click.IntRange(0, MAX_SEED),
+        type=SEED,
         multiple=True,
-        help="A seed, instead of those of the experiment.",
+        help="Use this seed instead of the experiment's seeds (may be repeated).",
     ),
     click.option(
-        "--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change a value of every run's recipe."
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="A.B=VALUE",
+        help="Change one value of every run's recipe (may be repeated).",
     ),
 )
 
 
-@main.command(short_help="Several runs over seeds, with one table of results: Figure 6, Table 6.")
+@main.command(short_help="Run an experiment over several seeds, such as Figure 6 or Table 6, into one table.")
 @click.argument("name")
 @plan_options
-@click.option("--only", multiple=True, metavar="RUN", help="Work on this run; those not named wait.")
+@click.option("--only", multiple=True, metavar="RUN", help="Work on this run only (may be repeated).")
 @click.option("--dry-run", is_flag=True, help="List what would be done and what is finished, without doing it.")
-@click.option("--out", type=FOLDER, help="Folder of the experiment; by default runs/NAME.")
+@click.option("--out", type=FOLDER, help="Folder of the experiment.  [default: runs/NAME]")
 @sharing_options
 @click.option(
     "--enqueue-only",
     is_flag=True,
-    help="Only make it a study; without --storage, in the journal OUT/study.log, for workers on this machine.",
+    help="Enqueue the parts as a study and exit; without --storage, the study is the journal OUT/study.log, for "
+    "workers on this machine.",
 )
 @machine_options
 @json_option
@@ -85,7 +90,7 @@ def experiment(
 ) -> None:
     """Do all runs of an experiment: a recipe with a section `experiment`, given by NAME or as a YAML file.
 
-    The same command again goes on where it stopped. Several processes may share one --out; each leaves alone what
+    Give the same command again to continue where it stopped. Several processes may share one --out; none touches what
     another is working on. results.csv has one row per network.
 
     \b

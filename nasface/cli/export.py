@@ -59,7 +59,7 @@ class What:
         return Wish(self.form, self.precision, ends, self.max_loss, self.calibrate, self.keep, self.local_runtime)
 
 
-@main.command(short_help="Export a network to ONNX, OpenVINO or a web page, and check that it computes the same.")
+@main.command(short_help="Export a network to ONNX, OpenVINO or a web page, and check its results.")
 @gathered(
     "network",
     Network,
@@ -77,7 +77,7 @@ class What:
         "form",
         default="onnx",
         show_default=True,
-        help="onnx, openvino, web (a page to try it on), another one from `nasface plugins`, or 'module:attr'.",
+        help="onnx, openvino, web (a page on which to try it), another one from `nasface plugins`, or 'module:attr'.",
     ),
     click.option(
         "--precision",
@@ -119,7 +119,7 @@ class What:
         "keep",
         multiple=True,
         metavar="PART",
-        help="Part of the network that int8 keeps in float, such as head, stem or 'nodes.4*'; may be repeated.",
+        help="Part of the network that int8 keeps in float, such as head, stem or 'nodes.4*' (may be repeated).",
     ),
     click.option(
         "--local-runtime",

@@ -30,7 +30,9 @@ class Command(click.Command):
                 multiple=True,
                 metavar="MODULE:ATTR",
                 envvar="NASFACE_PLUGINS",
-                help="Let recipes and run folders name this plug-in, which is not installed; its code is run.",
+                show_envvar=True,
+                help="Allow recipes and run folders to name this plug-in, which is not installed. Its code will be "
+                "run.",
             )
         )
 
@@ -39,7 +41,8 @@ class Command(click.Command):
         allowed = ctx.params.pop("allowed")
         if strange := [name for name in allowed if ":" not in name]:
             raise click.UsageError(
-                f"--allow-plugin takes 'module:attr', not '{shortened(strange[0])}'; installed ones need none", ctx
+                f"--allow-plugin takes 'module:attr', not '{shortened(strange[0])}'; installed plug-ins do not need it",
+                ctx,
             )
         typed = (ctx.params.get(option) for option in _TYPED)  # a teacher may also be a file or folder
         with allowing(*allowed, *(name for name in typed if name and ":" in name and not Path(name).exists())):
@@ -85,7 +88,7 @@ class Commands(click.Group):
         if isinstance(err, RecursionError):
             return "the input is nested too deeply to be read; reduce the nesting of the recipe, file or option"
         if isinstance(err, RuntimeError) and "Symlink loop" in str(err):  # from Path.resolve
-            return f"{shortened(str(err))}: these links lead in a circle; give a path without them"
+            return f"{shortened(str(err))}: these links form a circle; give a path without them"
         text = " ".join(str(err).split())
         if out_of_memory(err):
             said = f" ({text[:200]})" if text else ""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @json_option
 def models(name: str | None, as_json: bool) -> None:
-    """List the networks that come with nasface, or show the card of one: what it is, costs and achieves.
+    """List the networks that come with nasface, or show the card of one: its purpose, cost and accuracy.
 
     \b
     Examples:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nasface.bounds import MAX_COUNT, MAX_EPOCHS
+from nasface.cli.sizes import Whole
 
 if TYPE_CHECKING:
     from nasface.model.files import Saved
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
-MAX_SEED = 2**63 - 1
+SEED = Whole(0, 2**63 - 1)
 WORKERS = click.IntRange(1, 256)
 EPOCHS = click.IntRange(0, MAX_EPOCHS)
 COUNT = click.IntRange(0, MAX_COUNT)
@@ -82,7 +83,7 @@ class Place:
     def machines(self, quiet: bool, tensorboard: bool) -> Iterator[Machine]:
         """Yield the same for a command that torchrun may start in several processes, which then work together.
 
-        Behind the block, the command goes on in one of them.
+        After the block, the command continues in one of them.
         """
         from nasface import ranks
 
@@ -148,7 +149,7 @@ def read_options(given: Sequence[str]) -> dict[str, Any]:
 
 
 set_option = click.option(
-    "--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change one value of the recipe."
+    "--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change one value of the recipe (may be repeated)."
 )
 quiet_option = click.option("--quiet", is_flag=True, help="Show no progress bars.")
 recipe_options = gathered(
@@ -159,7 +160,7 @@ recipe_options = gathered(
     click.option("--data-root", type=FOLDER, help="Folder of the dataset."),
     click.option(
         "--recipe",
-        help="Recipe: a name from `nasface plugins`, or a YAML file.  [default: the recipe of the dataset, else 300w]",
+        help="Recipe: a name from `nasface plugins`, or a YAML file.  [default: the dataset's recipe, or else 300w]",
     ),
     set_option,
 )
@@ -182,7 +183,7 @@ sharing_options = gathered(
         metavar="URL",
         envvar="NASFACE_STUDY",
         show_envvar=True,
-        help="Keep its study in this Optuna storage, which machines share; see `nasface worker`.",
+        help="Optuna storage for the study, shared by all machines; see `nasface worker`.",
     ),
     click.option("--study-name", help="Name of the study.  [default: that of the folder]"),
     click.option(
@@ -191,7 +192,7 @@ sharing_options = gathered(
         default=60,
         show_default=True,
         metavar="SECONDS",
-        help="How often a process says in a database that it lives; after five times as long it counts as dead.",
+        help="Interval between heartbeats in a database; a process counts as dead after missing five.",
     ),
 )
 out_option = click.option(
@@ -200,9 +201,7 @@ out_option = click.option(
 tensorboard_option = click.option(
     "--tensorboard", is_flag=True, help="Write TensorBoard event files too (needs the extra 'tensorboard')."
 )
-seed_option = click.option(
-    "--seed", type=click.IntRange(0, MAX_SEED), help="Seed of weights, shuffling and augmentation."
-)
+seed_option = click.option("--seed", type=SEED, help="Seed of weights, shuffling and augmentation.")
 network_option = click.option(
     "--network", help="Network of the run: slim or supernet.  [default: slim if there is one]"
 )
@@ -210,7 +209,11 @@ run_data_option = click.option(
     "--data-root", type=FOLDER, help="Folder of the dataset, if it is not where the run found it."
 )
 run_set_option = click.option(
-    "--set", "overrides", multiple=True, metavar="A.B=VALUE", help="Change a value of the run's recipe."
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="A.B=VALUE",
+    help="Change one value of the run's recipe (may be repeated).",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 

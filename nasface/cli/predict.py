@@ -98,8 +98,8 @@ class Looking:
         "--detector",
         default="best",
         show_default=True,
-        help="Face detector: yunet, haar, best (the first of them that is installed), whole (the image is one face), "
-        "or 'module:attr'.",
+        help="Face detector: yunet, haar, best (the first of the two that is installed), whole (the image is one "
+        "face), or 'module:attr'.",
     ),
     click.option(
         "--boxes", type=FILE, help="Take face boxes from a CSV file (image, x0, y0, x1, y1) instead of a detector."
@@ -107,7 +107,7 @@ class Looking:
     click.option(
         "--refine",
         type=click.IntRange(0, 100),
-        help="Run the network again on the box of the landmarks it found, this many times.  "
+        help="Run the network again on the box of the landmarks that it found, this many times.  "
         "[default: 1; 0 with --boxes]",
     ),
     click.option(
@@ -157,9 +157,9 @@ def predict(
 ) -> None:
     """Find faces and their landmarks in images, folders of images and videos.
 
-    Coordinates are in pixels of the upright image, 0-based, with integers at pixel centres. Faces are tracked through
-    a video, and their landmarks steadied. The exit code is 2 when no face is found at all. --json prints the content
-    of landmarks.json.
+    Coordinates are in pixels of the upright image; they are 0-based, with integers at pixel centres. Faces are tracked
+    through a video, and their landmarks are steadied. The exit code is 2 when no face is found at all. --json prints
+    the content of landmarks.json.
 
     \b
     Examples:

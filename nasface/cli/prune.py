@@ -8,22 +8,22 @@ import click
 
 from nasface.cli.group import main
 from nasface.cli.options import FOLDER, Place, json_option, machine_options, run_set_option, show_costs
-from nasface.cli.sizes import SIZE, Real
+from nasface.cli.sizes import SIZE, Real, Share
 
 # heavy imports stand inside the commands: `nasface --help` answers at once
 
 
 @main.command(short_help="Choose a sub-network of a searched run.")
 @click.argument("run", type=FOLDER)
-@click.option("--threshold", type=Real(), help="Keep edges whose importance is above this.")
-@click.option("--share", type=Real(), help="Keep at most this share of the prunable MACs.")
+@click.option("--threshold", type=Real(0), help="Keep edges whose importance is above this.")
+@click.option("--share", type=Share(), help="Keep at most this share of the prunable MACs.")
 @click.option("--top", type=click.IntRange(1, 1_000_000), help="Keep this many edges.")
-@click.option("--macs", type=SIZE, help="Keep at most this many MACs, of the whole network, for example 12M.")
-@click.option("--params", type=SIZE, help="Keep at most this many parameters, of the whole network.")
-@click.option("--pruner", help="Pruner plug-in (see `nasface plugins`); by default the run's, if it takes the option.")
+@click.option("--macs", type=SIZE, help="Keep at most this many MACs in the whole network, for example 12M.")
+@click.option("--params", type=SIZE, help="Keep at most this many parameters in the whole network.")
+@click.option("--pruner", help="Pruner (see `nasface plugins`).  [default: the run's own, if it takes the option]")
 @click.option(
     "--criterion",
-    help="Criterion (see `nasface plugins`), computed if the run has no factors by it.  [default: the run's own]",
+    help="Criterion (see `nasface plugins`); it is computed if the run has no factors by it.  [default: the run's own]",
 )
 @run_set_option
 @click.option("--out", type=FOLDER, required=True, help="Folder for arch.json and the inherited weights.")
@@ -70,7 +70,7 @@ def prune(
         if value is not None
     ]
     if len(given) > 1:
-        raise click.UsageError("--threshold, --share, --top, --macs and --params exclude one another; give one")
+        raise click.UsageError("--threshold, --share, --top, --macs and --params exclude one another; give only one")
     source = RunDir(run)
     budget = given[0] if given else None
     resolved = run_recipe(source, criterion=criterion, pruner=pruner, budget=budget, overrides=overrides)

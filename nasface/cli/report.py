@@ -11,11 +11,11 @@ from nasface.cli.group import main
 from nasface.cli.options import FILE, FOLDER, Place, json_option, machine_options, run_data_option
 
 
-@main.command(short_help="An HTML page about a run.")
+@main.command(short_help="Write an HTML page about a run.")
 @click.argument("run", type=FOLDER)
-@click.option("--out", type=FILE, help="The page; by default RUN/report.html. Figures go into figures/ beside it.")
+@click.option("--out", type=FILE, help="File to write; figures go into figures/ beside it.  [default: RUN/report.html]")
 @run_data_option
-@click.option("--no-faces", is_flag=True, help="Leave out images of faces, so that the page can be shared.")
+@click.option("--no-faces", is_flag=True, help="Leave out the images of faces, so that the page can be shared.")
 @machine_options
 @json_option
 def report(run: Path, out: Path | None, data_root: Path | None, no_faces: bool, place: Place, as_json: bool) -> None:

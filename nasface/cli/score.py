@@ -20,10 +20,12 @@ from nasface.cli.options import (
 # heavy imports stand inside the commands: `nasface --help` answers at once
 
 
-@main.command(short_help="Factors of a searched run by another criterion.")
+@main.command(short_help="Rate the edges of a searched run by another criterion.")
 @click.argument("run", type=FOLDER)
-@click.option("--criterion", required=True, help="Criterion plug-in (see `nasface plugins`), or 'module:attr'.")
-@click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="An option of the criterion.")
+@click.option("--criterion", required=True, help="Criterion: a name from `nasface plugins`, or 'module:attr'.")
+@click.option(
+    "--option", "options", multiple=True, metavar="NAME=VALUE", help="An option of the criterion (may be repeated)."
+)
 @run_data_option
 @run_set_option
 @machine_options
@@ -37,10 +39,10 @@ def score(
     place: Place,
     as_json: bool,
 ) -> None:
-    """Measure how much each edge of a searched RUN matters, and write RUN/factors-CRITERION.json.
+    """Rate how much each edge of a searched RUN matters, and write RUN/factors-CRITERION.json.
 
-    The run's own factors.json stays as it is; for the run's own criterion, it is what is shown. `nasface prune` and
-    `nasface sweep-thresholds` use the new file when they are given the same --criterion.
+    The run's own factors.json stays as it is; if CRITERION is the run's own, factors.json is shown instead. `nasface
+    prune` and `nasface sweep-thresholds` use the new file when they are given the same --criterion.
 
     \b
     Examples:

@@ -26,8 +26,8 @@ from nasface.cli.options import (
 
 @main.command(short_help="Search, prune, fine-tune and evaluate.")
 @recipe_options
-@click.option("--searcher", metavar="NAME", help="Searcher: a name from `nasface plugins`; by default the recipe's.")
-@click.option("--weights", type=FILE, help="Weights of a supernet to start from; by default random ones.")
+@click.option("--searcher", metavar="NAME", help="Searcher: a name from `nasface plugins`.  [default: the recipe's]")
+@click.option("--weights", type=FILE, help="Weights of a supernet to start from.  [default: random]")
 @seed_option
 @out_option
 @tensorboard_option
@@ -45,7 +45,7 @@ def search(
 ) -> None:
     """Search a supernet, prune it, fine-tune and evaluate the slim network.
 
-    Given again with the same --out, it continues where it stopped.
+    Give the same command again to continue where it stopped.
 
     \b
     Examples:

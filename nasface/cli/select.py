@@ -18,19 +18,21 @@ if TYPE_CHECKING:
 
 @main.command(short_help="Choose a network of a sweep.")
 @click.argument("run", type=FOLDER)
-@click.option("--max-macs", type=SIZE, help="At most this many MACs (often called FLOPs), such as 0.6G or 80M.")
-@click.option("--max-params", type=SIZE, help="At most this many parameters, such as 1M or 350k.")
+@click.option("--max-macs", type=SIZE, help="Maximum number of MACs (often called FLOPs), such as 0.6G or 80M.")
+@click.option("--max-params", type=SIZE, help="Maximum number of parameters, such as 1M or 350k.")
 @click.option(
     "--max-latency",
     type=Latency(),
     metavar="MS|RATIOx",
-    help="At most so many milliseconds, such as 5, or so many times the supernet's latency, such as 0.5x, as measured.",
+    help="Maximum latency in milliseconds (5), or as a multiple of the supernet's (0.5x), as measured by the sweep.",
 )
-@click.option("--knee", is_flag=True, help="The network beyond which more cost improves the error least.")
+@click.option(
+    "--knee", is_flag=True, help="Choose the knee of the front, beyond which more cost improves the error least."
+)
 @click.option(
     "--cost",
     type=click.Choice(["macs", "params", "latency"]),
-    help="The cost that --knee weighs against the error; by default MACs.",
+    help="Cost that --knee weighs against the error.  [default: macs]",
 )
 @click.option("--out", type=FOLDER, help="Copy arch.json, weights and recipe to this folder.")
 @json_option
@@ -46,8 +48,8 @@ def select(
 ) -> None:
     """Choose a network of RUN, which is a sweep or a run that was swept.
 
-    Of the pruned networks within the limits, it chooses the one with the lowest NME on held-out faces (of equal ones,
-    the one with the fewest MACs), or the knee. Test faces have no influence.
+    Of the pruned networks within the limits, it chooses the one with the lowest NME on held-out faces (ties go to the
+    one with the fewest MACs), or the knee. Test faces have no influence on the choice.
 
     \b
     Examples:

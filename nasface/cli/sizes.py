@@ -41,8 +41,15 @@ def size(text: str) -> int:
     return count
 
 
+_FAR = 10**9  # a bound beyond this only keeps out what makes no sense
+
+
 class Real(click.FloatRange):
     """A finite number in a range; click itself lets nan pass."""
+
+    def _describe_range(self) -> str:
+        """Describe the range in help texts, without bounds that are absent or far away."""
+        return _described(click.FloatRange(_near(self.min), _near(self.max)))
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Parse it."""
@@ -50,6 +57,36 @@ class Real(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number; give one, such as 0.5", param, ctx)
         return number
+
+
+class Share(Real):
+    """A share from 0 to 1."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 1)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse it; the message about a percentage names the share that is probably meant."""
+        number = Real().convert(value, param, ctx)
+        if 1 < number <= 100:
+            self.fail(f"{value} is not in the range from 0 to 1; did you mean {number / 100:g}?", param, ctx)
+        return super().convert(number, param, ctx)
+
+
+class Whole(click.IntRange):
+    """A whole number in a range."""
+
+    def _describe_range(self) -> str:
+        """Describe the range in help texts, without bounds that are absent or far away."""
+        return _described(click.IntRange(_near(self.min), _near(self.max)))
+
+
+def _near(bound: float | None) -> Any:
+    return None if bound is None or abs(bound) > _FAR else bound
+
+
+def _described(kind: Any) -> str:
+    return "" if kind.min is None and kind.max is None else str(kind._describe_range())
 
 
 class Several(_List):
@@ -88,8 +125,8 @@ class Latency(_Milliseconds):
             return float(number.removesuffix("x")), number.endswith("x")
         except ValueError:
             self.fail(
-                f"{shown(value)} is no latency; give milliseconds, such as 5, or a multiple of the supernet's, such as "
-                "0.5x",
+                f"{shown(value)} is not a valid latency; give milliseconds, such as 5, or a multiple of the "
+                "supernet's, such as 0.5x",
                 param,
                 ctx,
             )

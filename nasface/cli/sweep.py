@@ -26,7 +26,7 @@ from nasface.cli.options import (
     run_set_option,
     sharing_options,
 )
-from nasface.cli.sizes import SIZE, Real
+from nasface.cli.sizes import SIZE, Real, Share
 
 if TYPE_CHECKING:
     from nasface.recipe import Recipe
@@ -109,27 +109,43 @@ class Changes:
 network_options = gathered(
     "networks",
     Networks,
-    click.option("--threshold", "thresholds", type=Real(), multiple=True, help="Keep edges of importance above this."),
-    click.option("--count", type=COUNT, help="Networks to spread over all that a threshold can give."),
-    click.option("--target-macs", type=SIZE, multiple=True, help="A network of so many MACs, or up to 2 % fewer."),
-    click.option("--target-params", type=SIZE, multiple=True, help="The same for parameters."),
     click.option(
-        "--share", "shares", type=Real(), multiple=True, help="The largest network within this share of prunable MACs."
+        "--threshold", "thresholds", type=Real(0), multiple=True,
+        help="Add the network that keeps the edges whose importance is above this (may be repeated).",
     ),
-    click.option("--arch", "archs", type=FILE, multiple=True, help="An arch.json of your own, of the same space."),
+    click.option("--count", type=COUNT, help="Number of networks, spread over all that a threshold can give."),
+    click.option(
+        "--target-macs", type=SIZE, multiple=True,
+        help="Add a network with this many MACs, or up to 2 % fewer (may be repeated).",
+    ),
+    click.option(
+        "--target-params", type=SIZE, multiple=True,
+        help="Add a network with this many parameters, or up to 2 % fewer (may be repeated).",
+    ),
+    click.option(
+        "--share", "shares", type=Share(), multiple=True,
+        help="Add the largest network within this share of the prunable MACs (may be repeated).",
+    ),
+    click.option(
+        "--arch", "archs", type=FILE, multiple=True,
+        help="Add the network of an arch.json of your own, from the same space (may be repeated).",
+    ),
     click.option(
         "--pruner",
-        help="Pruner that meets budgets; it must accept `macs`, `params` or `share`.  [default: budget for targets "
-        "alone, else threshold]",
+        help="Pruner that meets budgets; it must accept `macs`, `params` or `share`.  [default: budget if only "
+        "targets are given, else threshold]",
     ),
-    click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="A further option of the pruner."),
+    click.option(
+        "--option", "options", multiple=True, metavar="NAME=VALUE",
+        help="Another option of the pruner (may be repeated).",
+    ),
     click.option(
         "--draws", type=click.IntRange(1, MAX_COUNT), default=1, show_default=True,
-        help="Networks per budget, drawn with the seeds 0, 1, ... of the pruner.",
+        help="Number of networks per budget, drawn with the pruner's seeds 0, 1, ...",
     ),
     click.option(
         "--refine", type=COUNT, default=0,
-        help="Networks to breed from those of the sweep, by their error before fine-tuning (NSGA-II).",
+        help="Number of networks to breed from those of the sweep, by their error before fine-tuning (NSGA-II).",
     ),
 )  # fmt: skip
 step_options = gathered(
@@ -139,20 +155,23 @@ step_options = gathered(
         "--inherited/--no-inherited", default=True, help="Evaluate with the supernet's weights.  [default: yes]"
     ),
     click.option(
-        "--recalibrated/--no-recalibrated", default=True, help="... and after BN recalibration.  [default: yes]"
+        "--recalibrated/--no-recalibrated", default=True, help="Also evaluate after BN recalibration.  [default: yes]"
     ),
-    click.option("--epochs", type=EPOCHS, default=0, help="... and after this many epochs of fine-tuning."),
+    click.option(
+        "--epochs", type=EPOCHS, default=0, help="Also fine-tune for this many epochs and evaluate.  [default: 0]"
+    ),
     click.option(
         "--tune-best", "best", type=COUNT, default=0, metavar="N",
-        help="Fine-tune only the N best within each budget (without budgets: N along the front).  [default: all]",
+        help="Fine-tune only the N best within each budget (without budgets, N networks along the front).  "
+        "[default: all]",
     ),
     click.option(
         "--latency-batch", type=click.IntRange(0, 1024), default=1, show_default=True,
-        help="Images per timed forward pass; 0 times none.",
+        help="Images per timed forward pass; 0 switches timing off.",
     ),
     click.option(
         "--latency-runtime", default="torch", show_default=True, metavar="NAME",
-        help="What runs the timed passes: torch, or onnxruntime or openvino after an export.",
+        help="Runtime of the timed passes: torch; or onnxruntime or openvino, after an export.",
     ),
 )  # fmt: skip
 change_options = gathered(
@@ -166,7 +185,7 @@ change_options = gathered(
 )
 
 
-@main.command("sweep-thresholds", short_help="Many sub-networks of a searched run, and their Pareto front.")
+@main.command("sweep-thresholds", short_help="Measure many sub-networks of a searched run and mark their Pareto front.")
 @click.argument("run", type=FOLDER)
 @network_options
 @step_options
@@ -185,12 +204,12 @@ def sweep_thresholds(
     place: Place,
     as_json: bool,
 ) -> None:
-    """Turn one searched RUN into a family of slim networks and mark their Pareto front.
+    """Turn one searched RUN into a family of slim networks, and mark their Pareto front.
 
-    Without a request, it measures ten networks. The same command again goes on where it stopped, and other requests add
-    networks to the sweep. Several processes may work on one sweep at a time, also on several machines if they share a
-    --storage. `nasface select` chooses a network of the sweep, and `nasface report` shows them all; both take the
-    folder of the sweep, or a RUN whose sweep is in RUN/sweep.
+    If no networks are requested, it measures ten. Give the same command again to continue where it stopped; give other
+    requests to add networks to the sweep. Several processes may work on one sweep at the same time, and so may several
+    machines that share a --storage. `nasface select` chooses a network of the sweep, and `nasface report` shows them
+    all; both take the folder of the sweep, or a RUN whose sweep is in RUN/sweep.
 
     \b
     Examples:

@@ -26,9 +26,11 @@ from nasface.cli.options import (
 
 @main.command(short_help="Train one network.")
 @recipe_options
-@click.option("--arch", type=FILE, help="arch.json of a pruned network, which leads to its recipe and weights.")
-@click.option("--weights", type=FILE, help="Weights of the network itself or of its supernet to start from.")
-@click.option("--backbone", type=FILE, help="Public checkpoint (safetensors) to start the full graph of a space from.")
+@click.option("--arch", type=FILE, help="arch.json of a pruned network; its recipe and weights are found through it.")
+@click.option("--weights", type=FILE, help="Weights to start from: those of the network itself or of its supernet.")
+@click.option(
+    "--backbone", type=FILE, help="Public checkpoint (safetensors) from which to start the full graph of a space."
+)
 @click.option("--scratch", is_flag=True, help="Start from random weights.")
 @seed_option
 @out_option

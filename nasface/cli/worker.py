@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from nasface.stages.experiment.shared import Tally
 
 
-@main.command(short_help="Take parts of an experiment from a study that many machines share.")
+@main.command(short_help="Work on an experiment whose study many machines share.")
 @click.option(
     "--study", required=True, envvar="NASFACE_STUDY", show_envvar=True, metavar="URL",
     help="Where the study is: postgresql://USER@HOST/NAME, sqlite:///FILE, grpc://HOST:PORT, or a journal file.",
 )  # fmt: skip
-@click.option("--study-name", help="Name of the study.  [default: that of --out, or else the only experiment there]")
+@click.option("--study-name", help="Name of the study.  [default: the study of --out, or else the only one there]")
 @click.option(
     "--out", type=FOLDER, help="Folder of the experiment, shared by all machines.  [default: runs/STUDY_NAME]"
 )
-@click.option("--data-root", type=FOLDER, help="Folder of the dataset, if it lies elsewhere on this machine.")
+@click.option("--data-root", type=FOLDER, help="Folder of the dataset, if it is elsewhere on this machine.")
 @machine_options
 @json_option
 def worker(
     study: str, study_name: str | None, out: Path | None, data_root: Path | None, place: Place, as_json: bool
 ) -> None:
-    """Work on an experiment that `nasface experiment --storage` or `--enqueue-only` has made a study.
+    """Work on an experiment that `nasface experiment --storage` or `--enqueue-only` has turned into a study.
 
-    Start it anywhere, any number of times: it takes what is open, goes on from the checkpoint of a worker that has
-    died, and ends when nothing is left. After SIGTERM it gives its part back.
+    Start any number of workers on any machine: each worker takes open parts, resumes those of dead workers from their
+    checkpoints, and ends when nothing is left. A worker that receives SIGTERM gives its part back.
 
     \b
     Examples:
@@ -59,4 +59,4 @@ def show_tally(tally: Tally, as_json: bool) -> None:
     left = "".join(f", {count} {state}" for state, count in states.items() if count)
     click.echo(f"parts: {tally.finished} finished{left}")
     if tally.mine:
-        click.echo(f"this worker finished {tally.mine}, of which others had begun {tally.resumed}")
+        click.echo(f"this worker finished {tally.mine}, {tally.resumed} of them begun by other workers")

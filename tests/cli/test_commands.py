@@ -1,6 +1,7 @@
 """Commands on good input, each as a user would call it."""
 
 import json
+import re
 from pathlib import Path
 
 import click
@@ -86,3 +87,4 @@ def test_every_help_text_has_an_example(command: str):
     assert any(line.startswith(f"    nasface {command}") for line in out.splitlines()), out
     assert not [line for line in out.splitlines() if len(line) > 110]
     assert "\\b" not in out
+    assert not re.search(r"\bNone\b|\d{10}", out), "a range without bounds, or with senseless ones, is not shown"
