@@ -89,7 +89,7 @@ def verified(path: Path) -> tuple[str, int]:
     """Return the title of the training in a checkpoint and its last epoch.
 
     Raises:
-        RunError: if the file cannot be read, is no checkpoint, or has changed since it was written.
+        RunError: if the file cannot be read, is not a checkpoint, or has changed since it was written.
     """
     meta = _read(path)[1]
     try:
@@ -105,7 +105,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     written = meta.pop("checksum", None)  # checkpoints of nasface 0.1.0 have none
     if written is not None and written != _checksum(tensors, meta):
         raise RunError(
-            f"{path} has changed since it was written, so the training cannot go on from it; restore the file "
+            f"{path} has changed since it was written, so the training cannot continue from it; restore the file "
             "from a copy, or remove it to begin this training again"
         )
     return tensors, meta

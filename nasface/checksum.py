@@ -1,4 +1,4 @@
-"""Checksums of what is kept on disk: they find what has changed by accident, and are no protection from forgery."""
+"""Checksums of what is kept on disk: they find accidental changes, and do not protect against forgery."""
 
 from __future__ import annotations
 

@@ -202,7 +202,7 @@ def _of_one_image(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]
 
 
 def _needs_an_image(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:
-    raise TypeError("a matrix product of no image says nothing about one")
+    raise TypeError("cannot count a matrix product on an empty batch")
 
 
 _OF_NO_IMAGE = {f"aten::{name}": _needs_an_image for name in MULTIPLY_ADD_OPS} | {"aten::_convolution": _of_one_image}

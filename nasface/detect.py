@@ -268,7 +268,9 @@ def _capture(cv2: Any, video: Path) -> Any:
     except cv2.error as err:
         text = str(video)
         if text != text.encode(errors="replace").decode():
-            raise DataError(f"{shortened(text)}: this OpenCV opens no name that is not UTF-8; rename the file") from err
+            raise DataError(
+                f"{shortened(text)}: this version of OpenCV cannot open names that are not UTF-8; rename the file"
+            ) from err
         return cv2.VideoCapture(text)
 
 

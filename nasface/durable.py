@@ -23,7 +23,7 @@ if sys.platform != "win32":
 _POSIX = os.name == "posix"  # elsewhere folders cannot be flushed, and what is open cannot be moved
 
 STALE_S = 3600.0
-"""Where there are no locks, what was written to so many seconds ago is taken to be abandoned."""
+"""Where there are no locks, what was last written to this many seconds ago counts as abandoned."""
 
 
 def flush(path: Path) -> None:

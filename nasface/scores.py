@@ -277,4 +277,4 @@ def _converted(column: str, value: Any, kind: type[Any]) -> Any:
             return {"true": True, "false": False}[value.lower()]
         return kind(value)
     except (KeyError, ValueError, TypeError, OverflowError) as err:
-        raise RunError(f"the column '{column}' of a sweep holds {value!r}, which does not belong there") from err
+        raise RunError(f"the column '{column}' of a sweep holds {value!r}, which is not a valid value there") from err

@@ -226,7 +226,7 @@ def row_table(row: SweepRow, stage: Stage, title: str, caption: str) -> Table:
         ("  threads", _count(row.threads)),
         ("  device", row.device or DASH),
     ]
-    lines = [["asked of the sweep", row.asked or DASH], *([label, text] for label, text in costs if text != DASH)]
+    lines = [["requested as", row.asked or DASH], *([label, text] for label, text in costs if text != DASH)]
     for score, nme in row.nme.items():
         if score.stage is stage:
             images = row.images.get(score.subset or "")

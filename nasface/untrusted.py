@@ -43,7 +43,7 @@ class NotReadableError(ValueError):
 
 
 def check_file(path: Path, most: int | None = None) -> None:
-    """Refuse what is no file: reading a pipe or a device may never end.
+    """Refuse what is not a file: reading a pipe or a device may never end.
 
     Args:
         path: a file, or a link to one.
@@ -57,7 +57,7 @@ def check_file(path: Path, most: int | None = None) -> None:
     except ValueError as err:  # a name with a NUL in it
         raise FileNotFoundError(errno.ENOENT, "no file can have this name", str(path)) from err
     if not stat.S_ISREG(found.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "no regular file")
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "not a regular file")
         number = errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL
         raise OSError(number, f"it is {kind}, expected a file", str(path))
     if most is not None and found.st_size > most:
@@ -171,7 +171,7 @@ def check_table(path: Path) -> None:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: there are too many columns, a row is longer than the header, or the file is no CSV.
+        ValueError: there are too many columns, a row is longer than the header, or the file is not a CSV file.
     """
     check_file(path, MAX_TABLE)
     with path.open(newline="", encoding="utf-8-sig") as file:

@@ -24,7 +24,7 @@ def elimination(
     measured: Share = 0.3,
     down_to: Portion = 0.0,
 ) -> dict[Edge, float]:
-    """Rate each edge by how long the network can do without dropping it.
+    """Rate each edge by how late it is dropped when edges are eliminated one by one.
 
     Each round measures the held-out error of the network without each of its edges, after BN statistics are
     recalibrated, and drops the edges that raise it least per MAC that the whole network saves. The importance of an

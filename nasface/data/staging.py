@@ -37,7 +37,7 @@ def copied(images_NHWC: NDArray[np.uint8], rows: Sequence[int], device: torch.de
         found = torch.empty(shape, dtype=torch.uint8, device=device)
     except torch.OutOfMemoryError as err:
         raise DataError(
-            f"the {len(rows):,} faces need {np.prod(shape) / 2**30:.1f} GiB, for which {device} lacks the memory; set "
+            f"the {len(rows):,} faces need {np.prod(shape) / 2**30:.1f} GiB, more memory than {device} has free; set "
             "data.on_device to auto or to no, so that they are brought there batch by batch"
         ) from err
     few = max(1, _AT_ONCE // max(1, images_NHWC[:1].nbytes))

@@ -224,11 +224,11 @@ def at(source: str | Path, weights: Path | None = None) -> list[Saved]:
             return [_of_exported(path, form)]
     except (OSError, ValueError) as err:  # a name too long for the system, or with a NUL in it
         raise RunError(f"{str(source)[:80]!r} cannot be read ({err}); give the path of a network") from err
-    hint = f"; {did_you_mean(str(source), ours)}" if ours else ""
-    what = f"{source} is not a network" if path.exists() else f"there is no network {source}"
+    what = f"'{source}' is not a network" if path.exists() else f"there is no network '{source}'"
     raise RunError(
-        f"{what}{hint}; expected a run folder, a file of weights ({WEIGHTS}), an exported network "
-        f"({', '.join(suffixes())}), an arch.json, or the name of a network that comes with nasface (`nasface models`)"
+        f"{what}; expected a run folder, a file of weights ({WEIGHTS}), an exported network ({', '.join(suffixes())}), "
+        f"an arch.json, or the name of a network that comes with nasface; {did_you_mean(str(source), ours)} "
+        "(see `nasface models`)"
     )
 
 

@@ -49,6 +49,11 @@ def arch_graph(arch: Architecture, net: GraphNet) -> Graph:
 def required(path: Path, what: str) -> Path:
     """Return `path`. Raises RunError when there is no such file."""
     if not path.exists():
+        if not path.parent.is_dir():
+            raise RunError(
+                f"there is no run folder '{path.parent}'; give one that `nasface search`, `train`, `prune` or another "
+                "command has written"
+            )
         raise RunError(
             f"{path} does not exist; expected {what} written by `nasface search`, `train`, `prune` or another command"
         )

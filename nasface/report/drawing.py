@@ -35,7 +35,8 @@ def architecture(full: Graph, kept: Graph, values: Mapping[Edge, float] | None =
     Args:
         full: the graph of the space.
         kept: a sub-graph of it; `full` itself draws the whole space.
-        values: alpha by edge; the width and opacity of a kept edge grow with its magnitude. None draws all edges alike.
+        values: alpha by edge; the width and opacity of a kept edge grow with its magnitude. None draws all edges with
+            the same width.
         title: of the figure; how much is kept is written to its right.
 
     Raises:

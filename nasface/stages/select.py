@@ -247,5 +247,5 @@ def _check_measured(table: pd.DataFrame, name: str, home: Path) -> None:
         if len(ran) > 1:
             raise RunError(
                 f"the latencies in {RunDir(home).pareto} were measured in several runtimes ({', '.join(ran)}), which "
-                "do not compare; sweep into one folder for each"
+                "cannot be compared; sweep into one folder for each"
             )

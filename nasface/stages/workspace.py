@@ -159,7 +159,7 @@ def reserved(run: RunDir, recipe: Recipe, job: Mapping[str, str]) -> Iterator[No
     if not ranks.leads():
         ranks.wait()
         if not run.path.is_dir():
-            raise RunError(f"{run.path} is not to be seen from every machine; choose a shared folder with --out")
+            raise RunError(f"{run.path} is not visible on every machine; choose a shared folder with --out")
         yield
         return
     with _alone_in(run) as new:

@@ -188,7 +188,7 @@ def test_a_worker_that_is_terminated_gives_its_part_back(kind: str, cached: None
     team.append(start(command, working(url, out), tmp_path / "worker-1.txt"))
     team[1].join(120)
     assert team[1].exitcode == 0, said(out)
-    assert "this worker finished 1, of which others had begun 1" in said(out)
+    assert "this worker finished 1, 1 of them begun by other workers" in said(out)
     assert "resumed after epoch" in (out / "plain-0" / "log.txt").read_text()
 
 

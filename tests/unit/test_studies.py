@@ -127,7 +127,7 @@ def test_a_worker_that_was_taken_for_dead_goes_on_with_other_jobs(trials: Trials
     trials.refresh(wanted("a", "b"))
     trials.work_off(work, dict, lambda: False)
     assert done == ["a", "b", "a"]
-    assert "taken for dead" in caplog.text
+    assert "considered dead" in caplog.text
     assert states(trials) == {"a": "COMPLETE", "b": "COMPLETE"}
 
 

@@ -177,7 +177,7 @@ def _datasets(root: Path) -> Iterator[Finding]:
             continue
         errors = [problem for problem in index.problems if problem.level == "error"]
         if not index.faces and not errors:
-            yield Finding("datasets", name, "note", f"no face of it in {root}")
+            yield Finding("datasets", name, "note", f"no faces found in {root}")
             continue
         found = True
         training = sum(face.split == "train" for face in index.faces)

@@ -163,7 +163,7 @@ class Shared:
                 part.work(named(machine, f"helping with {part.folder.path.relative_to(self.out)}"))
                 return True
         if at_work:
-            log.info("waiting for other workers, who are at %s", ", ".join(at_work))
+            log.info("waiting for other workers, which are working on %s", ", ".join(at_work))
             time.sleep(PATIENCE)
         return bool(at_work)
 
@@ -191,7 +191,7 @@ def sharing(experiment: Experiment, out: Path, only: Sequence[str], kept: Kept) 
         kept: where the study is.
 
     Raises:
-        RunError: when workers are at another plan of the same study, or files of the user's own are in the way.
+        RunError: when workers are working on another plan of the same study, or files of the user's own are in the way.
     """
     check_results_free(out)
     durable.make_folder(out)
@@ -207,8 +207,8 @@ def sharing(experiment: Experiment, out: Path, only: Sequence[str], kept: Kept) 
             known = study.user_attrs.get(_PLAN)
             if known not in (None, _digest(planned)) and shared.tally().at_work:
                 raise RunError(
-                    f"workers are at another plan of the study '{kept.name}' in {shown(kept.where)}; wait until they "
-                    "have finished or stop them, or give another --out and --study-name"
+                    f"workers are working on another plan of the study '{kept.name}' in {shown(kept.where)}; wait "
+                    "until they have finished or stop them, or give another --out and --study-name"
                 )
             rundir.write_json(path, planned.model_dump(mode="json"))
             study.set_user_attr(_PLAN, _digest(planned))

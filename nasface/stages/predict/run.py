@@ -288,7 +288,7 @@ def _require_faces(entries: Sequence[Mapping[str, Any]], pictures: Sequence[Pict
     if without:
         limit = "" if min_score is None else f" (none was found, or none reaches --min-score {min_score:g})"
         named = shorten(", ".join(dict.fromkeys(without)), 200)
-        log.warning("no face in %d of %d images and frames%s: %s", len(without), len(entries), limit, named)
+        log.warning("no face found in %d of %d images and frames%s: %s", len(without), len(entries), limit, named)
 
 
 def _rows(entry: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -216,7 +216,7 @@ def _drop_torn_line(path: Path) -> None:
     """Cut off what a full disk or a kill has left of a last line, so that later lines can be read.
 
     Raises:
-        ValueError: when the file is no journal, and stays as it is.
+        ValueError: when the file is not a journal; it stays as it is.
     """
     if not path.exists():
         return
@@ -229,7 +229,7 @@ def _drop_torn_line(path: Path) -> None:
 
 def _check_begin(content: bytes) -> None:
     if not (content.startswith(_BEGIN) or _BEGIN.startswith(content)):
-        raise ValueError("it is no journal of Optuna")
+        raise ValueError("it is not an Optuna journal")
 
 
 def _database(url: str) -> BaseStorage:
@@ -277,7 +277,7 @@ def _proxy(url: str) -> BaseStorage:
     except ValueError:
         host = port = None
     if not host or not port:
-        raise RunError(f"{shown(url)} is no address of a gRPC proxy; expected grpc://HOST:PORT")
+        raise RunError(f"{shown(url)} is not the address of a gRPC proxy; expected grpc://HOST:PORT")
     storage = GrpcStorageProxy(host=host, port=port)
     try:
         storage.wait_server_ready(_TIMEOUT)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MISSED = 5
-"""A process that misses so many of them is taken for dead; with fewer, a busy machine or server kills healthy ones."""
+"""A process that misses this many of them counts as dead; with fewer, a busy machine or server kills healthy ones."""
 ERROR = "error"
 """The attribute of a trial that says why nobody can do its job."""
 PART = "part"
@@ -178,7 +178,7 @@ class Trials:
         except (ValueError, AssertionError, UpdateFinishedTrialError) as err:  # Optuna does not expect this
             if not self._ended and not isinstance(err, UpdateFinishedTrialError):
                 raise
-            log.warning("this process was taken for dead, and its job waits again")
+            log.warning("this process was considered dead; its job has been requeued")
             return False
         return True
 
@@ -196,7 +196,9 @@ class Trials:
             try:
                 owner.acquire(timeout=0)
             except Timeout as err:
-                raise RunBusyError(f"the process that has begun {name} lives, though it gave no sign of it") from err
+                raise RunBusyError(
+                    f"the process that began {name} is still running although it sent no heartbeat"
+                ) from err
         finally:
             self.lock.release(force=True)
         try:
@@ -214,7 +216,7 @@ class Trials:
             fail_stale_trials(self.study)
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if (name := self.job(trial)) is not None and self._is_dead(name, trial):
-                log.info("%s was interrupted and waits again", name)
+                log.info("%s was interrupted and has been requeued", name)
                 self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
     def _is_dead(self, name: str, trial: FrozenTrial) -> bool:

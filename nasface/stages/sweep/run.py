@@ -225,7 +225,7 @@ def _timing(out: RunDir, measure: Measure) -> dict[str, str]:
     wanted = measure.latency_runtime if measure.latency_batch else before
     if wanted != before:
         raise RunError(
-            f"the latencies of {out.path} are those of {before}, which do not compare with those of {wanted}; give "
+            f"the latencies of {out.path} are those of {before}, which cannot be compared with those of {wanted}; give "
             f"--latency-runtime {before}, --latency-batch 0 to time none, or another folder with --out"
         )
     return {} if wanted == TORCH else {"latency_runtime": wanted}
