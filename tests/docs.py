@@ -12,7 +12,12 @@ import click
 ROOT = Path(__file__).parents[1]
 PAGES = tuple(
     path
-    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
+    for path in (
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "benchmarks" / "README.md",
+        *sorted((ROOT / "docs").rglob("*.md")),
+    )
     if "notebooks" not in path.parts  # rendered from analysis/, which tests/e2e/test_notebooks.py executes
 )
 _FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,}|:{3,})(?P<info>.*?)$")
