@@ -91,7 +91,7 @@ class Place:
             leads = ranks.leads()
             with replace(self, device=device).machine(quiet or not leads, tensorboard) as machine:
                 yield machine
-        if not leads:
+        if not leads:  # otherwise every process would print the results
             click.get_current_context().exit()
 
 

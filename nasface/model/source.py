@@ -144,7 +144,7 @@ class Source:
             RunError: when the run named by the provenance is gone or its weights have changed.
         """
         name = checked_name(self.arch.provenance.get("weights", "supernet.safetensors"), self.path)
-        for folder in (self.run, self.path.parent):
+        for folder in (self.run, self.path.parent):  # the run may have been moved, together with its arch.json
             if (path := folder / name).exists():
                 break
         else:

@@ -143,7 +143,7 @@ def export(source: Source, wish: Wish, out: Path, machine: Machine) -> Exported:
         )
     recipe, known = _recipe(source)
     model = source.saved.load(recipe)
-    view = replace(model.view, precision="fp32")
+    view = replace(model.view, precision="fp32")  # bf16 would move landmarks by more than the file may differ
     sample = _sample(recipe if known else None, view, machine, wish)
     module = deployed(model, view, wish.ends)
     about = _description(model, view, recipe, wish.precision, wish.ends).to_json()

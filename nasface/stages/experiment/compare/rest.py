@@ -142,7 +142,7 @@ class Epoch:
 
     def repeated(self, limit: float) -> tuple[int, float]:
         """Return the number of epochs and the share of the faces in each that come closest to so many MACs."""
-        fewest = max(0, math.floor(limit / self.macs()))
+        fewest = max(0, math.floor(limit / self.macs()))  # whole epochs; one more fits if each draws fewer faces
         return min(
             ((epochs, self._share(limit, epochs)) for epochs in (fewest, fewest + 1)),
             key=lambda found: abs(found[0] * self.macs(found[1]) - limit),

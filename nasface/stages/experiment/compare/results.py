@@ -148,6 +148,7 @@ def hypervolumes(table: pd.DataFrame, plan: ComparisonPlan, score: str) -> pd.Da
     networks dominate.
     """
     found = comparable(table)
+    # just beyond the worst network, which would otherwise add nothing
     reference = (1.001 * float(found["macs"].max()), 1.001 * float(found[score].max()))
     rows = []
     for name, group in found.groupby("row", sort=False):
