@@ -204,6 +204,6 @@ def read_table(path: Path) -> DataFrame:
     )
     columns = [str(name).strip() for name in frame.iloc[0]]
     if len(set(columns)) < len(columns):
-        raise ValueError(f"its columns are {shortened(', '.join(columns))}, but each may stand only once")
+        raise ValueError(f"its columns are {shortened(', '.join(columns))}, but each may be given only once")
     frame.columns = pd.Index(columns)
     return frame.iloc[1:].fillna("").reset_index(drop=True)

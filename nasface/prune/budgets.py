@@ -50,7 +50,7 @@ def budget(
         params: largest number of parameters of the whole network.
         share: largest share of the prunable MACs; give exactly one of the three.
         tolerance: a network that is smaller than the budget by more than this share of it is refused.
-        per_cost: False drops edges in the order of their importance alone, as it suits importances that are ranks,
+        per_cost: False drops edges in the order of their importance only, which suits importances that are ranks,
             such as those of the criterion `elimination`.
         via: larger budgets of the same kind, which are met first, each from the network of the one before. Networks
             of several budgets are nested if each is given the larger ones.

@@ -46,7 +46,7 @@ class GateSearcher:
         gate_share: fraction of the training faces in an epoch on the gates.
         dual_lr: learning rate of the multiplier: how much a step adds to it if the expected cost exceeds what is
             allowed by all that has to be saved.
-        warmup_epochs: number of epochs on the weights alone, with all gates open.
+        warmup_epochs: number of first epochs that train only the weights, with all gates open.
     """
 
     macs: Size | None = None

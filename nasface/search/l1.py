@@ -22,7 +22,7 @@ class L1Searcher:
         penalty: lambda, the weight of the sum of |alpha| in the loss of the factors (in the paper 5e-5).
         alpha_share: fraction of the training faces in an epoch on the factors; a value below 1 saves time.
         alpha_schedule: learning-rate schedule of the factors.
-        warmup_epochs: number of epochs on the weights alone, before the factors are trained.
+        warmup_epochs: number of first epochs that train only the weights, before the factors are trained.
     """
 
     alpha_lr: Rate = 1.8e-4

@@ -36,7 +36,7 @@ class ProxSearcher:
         ramp: share of the epochs on the factors in which the penalty rises linearly and the MACs fall to the budget.
         alpha_lr: learning rate of Adam for the factors, constant during the ramp and then falling to zero.
         alpha_share: fraction of the training faces in an epoch on the factors.
-        warmup_epochs: number of epochs on the weights alone, before the factors are trained.
+        warmup_epochs: number of first epochs that train only the weights, before the factors are trained.
     """
 
     macs: Size | None = None

@@ -149,7 +149,7 @@ def _check(experiment: Experiment) -> None:
     for title, planned in plan.sweeps.items():
         if not planned.shares and not planned.count:
             raise RecipeError(
-                f"sweep '{title}' of experiment '{experiment.name}' asks for no network; give it `shares` or a `count`"
+                f"sweep '{title}' of experiment '{experiment.name}' requests no network; give it `shares` or a `count`"
             )
         if planned.pruner != "threshold":
             plugins.pruner(planned.pruner, {**planned.options, "share": 0.5})

@@ -62,7 +62,9 @@ class Wish:
         if self.local_runtime is None:
             return form
         if not isinstance(form, OwnRuntime):
-            raise RunError(f"the format {self.form} copies no runtime; leave out --local-runtime, or give --format web")
+            raise RunError(
+                f"the format {self.form} does not copy a runtime; leave out --local-runtime, or give --format web"
+            )
         return form.with_runtime(self.local_runtime)
 
 

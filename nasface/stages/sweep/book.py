@@ -283,7 +283,7 @@ class Study:
         for trial in self._trials("RUNNING"):
             if not is_free(self._owner(trial.user_attrs["network"])):
                 continue  # its owner is alive
-            log.info("network %s was interrupted and is taken up again", trial.user_attrs["network"])
+            log.info("network %s was interrupted and is resumed", trial.user_attrs["network"])
             self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
             self.study.enqueue_trial({}, user_attrs=trial.user_attrs)
 

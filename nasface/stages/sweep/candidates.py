@@ -151,7 +151,7 @@ def _check(request: SweepRequest) -> None:
             )
     if not request.wishes:
         raise RecipeError(
-            "a count of 0 and nothing else asks for no network; give a count above 0, thresholds, budgets or arch.json "
+            "a count of 0 alone requests no network; give a count above 0, thresholds, budgets or arch.json "
             "files, for example --count 10"
         )
     pruner = request.pruner
