@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nasface import durable, plugins, rundir
 from nasface.deploy.plain import Deployed, Ends, Plain
-from nasface.deploy.rewrites import rewritten
+from nasface.deploy.rewrites import rewrites_for, rewritten
 from nasface.errors import DataError, RunError
 from nasface.formats import Format, OwnRuntime, Precision, Quantisation
 from nasface.model import Model, View
@@ -145,7 +145,7 @@ def export(source: Source, wish: Wish, out: Path, machine: Machine) -> Exported:
     model = source.saved.load(recipe)
     view = replace(model.view, precision="fp32")
     sample = _sample(recipe if known else None, view, machine, wish)
-    module = deployed(model, view, wish.ends)
+    module = deployed(model, view, wish.ends, form.channels)
     about = _description(model, view, recipe, wish.precision, wish.ends).to_json()
     path = out / f"{source.saved.name}-{wish.precision}{form.suffix}"
     try:
@@ -162,9 +162,9 @@ def export(source: Source, wish: Wish, out: Path, machine: Machine) -> Exported:
     return replace(found, path=path, files=tuple(out / file.name for file in written))
 
 
-def deployed(model: Model, view: View, ends: Ends) -> Deployed:
+def deployed(model: Model, view: View, ends: Ends, channels: int) -> Deployed:
     """Return what is exported: the network, rewritten, between its ends; float32, in eval mode."""
-    net = rewritten(Plain(model.module)).float()
+    net = rewritten(Plain(model.module), rewrites_for(channels)).float()
     flip = view.scheme.flip if view.flip_test else None
     return Deployed(net, view.input_size, view.decoder, view.sigma, flip, ends).eval()
 
@@ -188,7 +188,8 @@ def write_unchecked(model: Model, recipe: Recipe, form: Format, folder: Path) ->
     """
     view = replace(model.view, precision="fp32")
     ends = Ends()
-    module, about = deployed(model, view, ends), _description(model, view, recipe, "fp32", ends).to_json()
+    module = deployed(model, view, ends, form.channels)
+    about = _description(model, view, recipe, "fp32", ends).to_json()
     return form.write(module, module.example(), folder / f"{model.name}-fp32{form.suffix}", about, "fp32")[-1]
 
 
