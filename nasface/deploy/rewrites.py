@@ -111,7 +111,7 @@ def factors_to_convolutions(traced: fx.GraphModule) -> None:
     for node in list(traced.graph.nodes):
         if node.op != "call_function" or node.target is not operator.mul or not isinstance(node.args[1], float):
             continue
-        width = _channels(traced, node.args[0])  # type: ignore[arg-type]
+        width = _channels(traced, node.args[0])
         if width is None:
             continue
         conv = nn.Conv2d(width, width, 1, groups=width, bias=False, dtype=torch.float64).requires_grad_(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import shlex
 from collections.abc import Sequence
@@ -309,7 +310,7 @@ def _help_int8(net: nn.Module, sample: Sample) -> str:
     """Return what to do about an int8 network that loses too much; `net` is what was exported."""
     images = Ends("normalised").prepare(sample.calibration_NHW3[:RANKED])
     worst = by_sensitivity(net, torch.from_numpy(images))[:NAMED]
-    options = " ".join(f"--keep-float {shlex.quote(part)}" for part in worst)
+    options = " ".join(f"--keep-float {shlex.quote(glob.escape(part))}" for part in worst)
     return (
         f"keep the most sensitive parts in float with {options}; calibrate on more faces with --calibrate; or export "
         "fp16"
