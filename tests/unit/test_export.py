@@ -412,7 +412,7 @@ def test_a_loss_above_the_limit_writes_nothing(
 
     from nasface.stages.export import run as exporting
 
-    nmes = iter((0.05, 0.07))
+    nmes = iter((0.05, 0.07, 0.05, 0.07))
     monkeypatch.setattr(exporting, "_nme", lambda *_: next(nmes))
     kept = []
     monkeypatch.setattr(exporting.shlex, "quote", lambda part: kept.append(part) or part)
@@ -423,6 +423,12 @@ def test_a_loss_above_the_limit_writes_nothing(
     always = set(graph.in_float(proto, ()))
     assert len(kept) == exporting.NAMED
     assert all(set(graph.in_float(proto, (part,))) > always for part in kept)
+    others, before = Wish("onnx", "int8", max_loss=0.5, calibrate=8, keep=tuple(kept)), set(kept)
+    kept.clear()
+    with refused(RunError, "--keep-float"):
+        export(Source(one(run.path)), others, tmp_path, MACHINE)
+    assert kept
+    assert not before & set(kept)
 
 
 def test_landmarks_that_moved_write_nothing(run: RunDir, cached: None, tmp_path: Path, monkeypatch):

@@ -21,6 +21,7 @@ from nasface.deploy.rewrites import rewrites_for, rewritten
 from nasface.deploy.sensitivity import by_sensitivity
 from nasface.errors import DataError, RunError
 from nasface.formats import Format, OwnRuntime, Precision, Quantisation
+from nasface.formats.graph import is_kept
 from nasface.model import Model, View
 from nasface.model.build import net_costs
 from nasface.model.card import Card
@@ -302,19 +303,17 @@ def _refuse(found: Exported, wish: Wish, net: nn.Module, sample: Sample) -> None
         raise RunError(
             f"{wish.precision} raises the NME on {found.judged} held-out faces by {loss:.2f} points, from "
             f"{found.nme_before:.2%} to {found.nme_after:.2%}, more than --max-loss {wish.max_loss:g}, so nothing was "
-            "written; " + (_help_int8(net, sample) if wish.precision == "int8" else _HELP[wish.precision])
+            "written; " + (_help_int8(net, sample, wish.keep) if wish.precision == "int8" else _HELP[wish.precision])
         )
 
 
-def _help_int8(net: nn.Module, sample: Sample) -> str:
-    """Return what to do about an int8 network that loses too much; `net` is what was exported."""
+def _help_int8(net: nn.Module, sample: Sample, keep: tuple[str, ...]) -> str:
+    """Return what to do about an int8 network that loses too much; `net` is what was exported, `keep` is in float."""
     images = Ends("normalised").prepare(sample.calibration_NHW3[:RANKED])
-    worst = by_sensitivity(net, torch.from_numpy(images))[:NAMED]
+    worst = [part for part in by_sensitivity(net, torch.from_numpy(images)) if not is_kept(part, keep)][:NAMED]
     options = " ".join(f"--keep-float {shlex.quote(glob.escape(part))}" for part in worst)
-    return (
-        f"keep the most sensitive parts in float with {options}; calibrate on more faces with --calibrate; or export "
-        "fp16"
-    )
+    first = f"keep the most sensitive parts in float, too, with {options}; " if worst else ""
+    return f"{first}calibrate on more faces with --calibrate; or export fp16"
 
 
 _HELP = {"fp32": "update torch, onnx and the runtime", "fp16": "export fp32"}
