@@ -31,7 +31,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from nasface import plugins
 from nasface.arch import edge_list
 from nasface.deploy.plain import Deployed, Ends, Plain
-from nasface.deploy.rewrites import rewritten
+from nasface.deploy.rewrites import REWRITES, rewrites_for, rewritten
 from nasface.formats import Quantisation
 from nasface.net import GraphNet, place
 from nasface.space import SearchSpace
@@ -69,7 +69,8 @@ def _random(space: SearchSpace, graph: Any = None) -> GraphNet:
 
 def module(net: GraphNet, size: int, rewrites: Sequence[Any] | None = None) -> Deployed:
     """Return what is exported: from normalised images to heatmaps."""
-    plain = rewritten(Plain(net), rewrites).float()
+    every = rewrites_for(plugins.form("onnx").channels)
+    plain = rewritten(Plain(net), every if rewrites is None else rewrites).float()
     return Deployed(plain, size, "quarter", 1.5, None, Ends("normalised", "heatmaps")).eval()
 
 
@@ -210,7 +211,7 @@ def measured(
         seconds = dict(zip(calls, times, strict=True))
         bounds = {}
         for side, net in nets.items():
-            work = traffic(module(net, size).net, size, batch)
+            work = traffic(module(net, size, REWRITES).net, size, batch)  # without padding
             for name, own in seconds.items():
                 if name.startswith(f"{side}, ") and name.endswith(", f32"):
                     eager = statistics.median(seconds["eager, torch, f32"])

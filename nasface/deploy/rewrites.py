@@ -8,9 +8,11 @@ from __future__ import annotations
 import logging
 import operator
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
+from scipy.cluster.hierarchy import DisjointSet
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -101,7 +103,83 @@ def project_early(traced: fx.GraphModule) -> None:
         traced.graph.erase_node(node)
 
 
+def factors_to_convolutions(traced: fx.GraphModule) -> None:
+    """Turn each multiplication by a number into a depthwise 1x1 convolution.
+
+    ONNX Runtime adds what follows to a convolution in the same pass, and keeps its map in the layout of convolutions.
+    """
+    for node in list(traced.graph.nodes):
+        if node.op != "call_function" or node.target is not operator.mul or not isinstance(node.args[1], float):
+            continue
+        width = _channels(traced, node.args[0])
+        if width is None:
+            continue
+        conv = nn.Conv2d(width, width, 1, groups=width, bias=False, dtype=torch.float64).requires_grad_(False)
+        name = f"factors.{node.name}"
+        conv.weight.fill_(node.args[1])
+        traced.add_submodule(name, conv)
+        with traced.graph.inserting_before(node):
+            scaled = traced.graph.call_module(name, (node.args[0],))
+        node.replace_all_uses_with(scaled)
+        traced.graph.erase_node(node)
+
+
+def pad_channels(traced: fx.GraphModule, multiple: int) -> None:
+    """Append channels of zeros until the maps between convolutions have a multiple of so many channels.
+
+    ONNX Runtime handles eight channels at once on AVX2, but a depthwise convolution only where their number is a
+    multiple of eight; elsewhere it changes the layout before and after.
+    """
+    maps, fixed = _alike(traced)
+    for node in traced.graph.nodes:
+        conv = _called(traced, node)
+        if not isinstance(conv, nn.Conv2d):
+            continue
+        ends = (node.all_input_nodes[0], node)
+        widths = (conv.in_channels, conv.out_channels)
+        more = [0 if maps[end] in fixed else -width % multiple for end, width in zip(ends, widths, strict=True)]
+        if any(more):
+            _widen(conv, *more)
+
+
 REWRITES: tuple[Rewrite, ...] = (fold_norms, fold_factors, project_early)
+
+
+def rewrites_for(channels: int) -> tuple[Rewrite, ...]:
+    """Return the rewrites for a runtime, given the number of channels that it handles at once, or 1."""
+    if channels == 1:
+        return REWRITES
+    return (*REWRITES, factors_to_convolutions, partial(pad_channels, multiple=channels))
+
+
+def _alike(traced: fx.GraphModule) -> tuple[DisjointSet, set[fx.Node]]:
+    """Return the sets of maps that must have the same channels, and the roots of those whose channels must stay."""
+    maps, stay = DisjointSet(traced.graph.nodes), []
+    for node in traced.graph.nodes:
+        called, inputs = _called(traced, node), node.all_input_nodes
+        if isinstance(called, nn.Conv2d) and called.groups == 1:
+            continue
+        depthwise = isinstance(called, nn.Conv2d) and called.groups == called.in_channels == called.out_channels
+        if depthwise or isinstance(called, _PIXELWISE) or node.target in _FUNCTIONS:
+            for other in inputs:
+                maps.merge(node, other)
+        else:
+            stay += [node, *inputs]
+    return maps, {maps[node] for node in stay}
+
+
+def _widen(conv: nn.Conv2d, inputs: int, outputs: int) -> None:
+    """Give a convolution more input and output channels, whose weights are zero."""
+    depthwise = conv.groups > 1
+    conv.weight = _frozen(F.pad(conv.weight, (0, 0, 0, 0, 0, 0 if depthwise else inputs, 0, outputs)))
+    if conv.bias is not None:
+        conv.bias = _frozen(F.pad(conv.bias, (0, outputs)))
+    conv.in_channels, conv.out_channels = conv.in_channels + inputs, conv.out_channels + outputs
+    conv.groups = conv.out_channels if depthwise else 1
+
+
+def _frozen(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor.detach().clone(), requires_grad=False)
 
 
 def _called(traced: fx.GraphModule, node: fx.Node) -> nn.Module | None:
@@ -128,9 +206,9 @@ def _is_projection(conv: nn.Conv2d) -> bool:
 
 def _projection(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
     conv = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=bias is not None, dtype=weight.dtype)
-    conv.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+    conv.weight = _frozen(weight)
     if bias is not None:
-        conv.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+        conv.bias = _frozen(bias)
     return conv
 
 
@@ -146,9 +224,11 @@ def _channels(traced: fx.GraphModule, node: fx.Node) -> int | None:
         called = traced.get_submodule(str(node.target)) if node.op == "call_module" else None
         if isinstance(called, nn.Conv2d):
             return called.out_channels
-        if not (isinstance(called, _KEEPING) or node.target in (operator.add, operator.mul, F.interpolate, F.relu)):
+        if not (isinstance(called, (*_PIXELWISE, nn.BatchNorm2d)) or node.target in _FUNCTIONS):
             return None
         node = node.all_input_nodes[0]
 
 
-_KEEPING = (nn.Identity, nn.ReLU, nn.ReLU6, nn.Upsample, nn.BatchNorm2d)
+# what keeps the number of channels, and treats each of them alike
+_PIXELWISE = (nn.Identity, nn.ReLU, nn.ReLU6, nn.Upsample)
+_FUNCTIONS = (operator.add, operator.mul, F.interpolate, F.relu)

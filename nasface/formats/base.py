@@ -55,10 +55,13 @@ class Format(Protocol):
     Attributes:
         suffix: the extension of its files, by which they are recognised.
         runtime: the name of what runs them, such as 'onnxruntime'.
+        channels: the number of channels that the runtime handles at once on common CPUs, to a multiple of which maps
+            are padded; 1 where that does not help.
     """
 
     suffix: str
     runtime: str
+    channels: int
 
     def require(self, precision: Precision) -> None:
         """Import what `write` needs. Raises RunError that names the extra to install."""

@@ -79,7 +79,7 @@ def in_float(proto: Any, patterns: tuple[str, ...]) -> list[str]:
     """
     last = convolutions(proto)[-1].name
     names = [node.name for node in proto.graph.node]
-    return [name for name in names if name == last or not _in_network(name) or _is_kept(name, patterns)]
+    return [name for name in names if name == last or not _in_network(name) or is_kept(name, patterns)]
 
 
 def _in_network(name: str) -> bool:
@@ -87,7 +87,7 @@ def _in_network(name: str) -> bool:
     return name.startswith((f"{_NET}.", f"{_NET}/"))
 
 
-def _is_kept(name: str, patterns: tuple[str, ...]) -> bool:
+def is_kept(name: str, patterns: tuple[str, ...]) -> bool:
     """Whether a node of the network belongs to a part that one of the patterns names."""
     part = name.partition("/")[0].removeprefix(f"{_NET}.")
     return any(fnmatch(part, pattern) or fnmatch(part, f"{pattern}.*") for pattern in patterns)

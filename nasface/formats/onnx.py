@@ -22,7 +22,7 @@ _QUANTISED = ("Conv", "Relu", "Clip", "Add", "Mul", "Concat", "Resize")
 class Onnx:
     """ONNX, run by ONNX Runtime: one file, read by many runtimes."""
 
-    suffix, runtime = ".onnx", "onnxruntime"
+    suffix, runtime, channels = ".onnx", "onnxruntime", 8
 
     def require(self, precision: Precision) -> None:
         """Import what `write` needs; see `Format`."""

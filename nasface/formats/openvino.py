@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class OpenVino:
     """OpenVINO, often the fastest on CPUs: an .xml file with the graph and a .bin file with the weights."""
 
-    suffix, runtime = ".xml", "openvino"
+    suffix, runtime, channels = ".xml", "openvino", 8
 
     def require(self, precision: Precision) -> None:
         """Import what `write` needs; see `Format`."""

@@ -56,9 +56,10 @@ def open_net(net: GraphNet, form: Format, size: int, threads: int) -> Run:
         A function from normalised images (N, 3, size, size), float32, to heatmaps.
     """
     from nasface.deploy.plain import Deployed, Ends, Plain
-    from nasface.deploy.rewrites import rewritten
+    from nasface.deploy.rewrites import rewrites_for, rewritten
 
-    whole = Deployed(rewritten(Plain(net)).float(), size, "quarter", 1.0, None, Ends("normalised", "heatmaps")).eval()
+    plain = rewritten(Plain(net), rewrites_for(form.channels)).float()
+    whole = Deployed(plain, size, "quarter", 1.0, None, Ends("normalised", "heatmaps")).eval()
     with tempfile.TemporaryDirectory(prefix="nasface-", ignore_cleanup_errors=True) as folder:
         path = Path(folder, f"network{form.suffix}")
         return form.open(form.write(whole, whole.example(), path, "{}", "fp32")[-1], threads)

@@ -404,14 +404,31 @@ def test_int8_without_calibration_faces(run: RunDir, cached: None, tmp_path: Pat
     assert not out.exists()
 
 
-def test_a_loss_above_the_limit_writes_nothing(run: RunDir, cached: None, tmp_path: Path, monkeypatch):
+def test_a_loss_above_the_limit_writes_nothing(
+    run: RunDir, cached: None, export_once: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The parts that it names are such that --keep-float takes them."""
+    import onnx
+
     from nasface.stages.export import run as exporting
 
-    nmes = iter((0.05, 0.07))
+    nmes = iter((0.05, 0.07, 0.05, 0.07))
     monkeypatch.setattr(exporting, "_nme", lambda *_: next(nmes))
+    kept = []
+    monkeypatch.setattr(exporting.shlex, "quote", lambda part: kept.append(part) or part)
     with refused(RunError, "int8", "2.00 points", "5.00%", "7.00%", "--max-loss 0.5", "--keep-float", "fp16"):
         export(Source(one(run.path)), Wish("onnx", "int8", max_loss=0.5, calibrate=8), tmp_path, MACHINE)
     assert not [path for path in tmp_path.iterdir() if path.name != "cache"]
+    proto = onnx.load(str(export_once().path))
+    always = set(graph.in_float(proto, ()))
+    assert len(kept) == exporting.NAMED
+    assert all(set(graph.in_float(proto, (part,))) > always for part in kept)
+    others, before = Wish("onnx", "int8", max_loss=0.5, calibrate=8, keep=tuple(kept)), set(kept)
+    kept.clear()
+    with refused(RunError, "--keep-float"):
+        export(Source(one(run.path)), others, tmp_path, MACHINE)
+    assert kept
+    assert not before & set(kept)
 
 
 def test_landmarks_that_moved_write_nothing(run: RunDir, cached: None, tmp_path: Path, monkeypatch):

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import logging
 import operator
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from torch import fx, nn
 
 from nasface.deploy.plain import Deployed, Ends, Plain
-from nasface.deploy.rewrites import REWRITES, fold_factors, fold_norms, project_early, rewritten
+from nasface.deploy.rewrites import (
+    REWRITES,
+    factors_to_convolutions,
+    fold_factors,
+    fold_norms,
+    pad_channels,
+    project_early,
+    rewrites_for,
+    rewritten,
+)
 from nasface.net import GraphNet, slim_net
 from nasface.prune import top
 from nasface.space import SearchSpace
@@ -46,17 +57,18 @@ def multiplications(module: nn.Module) -> list[fx.Node]:
     return [node for node in module.graph.nodes if node.target is operator.mul]
 
 
+@pytest.mark.parametrize("channels", [1, 8])
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
-def test_the_exported_network_equals_the_network(space: SearchSpace):
+def test_the_exported_network_equals_the_network(space: SearchSpace, channels: int):
     net = pruned(space)
-    done = rewritten(Plain(net)).float()
+    done = rewritten(Plain(net), rewrites_for(channels)).float()
     with torch.no_grad():
         wanted = net(images())
         torch.testing.assert_close(done(images()), wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()))
     assert not [module for module in done.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
-@pytest.mark.parametrize("rewrite", REWRITES)
+@pytest.mark.parametrize("rewrite", rewrites_for(8))
 def test_each_rewrite_alone_changes_nothing(rewrite):
     net = pruned(SPACES["mbconv"])
     plain = Plain(net)
@@ -71,6 +83,75 @@ def test_factors_vanish_into_convolutions():
     plain = Plain(net)
     assert len(multiplications(rewritten(plain, [fold_norms]))) == len(net.graph.edges)
     assert 0 < len(multiplications(rewritten(plain, [fold_norms, fold_factors]))) <= len(identity)
+
+
+def convolutions(module: nn.Module) -> list[nn.Conv2d]:
+    return [part for part in module.modules() if isinstance(part, nn.Conv2d)]
+
+
+def test_channels_become_a_multiple_of_what_the_runtime_handles_at_once():
+    """Only the image and the heatmaps keep theirs."""
+    done = rewritten(Plain(pruned(SPACES["mbconv"])), rewrites_for(8))
+    inputs = {conv.in_channels for conv in convolutions(done)}
+    outputs = {conv.out_channels for conv in convolutions(done)}
+    assert {width for width in inputs if width % 8} == {3}
+    assert {width for width in outputs if width % 8} == {5}
+    assert not multiplications(done)
+
+
+class Odd(nn.Module):
+    """Maps of 6 channels, some of which are read by what is neither a convolution nor pixelwise."""
+
+    def __init__(self, reader: Callable[[torch.Tensor], torch.Tensor] | None = None, groups: int = 1) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 6, 3, padding=1, groups=groups)
+        self.depthwise, self.last = nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False), nn.Conv2d(6, 5, 1)
+        self.reader = reader
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.a(x)
+        y = y + self.depthwise(self.b(y.relu() if self.reader is None else self.reader(y)))
+        return self.last(nn.functional.relu(y) * 0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "widths"),
+    [
+        ({"reader": nn.functional.relu}, [8, 8, 8, 5]),
+        ({"reader": lambda y: y.flip(1)}, [6, 6, 6, 5]),
+        ({"reader": lambda y: torch.cat([y[:, :3], y[:, 3:]], dim=1)}, [6, 6, 6, 5]),
+        ({"reader": nn.functional.relu, "groups": 2}, [6, 6, 6, 5]),
+    ],
+)
+def test_channels_are_padded_only_where_nothing_changes(options: dict, widths: list[int]):
+    module = Odd(**options).double().eval()
+    done = rewritten(module, [partial(pad_channels, multiple=8)])
+    assert [conv.out_channels for conv in convolutions(done)] == widths
+    torch.testing.assert_close(done(images(8).double()), module(images(8).double()), rtol=0, atol=1e-10)
+
+
+def test_a_convolution_that_is_called_twice_keeps_its_channels():
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.conv, self.last = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 6, 1), nn.Conv2d(6, 6, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.conv(self.conv(self.first(x))))
+
+    module = Twice().double().eval()
+    done = rewritten(module, rewrites_for(8))
+    assert {conv.out_channels for conv in convolutions(done)} == {6}
+    torch.testing.assert_close(done(images(8).double()), module(images(8).double()), rtol=0, atol=1e-10)
+
+
+def test_a_factor_on_a_map_of_unknown_width_stays():
+    class Scaled(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * 0.5
+
+    done = rewritten(Scaled(), [factors_to_convolutions])
+    assert len(multiplications(done)) == 1
 
 
 def interpolated_channels(module: nn.Module) -> list[int]:

@@ -28,6 +28,7 @@ class Web(Onnx):
     """
 
     local: dict[str, bytes] = field(default_factory=dict, repr=False)
+    channels = 1  # WebAssembly has no layout of its own for convolutions, so that padding would only cost time
 
     def with_runtime(self, package: Path) -> Web:
         """Return the format with a runtime of its own; see `nasface.formats.OwnRuntime`."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import logging
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,12 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from nasface import durable, plugins, rundir
 from nasface.deploy.plain import Deployed, Ends, Plain
-from nasface.deploy.rewrites import rewritten
+from nasface.deploy.rewrites import rewrites_for, rewritten
+from nasface.deploy.sensitivity import by_sensitivity
 from nasface.errors import DataError, RunError
 from nasface.formats import Format, OwnRuntime, Precision, Quantisation
+from nasface.formats.graph import is_kept
 from nasface.model import Model, View
 from nasface.model.build import net_costs
 from nasface.model.card import Card
@@ -32,6 +37,8 @@ from nasface.stages.machine import Machine
 from nasface.stages.measure import cost_fields, errors
 
 log = logging.getLogger(__name__)
+
+RANKED, NAMED = 16, 4  # faces by which parts are ranked, and parts that are named, where int8 loses too much
 
 
 @dataclass(frozen=True)
@@ -147,7 +154,7 @@ def export(source: Source, wish: Wish, out: Path, machine: Machine) -> Exported:
     model = source.saved.load(recipe)
     view = replace(model.view, precision="fp32")  # bf16 would move landmarks by more than the file may differ
     sample = _sample(recipe if known else None, view, machine, wish)
-    module = deployed(model, view, wish.ends)
+    module = deployed(model, view, wish.ends, form.channels)
     about = _description(model, view, recipe, wish.precision, wish.ends).to_json()
     path = out / f"{source.saved.name}-{wish.precision}{form.suffix}"
     try:
@@ -156,6 +163,7 @@ def export(source: Source, wish: Wish, out: Path, machine: Machine) -> Exported:
         with durable.temporary_folder(out, f".{path.name}.", rundir.PARTIAL) as part:
             written = form.write(module, module.example(), part / path.name, about, _quantisation(wish, sample))
             found = _judge(form, written, model, view, sample, wish)
+            _refuse(found, wish, module.net, sample)
             _refuse_other_page(written, out)
             for file in written:
                 durable.put(file, out / file.name)
@@ -164,9 +172,9 @@ def export(source: Source, wish: Wish, out: Path, machine: Machine) -> Exported:
     return replace(found, path=path, files=tuple(out / file.name for file in written))
 
 
-def deployed(model: Model, view: View, ends: Ends) -> Deployed:
+def deployed(model: Model, view: View, ends: Ends, channels: int) -> Deployed:
     """Return what is exported: the network, rewritten, between its ends; float32, in eval mode."""
-    net = rewritten(Plain(model.module)).float()
+    net = rewritten(Plain(model.module), rewrites_for(channels)).float()
     flip = view.scheme.flip if view.flip_test else None
     return Deployed(net, view.input_size, view.decoder, view.sigma, flip, ends).eval()
 
@@ -190,7 +198,8 @@ def write_unchecked(model: Model, recipe: Recipe, form: Format, folder: Path) ->
     """
     view = replace(model.view, precision="fp32")
     ends = Ends()
-    module, about = deployed(model, view, ends), _description(model, view, recipe, "fp32", ends).to_json()
+    module = deployed(model, view, ends, form.channels)
+    about = _description(model, view, recipe, "fp32", ends).to_json()
     return form.write(module, module.example(), folder / f"{model.name}-fp32{form.suffix}", about, "fp32")[-1]
 
 
@@ -245,7 +254,7 @@ def _quantisation(wish: Wish, sample: Sample) -> Quantisation | Precision:
 
 
 def _judge(form: Format, written: Sequence[Path], model: Model, view: View, sample: Sample, wish: Wish) -> Exported:
-    """Compare a file with PyTorch. Raises RunError when it differs by more than allowed."""
+    """Compare a file with PyTorch."""
     original = Original(model.module, view)
     look = original.look(form.open(written[-1], torch.get_num_threads()), wish.ends)
     difference = compare(original, look, sample.compared_NHW3)
@@ -253,7 +262,7 @@ def _judge(form: Format, written: Sequence[Path], model: Model, view: View, samp
     if len(sample.judged_NHW3):
         before = _nme(original.landmarks(sample.judged_NHW3), sample, view)
         after = _nme(look(sample.judged_NHW3)[0], sample, view)
-    found = Exported(
+    return Exported(
         path=written[-1],
         files=tuple(written),
         format=wish.form,
@@ -267,8 +276,6 @@ def _judge(form: Format, written: Sequence[Path], model: Model, view: View, samp
         nme_before=before,
         nme_after=after,
     )
-    _refuse(found, wish)
-    return found
 
 
 def _refuse_other_page(written: Sequence[Path], out: Path) -> None:
@@ -282,7 +289,7 @@ def _nme(found_NL2: NDArray[np.float64], sample: Sample, view: View) -> float:
     return float(errors(found_NL2, sample.judged_NL2, view.scheme)[DEFAULT_NORMALISER].mean())
 
 
-def _refuse(found: Exported, wish: Wish) -> None:
+def _refuse(found: Exported, wish: Wish, net: nn.Module, sample: Sample) -> None:
     """Raise a RunError when the file differs from PyTorch by more than allowed."""
     difference = found.difference
     if wish.precision == "fp32" and not (difference.landmarks and difference.worst <= TOLERANCE):
@@ -298,13 +305,17 @@ def _refuse(found: Exported, wish: Wish) -> None:
         raise RunError(
             f"{wish.precision} raises the NME on {found.judged} held-out faces by {loss:.2f} points, from "
             f"{found.nme_before:.2%} to {found.nme_after:.2%}, more than --max-loss {wish.max_loss:g}, so nothing was "
-            "written; " + _HELP[wish.precision]
+            "written; " + (_help_int8(net, sample, wish.keep) if wish.precision == "int8" else _HELP[wish.precision])
         )
 
 
-_HELP = {
-    "fp32": "update torch, onnx and the runtime",
-    "fp16": "export fp32",
-    "int8": "keep sensitive parts in float with --keep-float, first head and stem, then nodes; calibrate on more faces "
-    "with --calibrate; or export fp16",
-}
+def _help_int8(net: nn.Module, sample: Sample, keep: tuple[str, ...]) -> str:
+    """Return what to do about an int8 network that loses too much; `net` is what was exported, `keep` is in float."""
+    images = Ends("normalised").prepare(sample.calibration_NHW3[:RANKED])
+    worst = [part for part in by_sensitivity(net, torch.from_numpy(images)) if not is_kept(part, keep)][:NAMED]
+    options = " ".join(f"--keep-float {shlex.quote(glob.escape(part))}" for part in worst)
+    first = f"keep the most sensitive parts in float, too, with {options}; " if worst else ""
+    return f"{first}calibrate on more faces with --calibrate; or export fp16"
+
+
+_HELP = {"fp32": "update torch, onnx and the runtime", "fp16": "export fp32"}
