@@ -205,7 +205,7 @@ def test_weights_name_installed_plugins_only_unless_the_person_allows_more(
         nasface.load(path)
     names(command_refuses("predict", "--model", path, "photo.png"), path, code.name)
     assert not code.ran
-    (tmp_path / "honest_space.py").write_text("from searchspaces.hrsupernet import hrsupernet as own\n")
+    (tmp_path / "honest_space.py").write_text("from searchspaces.hrflex import hrflex as own\n")
     own = weights_naming("honest_space:own", tmp_path)
     with refused(RecipeError, own, "honest_space:own"):
         nasface.load(own)
@@ -215,7 +215,7 @@ def test_weights_name_installed_plugins_only_unless_the_person_allows_more(
 
 
 def test_the_dataset_of_a_card_is_no_code(tmp_path: Path, code: Payload):
-    path = weights_naming("hrsupernet", tmp_path)
+    path = weights_naming("hrflex", tmp_path)
     tensors, meta = rundir.read_tensors(path)
     meta["card"]["training"]["dataset"] = code.name
     rundir.write_tensors(path, tensors, meta)

@@ -139,7 +139,7 @@ def test_score_and_prune_by_criterion_from_the_command_line(run, tmp_path):
     assert str(copy / "factors-taylor.json") in said
     said = command("score", copy, "--criterion", "alpha", "--quiet", "--device", "cpu", "--workers", 1)
     assert f"factors: {copy / 'factors.json'}" in said  # the run's own criterion, by which it has factors
-    wanted = ["--share", 0.6, "--pruner", "share", "--device", "cpu", "--quiet"]
+    wanted = ["--share", 0.7, "--pruner", "share", "--device", "cpu", "--quiet"]
     command("prune", copy, *wanted, "--criterion", "taylor", "--out", tmp_path / "taylor")
     command("prune", copy, *wanted, "--criterion", "alpha_gain", "--out", tmp_path / "gain")
     command("prune", copy, *wanted, "--out", tmp_path / "own")
@@ -166,7 +166,7 @@ def test_the_seed_is_an_option_of_search_and_train(monkeypatch, tmp_path):
     for name in ("search", "train"):
         monkeypatch.setattr(f"nasface.cli.{name}.show_run", lambda final, run, as_json: None)
         command(name, "--recipe", "demo", "--set", "seed=3", "--seed", 7, "--quiet")
-    assert seen == [(7, "hrsupernet-synthetic-seed7"), (7, "hrsupernet-synthetic-train-seed7")]
+    assert seen == [(7, "hrflex-synthetic-seed7"), (7, "hrflex-synthetic-train-seed7")]
 
 
 def test_a_process_that_comes_second_leaves_the_folder_of_the_first(tmp_path):
