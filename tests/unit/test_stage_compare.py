@@ -23,6 +23,7 @@ from nasface import rundir
 from nasface.cli import main
 from nasface.errors import GraphError, RecipeError
 from nasface.model.build import build_net, net_costs
+from nasface.recipe import Recipe
 from nasface.report.comparison import comparison_tables, main_score
 from nasface.report.experiment import findings
 from nasface.rundir import RunDir
@@ -37,7 +38,7 @@ from nasface.stages.experiment.compare.thin import thin_options
 from nasface.stages.experiment.plan import Experiment, read_experiment
 from nasface.stages.experiment.run import outline, run_experiment
 from tests.refusal import names, refused
-from tests.searched import MACHINE, SETTINGS, caching_in, recipe
+from tests.searched import MACHINE, SETTINGS, caching_in
 
 L1 = {"search": {"epochs": 2}, "prune": {"name": "budget", "options": {"tolerance": 0.05}}}
 PLAN = {
@@ -59,12 +60,18 @@ PLAN = {
 }
 
 
-def written(folder: Path, plan: dict[str, object] = PLAN) -> Path:
-    content: dict[str, object] = {"extends": "demo", "description": "a test", "experiment": plan}
+def written(folder: Path, plan: dict[str, object] | None = PLAN) -> Path:
+    space = {"name": "hrsupernet", "options": {"depth": 1}}
+    content: dict[str, object] = {"extends": "demo", "description": "a test", "space": space}
     recipes.override(content, (*SETTINGS, "data.options.train=30", "data.options.test=8"))
     path = folder / "comparison.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    path.write_text(yaml.safe_dump(content | ({"experiment": plan} if plan else {}), sort_keys=False))
     return path
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Recipe:
+    return recipes.load(str(written(tmp_path, plan=None)))
 
 
 def changed(**comparison: object) -> dict[str, object]:
@@ -231,8 +238,7 @@ def test_a_process_waits_for_what_another_one_works_on(done, lenient, monkeypatc
 
 
 @pytest.mark.slow
-def test_thin_scales_options_together_up_to_the_budget():
-    base = recipe()
+def test_thin_scales_options_together_up_to_the_budget(base):
     macs = 337e3
     options = thin_options(base, ["width", "stem_channels"], macs, 68)
     net = net_costs(*_full(base, options))
@@ -246,12 +252,12 @@ def test_thin_scales_options_together_up_to_the_budget():
 
 
 def _full(base, options):
-    made = recipes.load("demo", (*SETTINGS, *(f"space.options.{name}={value}" for name, value in options.items())))
+    space = base.space.model_copy(update={"options": {**base.space.options, **options}})
+    made = base.model_copy(update={"space": space})
     return build_net(made, 68, torch.device("cpu")), made
 
 
-def test_random_sub_networks_use_the_budget_and_stay_connected():
-    base = recipe()
+def test_random_sub_networks_use_the_budget_and_stay_connected(base):
     costs = net_costs(*_full(base, {}))
     graph = costs.space.graph
     full = costs.total(graph).macs
