@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import inspect
 from functools import cache
+from typing import TypeVar, cast
 
 import torch
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
+Kind = TypeVar("Kind", bound=Optimizer)
+
 _METHODS = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
 
 
-@cache
-def without_compiler(kind: type[Optimizer]) -> type[Optimizer]:
+def without_compiler(kind: type[Kind]) -> type[Kind]:
     """Return a subclass of one of torch's optimizers that does the same and does not load `torch._dynamo`.
 
     Torch wraps methods of its optimizers in functions that tell the compiler what to leave alone, and load it for that.
     The subclass has the methods inside. As in torch, steps are taken without gradients.
     """
+    return cast("type[Kind]", _unwrapped(kind))
+
+
+@cache
+def _unwrapped(kind: type[Optimizer]) -> type[Optimizer]:
     own = {name: inspect.unwrap(getattr(kind, name)) for name in _METHODS}
     step = torch.no_grad()(inspect.unwrap(kind.step))
     return type(kind.__name__, (kind,), {**own, "step": step, "__module__": __name__})

@@ -39,17 +39,16 @@ FILES = ("recipe.yaml", "factors.json", "supernet.safetensors", "arch.json", "sl
          "metrics.json", "errors.csv", "log.txt", "job.json")  # fmt: skip
 
 
-def command(*args: object) -> list[str]:
-    return [sys.executable, "-m", "nasface", *(str(arg) for arg in args)]
-
-
 def settings(*pairs: str) -> list[str]:
     return [word for pair in pairs for word in ("--set", pair)]
 
 
-def nasface(*args: object) -> None:
-    done = subprocess.run(command(*args), capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+def nasface(*args: object) -> str:
+    """Run a command in a process of its own, and return which modules that has imported."""
+    words = [sys.executable, "-X", "importtime", "-m", "nasface", *(str(arg) for arg in args)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stderr
 
 
 def inside(*args: object) -> str:
@@ -87,7 +86,7 @@ def cached(home: Path, own_cache: Path) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def searched(home: Path) -> Path:
     with caching_in(home):
-        nasface(*search_args(home / "searched"))
+        (home / "imported.txt").write_text(nasface(*search_args(home / "searched")))
     return home / "searched"
 
 
@@ -107,6 +106,13 @@ def test_search_leaves_a_whole_run(searched: Path):
     assert rows.groupby(["stage", "phase"]).size().to_dict() == {
         ("search", "alpha"): 2, ("search", "weights"): 2, ("finetune", "weights"): 1,
     }  # fmt: skip
+
+
+def test_a_search_does_not_load_the_compiler_of_torch(searched: Path, home: Path):
+    """That takes longer than all else that it loads."""
+    imported = (home / "imported.txt").read_text()
+    assert "torch.optim" in imported
+    assert "torch._dynamo" not in imported
 
 
 def test_the_slim_weights_are_physically_smaller_and_fit_the_arch(searched: Path):

@@ -15,9 +15,11 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from optuna.trial import FrozenTrial
 
 from nasface import recipe as recipes
+from nasface.cli import main
 from nasface.rundir import RunDir
 from nasface.stages.search import search
 from nasface.stages.studies.storage import opened
@@ -74,9 +76,8 @@ def team() -> Iterator[list[ForkServerProcess]]:
 
 def enqueue(url: str, out: Path, plan: Path) -> None:
     words = ["experiment", str(plan), "--out", str(out), "--storage", url, "--heartbeat", str(HEARTBEAT)]
-    process = start(command, [*words, "--enqueue-only"], out.parent / "enqueued.txt")
-    process.join()
-    assert process.exitcode == 0, (out.parent / "enqueued.txt").read_text()
+    done = CliRunner().invoke(main, [*words, "--enqueue-only"])
+    assert done.exit_code == 0, done.output
 
 
 def said(out: Path) -> str:

@@ -243,7 +243,7 @@ def test_every_side_of_an_export_is_timed(monkeypatch: pytest.MonkeyPatch, capsy
     tiny = {"width": 2, "depth": 1, "stem_channels": 4}
     slim = plugins.space("hrsupernet", {**tiny, "stages": 3, "resolutions": 2})
     monkeypatch.setattr(deploy, "slim", partial(deploy.random_net, slim))
-    monkeypatch.setattr(deploy, "hrnet", partial(deploy.hrnet, **tiny, modules=(1,)))
+    monkeypatch.setattr(deploy, "hrnet", partial(deploy.hrnet, **tiny, modules=(1, 1)))
     found = deploy.measured(32, [1], 1, 1)
     sides = found["batches"][1]["ms"]
     assert [name.partition(", ")[0] for name in sides].count("ours") == 3
