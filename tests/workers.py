@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+import fvcore.nn  # noqa: F401 (the forks need not load what is imported here)
 import optuna
 import pytest
 import torch
@@ -25,7 +26,11 @@ from optuna.trial import FrozenTrial
 from nasface import interrupt
 from nasface import recipe as recipes
 from nasface.cli import main
+from nasface.criteria import alpha  # noqa: F401
+from nasface.data import synthetic  # noqa: F401
+from nasface.search import l1  # noqa: F401
 from nasface.stages.experiment import shared
+from searchspaces import hrsupernet  # noqa: F401
 from tests.searched import SETTINGS
 
 SMALL = ("data.options.train=32", "data.options.test=4", "data.options.size=64", "space.options.stages=3")
