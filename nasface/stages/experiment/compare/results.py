@@ -131,7 +131,7 @@ def _interval(values: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, float]
     mean, count = float(values.mean()), len(values)
     half = float("nan")
     if count > 1:
-        from scipy import stats  # takes a second, which commands that train need not wait for
+        from scipy import stats  # slow to load, and commands that train do not need it
 
         half = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * values.std(ddof=1) / np.sqrt(count))
     return {"seeds": count, "nme_difference": mean, "nme_low": mean - half, "nme_high": mean + half}
