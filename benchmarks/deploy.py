@@ -52,15 +52,16 @@ TARGETS = (
 def slim(**changes: Any) -> GraphNet:
     """Return the published architecture for COFW with random weights."""
     space = plugins.space("hrsupernet", changes)
-    return _random(space, space.graph.keep(edge_list(COFW.read_text(), str(COFW))))
+    return random_net(space, space.graph.keep(edge_list(COFW.read_text(), str(COFW))))
 
 
 def hrnet(**changes: Any) -> GraphNet:
     """Return HRNetV2-W18 with random weights."""
-    return _random(plugins.space("hrnet", changes))
+    return random_net(plugins.space("hrnet", changes))
 
 
-def _random(space: SearchSpace, graph: Any = None) -> GraphNet:
+def random_net(space: SearchSpace, graph: Any = None) -> GraphNet:
+    """Return a network with random weights."""
     torch.manual_seed(0)
     net = place(GraphNet(space, LANDMARKS, graph), torch.device("cpu")).eval()
     scramble(net)  # otherwise every factor and BN would be 1 in places, which runtimes simplify
@@ -95,11 +96,9 @@ def opened(path: Path, threads: int, precision: str = "f32") -> Callable[[NDArra
     return lambda images: list(compiled(images).values())
 
 
-def sides(
-    size: int, threads: int, folder: Path, small: Mapping[str, Any] | None = None
-) -> dict[str, Callable[[NDArray[np.float32]], object]]:
+def sides(size: int, threads: int, folder: Path) -> dict[str, Callable[[NDArray[np.float32]], object]]:
     """Return everything that is timed, as functions of normalised images, by 'side, runtime, precision'."""
-    net, large = slim(**(small or {}).get("slim", {})), hrnet(**(small or {}).get("hrnet", {}))
+    net, large = slim(), hrnet()
     noise = np.random.default_rng(0).normal(size=(8, 3, size, size)).astype(np.float32)
 
     def eager(images: NDArray[np.float32]) -> object:
@@ -136,7 +135,7 @@ def ratios(seconds: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
     return rows
 
 
-def ceilings(threads: int, rounds: int = 8) -> dict[str, float]:
+def ceilings(threads: int, rounds: int) -> dict[str, float]:
     """Return what this machine can do: bytes copied in a second (read and written), and multiply-adds in float32.
 
     The multiply-adds are those of the fastest of three: matrix products of torch and of NumPy, and a wide convolution.
@@ -195,16 +194,14 @@ def bound(work: Mapping[str, float], top: Mapping[str, float], seconds: float, e
     }
 
 
-def measured(
-    size: int, batches: Sequence[int], threads: int, rounds: int, small: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def measured(size: int, batches: Sequence[int], threads: int, rounds: int) -> dict[str, Any]:
     """Time everything, and return milliseconds, ratios and bounds by batch size."""
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):  # NNCF prints bars
-        calls = sides(size, threads, Path(folder), small)
-    top = ceilings(threads)
+        calls = sides(size, threads, Path(folder))
+    top = ceilings(threads, rounds)
     found: dict[str, Any] = {"size": size, "threads": threads, "rounds": rounds, "ceilings": top, "batches": {}}
-    nets = {"ours": slim(**(small or {}).get("slim", {})), "hrnet": hrnet(**(small or {}).get("hrnet", {}))}
+    nets = {"ours": slim(), "hrnet": hrnet()}
     for batch in batches:
         images = np.random.default_rng(1).normal(size=(batch, 3, size, size)).astype(np.float32)
         times = in_turn([partial(call, images) for call in calls.values()], rounds, 2, pause=PAUSE)

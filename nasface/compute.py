@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+
+from nasface.eager import DispatchMode
 
 
 @dataclass
@@ -137,7 +138,7 @@ def _within(scope: _Scope) -> Iterator[None]:
             outer.start()
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(DispatchMode):
     """Counts every operator that runs.
 
     torch's own FlopCounterMode is four times slower, since it also tracks modules, and counts the weight gradients of

@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from nasface.compute import counting
+from nasface.eager import DispatchMode
 from nasface.errors import NasfaceError
 from nasface.graph import Edge, Graph
 from nasface.net import GraphNet, key
@@ -178,15 +178,10 @@ def _count_made(made: Callable[[int], tuple[nn.Module, tuple[object, ...]]]) -> 
         return _count(module, inputs)
 
 
-class _Unfilled(TorchDispatchMode):
+class _Unfilled(DispatchMode):
     """Lets weights be what was in their memory, which is not touched: no random numbers are drawn for them."""
 
     _fills = frozenset({torch.ops.aten.uniform_, torch.ops.aten.normal_})
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Let torch not import its compiler, which takes seconds, only to keep it out of this class."""
-        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return args[0] if func.overloadpacket in self._fills else func(*args, **(kwargs or {}))

@@ -100,10 +100,12 @@ class Optimizer:
         """Return the torch optimizer over these parameters."""
         import torch
 
+        from nasface.eager import without_compiler
+
+        how: dict[str, Any] = {"lr": self.lr, "weight_decay": self.weight_decay}
         if self.name == "sgd":
-            return torch.optim.SGD(parameters, lr=self.lr, momentum=0.9, weight_decay=self.weight_decay)
-        kind = torch.optim.AdamW if self.name == "adamw" else torch.optim.Adam
-        return kind(parameters, lr=self.lr, weight_decay=self.weight_decay)
+            return without_compiler(torch.optim.SGD)(parameters, momentum=0.9, **how)
+        return without_compiler(torch.optim.AdamW if self.name == "adamw" else torch.optim.Adam)(parameters, **how)
 
     def lr_at(self, epoch: float, epochs: int) -> float:
         """Return the learning rate at a fractional epoch, counted from the start of a phase of `epochs` epochs."""

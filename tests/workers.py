@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+import fvcore.nn  # noqa: F401 (the forks need not load what is imported here)
 import optuna
 import pytest
 import torch
@@ -25,7 +26,11 @@ from optuna.trial import FrozenTrial
 from nasface import interrupt
 from nasface import recipe as recipes
 from nasface.cli import main
+from nasface.criteria import alpha  # noqa: F401
+from nasface.data import synthetic  # noqa: F401
+from nasface.search import l1  # noqa: F401
 from nasface.stages.experiment import shared
+from searchspaces import hrsupernet  # noqa: F401
 from tests.searched import SETTINGS
 
 SMALL = ("data.options.train=32", "data.options.test=4", "data.options.size=64", "space.options.stages=3")
@@ -45,7 +50,7 @@ def command(words: list[str], said: Path) -> None:
     for stream in (1, 2):
         os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     torch.set_num_threads(1)
-    shared.PATIENCE = 0.3
+    shared.PATIENCE = 0.5
     interrupt.guard()
     main(words)
 
@@ -59,9 +64,15 @@ def start(function: Callable[..., None], *given: object) -> ForkServerProcess:
     """Start a process that is forked by a server that has loaded everything, since that takes longer than the work."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.workers"])
-    process = context.Process(target=function, args=given)
+    process = context.Process(target=_caching, args=(os.environ["NASFACE_CACHE"], function, *given))
     process.start()
     return process
+
+
+def _caching(cache: str, function: Callable[..., None], *given: object) -> None:
+    """Call a function where prepared faces are those of the test: the server was started by an earlier one."""
+    os.environ["NASFACE_CACHE"] = cache
+    function(*given)
 
 
 def working(url: str, out: Path) -> list[str]:
@@ -69,12 +80,12 @@ def working(url: str, out: Path) -> list[str]:
     return ["worker", "--study", url, "--out", str(out), "--device", "cpu", "--quiet", "--workers", "1"]
 
 
-def until(true: Callable[[], object], seconds: float = 180.0) -> None:
+def until(true: Callable[[], object], seconds: float = 180.0, pause: float = 0.02) -> None:
     """Wait for something to become true."""
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it has taken too long"
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 def trials_of(url: str, name: str) -> list[FrozenTrial]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nasface.bounds import Epochs, Portion, Rate, Share, Size, Weight
 from nasface.context import Context
+from nasface.eager import without_compiler
 from nasface.graph import Edge, Graph
 from nasface.net import GraphNet
 from nasface.search.budget import Budget, cost_weights, gains, group_sums, rivals, sub_graph, switch_off
@@ -192,7 +193,7 @@ class Proximal:
         return self.how.alpha_lr * min(1.0, left)
 
 
-class _ProximalAdam(torch.optim.Adam):
+class _ProximalAdam(without_compiler(torch.optim.Adam)):  # type: ignore[misc]
     def __init__(self, parameters: Sequence[nn.Parameter], own: Proximal) -> None:
         super().__init__(parameters, lr=own.how.alpha_lr)
         self._own = own

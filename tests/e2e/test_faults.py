@@ -16,11 +16,11 @@ pytestmark = [
 
 
 def test_killed_commands_end_with_the_bits_of_undisturbed_ones():
-    command = [sys.executable, "-m", "tests.faults", "--kills", "10"]
+    command = [sys.executable, "-m", "tests.faults", "--kills", "6"]
     command += ["--only", "search", "sweep-thresholds", "data prepare"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     ((epoch, write, elsewhere, total),) = re.findall(r"^all +(\d+) +(\d+) +(\d+) +(\d+)$", done.stdout, re.M)
-    assert int(total) == int(epoch) + int(write) + int(elsewhere) == 10
-    assert int(epoch) + int(write) >= 5
+    assert int(total) == int(epoch) + int(write) + int(elsewhere) == 6
+    assert int(epoch) + int(write) >= 3

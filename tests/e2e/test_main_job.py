@@ -1,15 +1,13 @@
 """The main job as a user runs it: search, interrupt, resume, prune, train, evaluate.
 
-What is killed, and what first makes a run, are processes of their own (`nasface`); the commands that follow run in the
-process of the test (`inside`), as the start of Python takes longer than they do.
+What first makes a run is a process of its own (`nasface`), and what is killed is a fork (`killed_once`). The other
+commands run in the process of the test (`inside`), as the start of Python takes longer than they do.
 """
 
 import json
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ from safetensors.numpy import load_file
 
 from nasface import plugins
 from nasface.cli import main
+from tests import workers
 from tests.refusal import command_refuses
 from tests.searched import caching_in
 
@@ -40,17 +39,16 @@ FILES = ("recipe.yaml", "factors.json", "supernet.safetensors", "arch.json", "sl
          "metrics.json", "errors.csv", "log.txt", "job.json")  # fmt: skip
 
 
-def command(*args: object) -> list[str]:
-    return [sys.executable, "-m", "nasface", *(str(arg) for arg in args)]
-
-
 def settings(*pairs: str) -> list[str]:
     return [word for pair in pairs for word in ("--set", pair)]
 
 
-def nasface(*args: object) -> None:
-    done = subprocess.run(command(*args), capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+def nasface(*args: object) -> str:
+    """Run a command in a process of its own, and return which modules that has imported."""
+    words = [sys.executable, "-X", "importtime", "-m", "nasface", *(str(arg) for arg in args)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stderr
 
 
 def inside(*args: object) -> str:
@@ -58,6 +56,16 @@ def inside(*args: object) -> str:
     done = CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.stdout
+
+
+def killed_once(true: Callable[[], object], said: Path, *args: object) -> None:
+    """Begin a command in a process of its own, and kill it once something is true; `said` is where its output goes."""
+    process = workers.start(workers.command, [str(arg) for arg in args], said)
+    try:
+        workers.until(lambda: true() or not process.is_alive(), pause=0.002)
+    finally:
+        process.kill()
+        process.join()
 
 
 def search_args(out: Path) -> list[object]:
@@ -78,7 +86,7 @@ def cached(home: Path, own_cache: Path) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def searched(home: Path) -> Path:
     with caching_in(home):
-        nasface(*search_args(home / "searched"))
+        (home / "imported.txt").write_text(nasface(*search_args(home / "searched")))
     return home / "searched"
 
 
@@ -100,6 +108,13 @@ def test_search_leaves_a_whole_run(searched: Path):
     }  # fmt: skip
 
 
+def test_a_search_does_not_load_the_compiler_of_torch(searched: Path, home: Path):
+    """That takes longer than all else that it loads."""
+    imported = (home / "imported.txt").read_text()
+    assert "torch.optim" in imported
+    assert "torch._dynamo" not in imported
+
+
 def test_the_slim_weights_are_physically_smaller_and_fit_the_arch(searched: Path):
     slim, supernet = (load_file(searched / f"{name}.safetensors") for name in ("slim", "supernet"))
     assert sum(v.size for v in slim.values()) < sum(v.size for v in supernet.values())
@@ -118,16 +133,11 @@ def test_the_same_search_again_gives_the_same_factors(searched: Path, tmp_path: 
 
 def test_a_killed_search_goes_on_to_the_same_result(searched: Path, tmp_path: Path):
     run = tmp_path / "killed"
-    process = subprocess.Popen(command(*search_args(run)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     checkpoint = run / "checkpoints" / "search.safetensors"
-    deadline = time.monotonic() + 120
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    killed_once(checkpoint.exists, tmp_path / "said.txt", *search_args(run))
     assert checkpoint.exists()
     assert not (run / "metrics.json").exists(), "the search ended before it could be killed"
-    nasface(*search_args(run))
+    inside(*search_args(run))
     assert "resumed after epoch" in (run / "log.txt").read_text()
     for name in ("supernet", "slim"):
         one, other = load_file(searched / f"{name}.safetensors"), load_file(run / f"{name}.safetensors")
@@ -142,25 +152,16 @@ def sweep_args(run: Path, out: Path) -> list[object]:
 def test_a_killed_sweep_goes_on_to_the_same_table(searched: Path, tmp_path: Path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     inside(*sweep_args(searched, whole))
-    process = subprocess.Popen(
-        command(*sweep_args(searched, killed)),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
 
     def half_way() -> bool:
         """One network is finished and another has got through an epoch."""
         rows = len((killed / "pareto.csv").read_text().splitlines()) if (killed / "pareto.csv").exists() else 0
         return rows > 2 and any(killed.glob("networks/*/checkpoints/*.safetensors"))
 
-    deadline = time.monotonic() + 120
-    while not half_way() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    killed_once(half_way, tmp_path / "said.txt", *sweep_args(searched, killed))
     before = pd.read_csv(killed / "pareto.csv")
     assert 2 <= len(before) < 5, "the sweep ended before it could be killed"
-    nasface(*sweep_args(searched, killed))
+    inside(*sweep_args(searched, killed))
     pd.testing.assert_frame_equal(pd.read_csv(killed / "pareto.csv"), pd.read_csv(whole / "pareto.csv"))
     log = (killed / "log.txt").read_text()
     assert "was interrupted" in log

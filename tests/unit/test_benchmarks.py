@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ import torch
 
 pytest.importorskip("cv2")
 
+from nasface import plugins
 from nasface import recipe as recipes
+from nasface.arch import edge_list
 from nasface.data.augment import Augmentation
 from nasface.data.prepare import PreparedFaces, PrepareOptions
 from nasface.data.w300 import W300
@@ -209,8 +212,12 @@ def test_what_binds_a_network_is_the_slower_of_arithmetic_and_memory() -> None:
     assert min(top.values()) > 1e6
 
 
-def test_workers_are_timed_in_turn_and_do_all_parts(capsys: pytest.CaptureFixture[str]) -> None:
-    rates = workers.measured((1, 2), parts=3, epochs=1, rounds=1)
+def test_workers_are_timed_in_turn_and_do_all_parts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faces = ("data.options.train=32", "data.options.test=4", "data.options.size=64", "data.input_size=32")
+    monkeypatch.setattr(workers, "SMALL", (*workers.SMALL, *faces, *MINI))
+    rates = workers.measured((1, 2), parts=2, epochs=1, rounds=1)
     assert list(rates) == [1, 2]
     assert all(len(found) == 1 and found[0] > 0 for found in rates.values())
     workers.show({1: [10.0, 20.0, 30.0], 2: [15.0, 40.0, 45.0]})
@@ -224,13 +231,20 @@ def test_a_worker_that_leaves_parts_undone_is_no_measurement(tmp_path: Path) -> 
         workers.rate(tmp_path / "own", 0, 2, 1)
 
 
-@pytest.mark.slow
-def test_every_side_of_an_export_is_timed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_slim_network_of_the_exports_is_the_published_one() -> None:
+    published = edge_list(deploy.COFW.read_text(), "COFW")
+    net = deploy.slim(width=2, depth=1, stem_channels=4)
+    assert net.graph.edges == plugins.space("hrsupernet", {}).graph.keep(published).edges
+
+
+def test_every_side_of_an_export_is_timed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for package in ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf"):
         pytest.importorskip(package, reason="needs the extras 'onnx' and 'openvino'")
     tiny = {"width": 2, "depth": 1, "stem_channels": 4}
-    small = {"slim": tiny, "hrnet": {**tiny, "modules": (1, 1)}}
-    found = deploy.measured(64, [1], 1, 2, small)
+    slim = plugins.space("hrsupernet", {**tiny, "stages": 3, "resolutions": 2})
+    monkeypatch.setattr(deploy, "slim", partial(deploy.random_net, slim))
+    monkeypatch.setattr(deploy, "hrnet", partial(deploy.hrnet, **tiny, modules=(1, 1)))
+    found = deploy.measured(32, [1], 1, 1)
     sides = found["batches"][1]["ms"]
     assert [name.partition(", ")[0] for name in sides].count("ours") == 3
     assert len(sides) == 13

@@ -70,7 +70,7 @@ def wait_until(true: Callable[[], object], seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
-        time.sleep(0.005)
+        time.sleep(0.02)
 
 
 def workers(parent: int) -> list[int]:
@@ -103,8 +103,7 @@ def test_while_the_program_loads(tmp_path: Path, delay: float, number: int) -> N
         check_interrupted(process, number)
 
 
-@pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("delay", [0, 0.2])
+@pytest.mark.parametrize(("count", "delay"), [(1, 0), (2, 0.2)])
 def test_while_the_workers_start(tmp_path: Path, count: int, delay: float) -> None:
     with command(tmp_path, *PREPARE) as process:
         wait_until(lambda: len(workers(process.pid)) >= count)
@@ -112,8 +111,9 @@ def test_while_the_workers_start(tmp_path: Path, count: int, delay: float) -> No
         check_interrupted(process)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("arguments", [PREPARE, SEARCH], ids=["prepare", "search"])
+@pytest.mark.parametrize(
+    ("arguments", "number"), [(PREPARE, signal.SIGTERM), (SEARCH, signal.SIGINT)], ids=["prepare", "search"]
+)
 def test_while_the_faces_are_drawn(tmp_path: Path, arguments: list[str], number: int) -> None:
     out = ["--out", str(tmp_path / "run")] if arguments is SEARCH else []
     with command(tmp_path, *arguments, *out) as process:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from nasface import pareto, rundir
 from nasface.scores import HELD_OUT, scores_in
@@ -132,6 +131,8 @@ def _interval(values: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, float]
     mean, count = float(values.mean()), len(values)
     half = float("nan")
     if count > 1:
+        from scipy import stats  # slow to load, and commands that train do not need it
+
         half = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * values.std(ddof=1) / np.sqrt(count))
     return {"seeds": count, "nme_difference": mean, "nme_low": mean - half, "nme_high": mean + half}
 
@@ -181,4 +182,6 @@ def rank_correlations(table: pd.DataFrame) -> pd.DataFrame:
 def _spearman(group: pd.DataFrame) -> float:
     if group[INHERITED].nunique() == 1 or group[HELD_OUT.column].nunique() == 1:
         return float("nan")
+    from scipy import stats
+
     return float(stats.spearmanr(group[INHERITED], group[HELD_OUT.column]).statistic)
