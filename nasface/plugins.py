@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_type_hints
 
-from pydantic import ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from nasface.bounds import switched
 from nasface.data.base import Dataset
@@ -101,29 +101,23 @@ def check_options(group: str, name: str, options: Mapping[str, Any]) -> dict[str
     Raises:
         RecipeError: if an option is unknown or missing, or if a value has the wrong type or is out of range.
     """
-    factory = load(group, name)
+    factory, supplied = load(group, name), SUPPLIED.get(group, 0)
+    kept = inspect.isfunction(factory) or type(factory) is type  # others may have an odd hash
     try:
-        parameters = list(inspect.signature(factory).parameters.values())
+        fields = (_fields if kept else _fields.__wrapped__)(factory, supplied)
     except (TypeError, ValueError) as err:
         raise RecipeError(
             f"the {GROUPS[group]} '{name}' does not say which options it takes ({described(err)}); "
             "use a Python function or class with keyword arguments"
         ) from err
-    hints = _hints(factory)
-    fields: dict[str, Any] = {}
-    for parameter in parameters[SUPPLIED.get(group, 0) :]:
-        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            continue
-        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            return dict(options)  # with **kwargs, the plug-in checks its options itself
-        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-        fields[parameter.name] = (hints.get(parameter.name, Any), default)
+    if fields is None:
+        return dict(options)  # with **kwargs, the plug-in checks its options itself
     where = f"options of {GROUPS[group]} '{name}'"
     if unknown := sorted(map(str, options.keys() - fields)):
         raise RecipeError(f"{where}: unknown key '{shortened(unknown[0])}'; {did_you_mean(unknown[0], fields)}")
     refuse_switches(options, {name: hint for name, (hint, _) in fields.items()}, where)
     try:
-        model = create_model("Options", __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields)
+        model = (_model if kept else _model.__wrapped__)(factory, supplied)
         return dict(model(**options))
     except ValidationError as err:
         raise RecipeError(explain(err, where)) from err
@@ -230,6 +224,28 @@ def _build(
             f"expected an object with the members of {protocol.__module__}.{protocol.__name__}"
         )
     return built
+
+
+@cache  # an experiment asks for the same few plug-ins hundreds of times
+def _fields(factory: Callable[..., Any], supplied: int) -> dict[str, Any] | None:
+    """Return type and default of each option of a plug-in, or None if it takes any."""
+    hints = _hints(factory)
+    fields: dict[str, Any] = {}
+    for parameter in list(inspect.signature(factory).parameters.values())[supplied:]:
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            continue
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            return None
+        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+        fields[parameter.name] = (hints.get(parameter.name, Any), default)
+    return fields
+
+
+@cache
+def _model(factory: Callable[..., Any], supplied: int) -> type[BaseModel]:
+    """Return the pydantic model of the options of a plug-in."""
+    fields = _fields.__wrapped__(factory, supplied) or {}
+    return create_model("Options", __config__=ConfigDict(extra="forbid", arbitrary_types_allowed=True), **fields)
 
 
 def _hints(factory: Callable[..., Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -308,12 +309,18 @@ def _check_keys(content: Mapping[str, Any], where: str) -> None:
         raise RecipeError(f"{where}: unknown key '{shortened(place)}'; {did_you_mean(key, known)}")
 
 
+@cache
+def _types(model: Any) -> dict[str, Any]:
+    """Return the types of the keys of a section."""
+    return get_type_hints(model, include_extras=True)
+
+
 def _unknown(content: Any, model: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str, list[str]]]:
     """Yield the section, name and valid alternatives of each key that `model` (pydantic or dataclass) lacks."""
     fields = getattr(model, "model_fields", None) or getattr(model, "__dataclass_fields__", None)
     if fields is None or not isinstance(content, Mapping):
         return
-    hints = get_type_hints(model, include_extras=True)
+    hints = _types(model)
     plugins.refuse_switches(content, hints, ".".join(("recipe", *path)))
     for key, value in content.items():
         if key not in fields:

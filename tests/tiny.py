@@ -27,6 +27,11 @@ def supernet(**changes: Any) -> HighResolutionSpace:
     return hrsupernet(**{"width": 4, "depth": 1, "stages": 4, "resolutions": 3, "stem_channels": 8} | changes)
 
 
+def smallest(**changes: Any) -> HighResolutionSpace:
+    """An HRSuperNet of three stages at two resolutions, for searches of which the length matters and the size not."""
+    return supernet(**{"width": 2, "stages": 3, "resolutions": 2, "stem_channels": 4} | changes)
+
+
 def fixed_net(**changes: Any) -> HighResolutionSpace:
     """An HRNet of 11 nodes with 5 fixed edges, largest stride 16."""
     return hrnet(**{"width": 4, "depth": 1, "modules": (1, 1), "stem_channels": 4, "alpha": 0.7} | changes)

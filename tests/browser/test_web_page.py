@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import http.server
 import io
@@ -27,17 +28,17 @@ from nasface.model.files import one
 from nasface.stages.export.compare import Original
 from nasface.stages.export.run import Source, Wish, export
 from tests.chromium import launched, needs_chromium, playwright, watched
+from tests.extras import needs_onnx
+from tests.graphs import sharing_graphs
 from tests.searched import MACHINE, caching_in, once
 
 PACKAGE = Path(__file__).parents[2] / "build" / "onnxruntime-web" / "package"
 pytestmark = [
     pytest.mark.slow,
     needs_chromium,
+    needs_onnx,
     pytest.mark.skipif(not PACKAGE.is_dir(), reason=f"no {PACKAGE}; make web-runtime fetches it"),
 ]
-for _package in ("onnx", "onnxscript", "onnxruntime"):
-    pytest.importorskip(_package, reason="needs the extra 'onnx'")
-
 SIZE = 360  # pixels of the pictures
 NEAR = 0.5  # pixels
 
@@ -57,7 +58,7 @@ def folder(searched: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The exported page, with its own copy of the runtime."""
 
     def make(folder: Path) -> None:
-        with caching_in(searched):
+        with caching_in(searched), sharing_graphs(tmp_path_factory):
             export(Source(one(searched / "run")), Wish("web", local_runtime=PACKAGE), folder, MACHINE)
 
     return once(tmp_path_factory, "web-page", make)
@@ -230,22 +231,25 @@ def test_crops_are_those_of_nasface_bit_for_bit(page: Any):
         sides = random.uniform(5, 1.5 * max(height, width), (8, 2))
         middles = random.uniform(0, 1, (8, 2)) * (width, height)
         boxes = np.concatenate([middles - sides / 2, middles + sides / 2], axis=1)
-        found = page.evaluate(_CROPS, [list(file.getvalue()), boxes.tolist()])
+        found = page.evaluate(_CROPS, [base64.b64encode(file.getvalue()).decode(), boxes.tolist()])
         for box, (values, point) in zip(boxes, found, strict=True):
             crop = cropped(pixels, box, PrepareOptions(64, margin=1, box="provided", box_scale=1.25))
-            np.testing.assert_array_equal(np.reshape(values, (64, 64, 3)), crop.image)
+            theirs = np.frombuffer(base64.b64decode(values), np.uint8).reshape(64, 64, 3)
+            np.testing.assert_array_equal(theirs, crop.image)
             np.testing.assert_allclose(point, crop.to_original_23 @ (3, 5, 1), atol=1e-9)
 
 
+# as text, since lists of millions of numbers take the browser's driver half a minute
 _CROPS = """async ([file, boxes]) => {
   const { crop } = await import("./crop.js");
-  const bitmap = await createImageBitmap(new Blob([new Uint8Array(file)]));
+  const bytes = Uint8Array.from(atob(file), (letter) => letter.charCodeAt(0));
+  const bitmap = await createImageBitmap(new Blob([bytes]));
   const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(bitmap, 0, 0);
   return boxes.map((box) => {
     const { pixels, toPicture } = crop(context, box, { inputSize: 64, boxScale: 1.25 });
-    return [Array.from(pixels), toPicture([3, 5])];
+    return [btoa(String.fromCharCode(...new Uint8Array(pixels.buffer))), toPicture([3, 5])];
   });
 }"""
 

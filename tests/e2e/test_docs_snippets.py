@@ -31,7 +31,7 @@ from tests.docs import PAGES, ROOT, Snippet, commands, parse, snippets
 from tests.searched import SETTINGS
 from tests.tiny import supernet
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("graphs_once")]
 
 SHELL, TEXT = ("sh", "console"), ("text",)
 OTHER_PROGRAMS = {"pip", "python", "git", "npm", "tar", ".", "cd", "optuna-dashboard", "wait"}
@@ -41,8 +41,12 @@ TINY: dict[str, Sequence[str]] = {
     "distill": ["distill.epochs=1"],
 }
 """What is set on the commands of tutorials, so that they take seconds."""
-LENIENT: dict[str, Sequence[str]] = {"predict": ["--min-score", "-1e9"]}
-"""What is added to the commands of tutorials, since the network of the tests has hardly been trained."""
+ONE_WORKER = ("--workers", "1")  # further processes take longer to start than to prepare so few faces
+EXTRA: dict[str, Sequence[str]] = {
+    "predict": ["--min-score", "-1e9"],
+    **dict.fromkeys(("search", "train", "distill", "evaluate", "sweep-thresholds"), ONE_WORKER),
+}
+"""What is added to the commands of tutorials: few faces are seen, by a network that has hardly been trained."""
 TINY_SPACES: dict[str, Sequence[str]] = {
     "hrnet": ["space.options.width=4", "space.options.depth=1", "space.options.modules=[1, 1]"]
 }
@@ -188,7 +192,7 @@ def start(page: Path, words: list[str]) -> None:
             texts = [text for text in texts if not text.startswith(section)]
             texts += TINY_SPACES.get(words[words.index(option) + 1], ())
     settings = [word for text in texts for word in ("--set", text)]
-    extra = LENIENT.get(words[1], ())
+    extra = EXTRA.get(words[1], ())
     done = CliRunner().invoke(main, [*words[1:], *settings, *extra], catch_exceptions=False)
     assert done.exit_code == 0, f"{page_id(page)}: {' '.join(words)}\n{done.output}"
 

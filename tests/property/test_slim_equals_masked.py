@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny import fixed_net, scrambled, supernet
 
-from nasface.cost import count_module, count_space
+from nasface.cost import Costs, count_module, count_space
 from nasface.graph import Graph
 from nasface.net import GraphNet, masked, slim_net
 from searchspaces.highres import HighResolutionSpace
@@ -35,7 +35,12 @@ def parent(name: str) -> GraphNet:
     return scrambled(SPACES[name]())
 
 
-def draws(graph: Graph, outputs: str, number: int = 4) -> list[Graph]:
+@cache
+def costs_of(name: str, size: int) -> Costs:
+    return count_space(parent(name).space, 5, size)
+
+
+def draws(graph: Graph, outputs: str, number: int = 2) -> list[Graph]:
     """Random sub-graphs that keep all output nodes, lose some, or lose the finest."""
     random = np.random.default_rng(5)
     finest = min(graph.outputs, key=lambda name: graph.node[name].stride)
@@ -74,7 +79,7 @@ def test_slim_equals_masked(name, outputs):
     net = parent(name)
     size = 2 * net.space.graph.max_stride
     images = torch.randn(2, 3, size, size)
-    costs = count_space(net.space, 5, size)
+    costs = costs_of(name, size)
     for kept in draws(net.graph, outputs):
         slim, _ = slim_net(net, kept)
         assert difference(slim, masked(net, kept), images) < TOLERANCE

@@ -29,6 +29,7 @@ from tests.refusal import command_refuses, names, refused
 from tests.searched import MACHINE
 from tests.tiny import supernet
 
+pytestmark = pytest.mark.usefixtures("graphs_once")
 HAS_PROC = Path("/proc/self/status").exists()
 
 

@@ -179,7 +179,8 @@ def test_a_run_says_what_a_fully_counted_run_took(tmp_path: Path, monkeypatch: p
         return found
 
     monkeypatch.setattr("nasface.stages.search.evaluate_net", evaluated)
-    chosen = recipe("criterion.name=leave_one_out", "search.options.alpha_share=0.4", "search.epochs=1")
+    smaller = ("data.options.train=32", "data.options.test=8", "space.options.stages=3", "space.options.resolutions=2")
+    chosen = recipe("criterion.name=leave_one_out", "search.options.alpha_share=0.4", "search.epochs=1", *smaller)
     net_costs(build_net(chosen, 68, torch.device("cpu")), chosen)  # what counts the space is not counted itself
     with everything:
         metrics = search(chosen, RunDir(tmp_path / "run"), MACHINE)

@@ -120,7 +120,7 @@ def by_fvcore(module, *inputs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [16, 48, 112, 256])
+@pytest.mark.parametrize("size", [16, 48])
 @pytest.mark.parametrize("name", SPACES)
 def test_a_space_is_counted_as_its_networks_are_on_real_images(name, size):
     space = SPACES[name]

@@ -24,29 +24,20 @@ from nasface.model.files import one
 from nasface.rundir import RunDir
 from nasface.stages.evaluate.compare import evaluate
 from nasface.stages.export.run import Exported, Source, Wish, export
+from tests.extras import needs_onnx, needs_openvino
 from tests.refusal import command_refuses, refused
 from tests.searched import MACHINE, caching_in, once
 
-pytestmark = pytest.mark.slow
-
-for _package in ("onnx", "onnxscript", "onnxruntime"):
-    pytest.importorskip(_package, reason="needs the extra 'onnx'")
-try:
-    import openvino  # noqa: F401
-except ImportError:
-    OPENVINO = [pytest.mark.skip(reason="needs the extra 'openvino'")]
-else:
-    OPENVINO = []
-
-FORMATS = [pytest.param("onnx"), pytest.param("openvino", marks=OPENVINO)]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("graphs_once"), needs_onnx]
+FORMATS = [pytest.param("onnx"), pytest.param("openvino", marks=needs_openvino)]
 # A network that was trained for two epochs is at the mercy of rounding, so int8 may lose what it likes here.
 ANY_LOSS = 1000.0
 
 Export = Callable[..., Exported]
 
 
-@pytest.fixture(scope="module")
-def export_once(searched: Path, tmp_path_factory: pytest.TempPathFactory) -> Export:
+@pytest.fixture
+def export_once(searched: Path, tmp_path_factory: pytest.TempPathFactory, graphs_once: None) -> Export:
     """Export the searched run; each file is made once in a test session."""
 
     def make(form: str = "onnx", precision: Any = "fp32", **changes: Any) -> Exported:
@@ -431,16 +422,21 @@ def test_a_loss_above_the_limit_writes_nothing(
     assert not before & set(kept)
 
 
-def test_landmarks_that_moved_write_nothing(run: RunDir, cached: None, tmp_path: Path, monkeypatch):
-    """A rewrite that is wrong is found out."""
-    from nasface.stages.export import run as exporting
+def test_landmarks_that_moved_write_nothing(run: RunDir, cached: None, tmp_path: Path):
+    """A graph that computes something else is found out."""
+    from onnx import numpy_helper
 
-    def wrong(module: Any) -> Any:
-        module.head.heatmaps.weight[:] *= -1
-        return module
+    right = graph.onnx_graph
 
-    monkeypatch.setattr(exporting, "rewritten", wrong)
-    with refused(RunError, "PyTorch", "0.01", "nothing was written"):
+    def wrong(*args: Any) -> Any:
+        proto = right(*args)
+        last = graph.convolutions(proto)[-1].input[1]
+        (weight,) = (tensor for tensor in proto.graph.initializer if tensor.name == last)
+        weight.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(weight), last))
+        return proto
+
+    with pytest.MonkeyPatch.context() as patch, refused(RunError, "PyTorch", "0.01", "nothing was written"):
+        patch.setattr(graph, "onnx_graph", wrong)
         export(Source(one(run.path)), Wish("onnx"), tmp_path / "out", MACHINE)
     assert not list((tmp_path / "out").iterdir())
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import changed, diamond, faces, fixed_net, space_of, state, supernet
+from tiny import changed, diamond, faces, fixed_net, smallest, space_of, state, supernet
 
 from nasface.context import Context
 from nasface.cost import count_space
@@ -160,11 +160,11 @@ def test_warm_up_leaves_the_factors_alone():
 
 @pytest.mark.slow
 def test_a_stopped_search_continues_bit_for_bit(tmp_path):
-    searcher = ProxSearcher(share=0.5, alpha_lr=0.02)
-    whole, kept = searched(searcher, supernet())
+    searcher = ProxSearcher(share=0.6, alpha_lr=0.02)
+    whole, kept = searched(searcher, smallest())
     with pytest.raises(KeyboardInterrupt):
-        searched(searcher, supernet(), checkpoint=tmp_path / "state.safetensors", stop_at=18)
-    again, same = searched(searcher, supernet(), checkpoint=tmp_path / "state.safetensors")
+        searched(searcher, smallest(), checkpoint=tmp_path / "state.safetensors", stop_at=18)
+    again, same = searched(searcher, smallest(), checkpoint=tmp_path / "state.safetensors")
     assert kept == same
     assert not changed(state(whole), again)
 
@@ -179,7 +179,7 @@ def test_budgets_out_of_reach_are_refused():
 @pytest.mark.slow
 @pytest.mark.parametrize("searcher", [ProxSearcher(), ProxSearcher(share=0.6)])
 def test_it_conforms(searcher):
-    check_searcher(searcher, supernet(width=2, stages=3, resolutions=2, stem_channels=4), input_size=32)
+    check_searcher(searcher, smallest(), input_size=32)
     check_searcher(searcher, fixed_net(modules=(1,)), input_size=32)
 
 

@@ -34,9 +34,14 @@ PLAN = {
 }
 
 
+SMALLER = (
+    "data.options.train=30", "data.options.test=8", "search.epochs=1", "distill.epochs=1", "finetune.epochs=0",
+)  # fmt: skip
+
+
 def written(folder: Path, **plan: object) -> Path:
     content: dict[str, object] = {"extends": "demo", "description": "a test"}
-    recipes.override(content, (*SETTINGS, "distill.epochs=1", "finetune.epochs=0"))
+    recipes.override(content, (*SETTINGS, *SMALLER))
     path = folder / "experiment.yaml"
     path.write_text(yaml.safe_dump({**content, "experiment": {**PLAN, **plan}}, sort_keys=False))
     return path

@@ -17,11 +17,11 @@ from nasface.cli import main
 from nasface.errors import RunError
 from nasface.formats.web import page, runtime
 from nasface.stages.export.run import Wish
+from tests.extras import needs_onnx
 from tests.refusal import command_refuses, names, refused
 from tests.searched import caching_in, once
 
-for _package in ("onnx", "onnxscript", "onnxruntime"):
-    pytest.importorskip(_package, reason="needs the extra 'onnx'")
+pytestmark = [pytest.mark.usefixtures("graphs_once"), needs_onnx]
 
 VIEW = {"input_size": 64, "box_scale": 1.25, "scheme": {"num_landmarks": 2, "contours": [[0, 1]]}}
 ABOUT: dict[str, Any] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from nasface.recipe import Recipe
 from nasface.stages.experiment.compare.choosers import CLOSE
 
 _LARGEST = 2.0  # options grow at most by this factor, where others are fixed at small values
+_counted: dict[str, int] = {}
 _MULTIPLES = (1, 2, 4, 8, 16, 32)  # of which numbers of channels may have to be
 
 
@@ -36,12 +36,9 @@ def thin_options(recipe: Recipe, names: Sequence[str], macs: float, num_landmark
                 "be scaled; name options that are whole numbers or lists of them"
             )
 
-    @cache
     def size(factor: float, multiple: int) -> int:
         changed = {**options, **_scaled(options, names, factor, multiple)}
-        with torch.random.fork_rng(devices=[]):
-            costs = count_space(plugins.space(recipe.space.name, changed), num_landmarks, recipe.data.input_size)
-        return costs.total(costs.space.graph).macs
+        return _macs(recipe.space.name, changed, num_landmarks, recipe.data.input_size)
 
     refusal: NasfaceError | None = None
     for multiple in _MULTIPLES:
@@ -62,6 +59,16 @@ def thin_options(recipe: Recipe, names: Sequence[str], macs: float, num_landmark
             f"{CLOSE:.0%} and all of {macs:,.0f} MACs; the nearest ones have {' and '.join(f'{n:,}' for n in near)}"
         )
     raise GraphError(f"the search space '{recipe.space.name}' refuses scaled options: {refusal}")
+
+
+def _macs(space: str, options: Mapping[str, Any], num_landmarks: int, input_size: int) -> int:
+    """Return the multiply-adds of the full network of a space; all seeds and budgets of a row ask for the same ones."""
+    key = repr((space, options, num_landmarks, input_size))
+    if key not in _counted:
+        with torch.random.fork_rng(devices=[]):
+            costs = count_space(plugins.space(space, options), num_landmarks, input_size)
+        _counted[key] = costs.total(costs.space.graph).macs
+    return _counted[key]
 
 
 def _numbers(value: Any) -> Sequence[Any]:
