@@ -21,7 +21,7 @@ def without_compiler(kind: type[Kind]) -> type[Kind]:
     Torch wraps methods of its optimizers in functions that tell the compiler what to leave alone, and load it for that.
     The subclass has the methods inside. As in torch, steps are taken without gradients.
     """
-    return cast("type[Kind]", _unwrapped(kind))
+    return cast("type[Kind]", _unwrapped(kind))  # type: ignore[arg-type]  # mypy takes no TypeVar for hashable
 
 
 @cache
