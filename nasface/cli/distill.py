@@ -20,6 +20,7 @@ from nasface.cli.options import (
     of_source,
     out_option,
     recipe_options,
+    seed_option,
     show_run,
     tensorboard_option,
 )
@@ -64,6 +65,7 @@ class Changes:
     click.option("--no-masks", is_flag=True, help="Show the students whole images, without random masks."),
     click.option("--epochs", type=EPOCHS, help="Number of epochs.  [default: distill.epochs of the recipe]"),
 )
+@seed_option
 @out_option
 @tensorboard_option
 @machine_options
@@ -75,6 +77,7 @@ def distill(
     weights: Path | None,
     teacher: str | None,
     changes: Changes,
+    seed: int | None,
     out: Path | None,
     tensorboard: bool,
     as_json: bool,
@@ -98,7 +101,7 @@ def distill(
     if teacher and changes.no_teacher:
         raise click.UsageError("--teacher does not go with --no-teacher")
     source = read_source(arch)
-    resolved = changes.apply(of_source(wanted, source).resolve())
+    resolved = changes.apply(of_source(wanted, source).seeded(seed).resolve())
     run = RunDir(out or Path("runs") / f"{source.path.resolve().parent.name}-distilled")
     with place.machines(as_json, tensorboard) as machine:
         final = run_distill(

@@ -7,7 +7,15 @@ from pathlib import Path
 import click
 
 from nasface.cli.group import main
-from nasface.cli.options import FOLDER, Place, json_option, machine_options, run_set_option, show_costs
+from nasface.cli.options import (
+    FOLDER,
+    Place,
+    json_option,
+    machine_options,
+    run_data_option,
+    run_set_option,
+    show_costs,
+)
 from nasface.cli.sizes import SIZE, Real, Share
 
 # heavy imports stand inside the commands: `nasface --help` answers at once
@@ -25,6 +33,7 @@ from nasface.cli.sizes import SIZE, Real, Share
     "--criterion",
     help="Criterion (see `nasface plugins`); it is computed if the run has no factors by it.  [default: the run's own]",
 )
+@run_data_option
 @run_set_option
 @click.option("--out", type=FOLDER, required=True, help="Folder for arch.json and the inherited weights.")
 @machine_options
@@ -38,6 +47,7 @@ def prune(
     params: int | None,
     pruner: str | None,
     criterion: str | None,
+    data_root: Path | None,
     overrides: tuple[str, ...],
     out: Path,
     place: Place,
@@ -73,7 +83,9 @@ def prune(
         raise click.UsageError("--threshold, --share, --top, --macs and --params exclude one another; give only one")
     source = RunDir(run)
     budget = given[0] if given else None
-    resolved = run_recipe(source, criterion=criterion, pruner=pruner, budget=budget, overrides=overrides)
+    resolved = run_recipe(
+        source, criterion=criterion, pruner=pruner, budget=budget, data_root=data_root, overrides=overrides
+    )
     with place.machine(as_json) as machine:
         costs, graph = run_prune(source, resolved, RunDir(out), machine)
     show_costs(cost_report(costs, graph), f"{out / 'arch.json'}", as_json)

@@ -142,7 +142,8 @@ def test_score_and_prune_by_criterion_from_the_command_line(run, tmp_path):
     wanted = ["--share", 0.7, "--pruner", "share", "--device", "cpu", "--quiet"]
     command("prune", copy, *wanted, "--criterion", "taylor", "--out", tmp_path / "taylor")
     command("prune", copy, *wanted, "--criterion", "alpha_gain", "--out", tmp_path / "gain")
-    command("prune", copy, *wanted, "--out", tmp_path / "own")
+    command("prune", copy, *wanted, "--data-root", tmp_path, "--out", tmp_path / "own")
+    assert recipes.load(str(tmp_path / "own" / "recipe.yaml")).data.root == tmp_path.resolve()
     assert (copy / "factors-alpha_gain.json").exists()
     assert not (copy / "factors-alpha.json").exists()
     assert recipes.load(str(tmp_path / "taylor" / "recipe.yaml")).criterion.name == "taylor"
@@ -155,18 +156,21 @@ def test_score_and_prune_by_criterion_from_the_command_line(run, tmp_path):
     assert own != gain  # although the gain of the least edge that is kept may be 1
 
 
-def test_the_seed_is_an_option_of_search_and_train(monkeypatch, tmp_path):
+def test_the_seed_is_an_option_of_search_train_and_distill(run, monkeypatch):
     seen = []
 
-    def note(recipe, run, *others):
+    def note(recipe, run, *others, **named):
         seen.append((recipe.seed, run.path.name))
 
     monkeypatch.setattr("nasface.stages.search.search", note)
     monkeypatch.setattr("nasface.stages.train.train", note)
-    for name in ("search", "train"):
+    monkeypatch.setattr("nasface.stages.distill.run.distill", note)
+    for name, arch in (("search", []), ("train", []), ("distill", ["--arch", run.arch])):
         monkeypatch.setattr(f"nasface.cli.{name}.show_run", lambda final, run, as_json: None)
-        command(name, "--recipe", "demo", "--set", "seed=3", "--seed", 7, "--quiet")
-    assert seen == [(7, "hrflex-synthetic-seed7"), (7, "hrflex-synthetic-train-seed7")]
+        command(name, "--recipe", "demo", *arch, "--set", "seed=3", "--seed", 7, "--quiet")
+    assert seen == [
+        (7, "hrflex-synthetic-seed7"), (7, "hrflex-synthetic-train-seed7"), (7, f"{run.path.name}-distilled"),
+    ]  # fmt: skip
 
 
 def test_a_process_that_comes_second_leaves_the_folder_of_the_first(tmp_path):
