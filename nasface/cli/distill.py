@@ -77,7 +77,6 @@ def distill(
     weights: Path | None,
     teacher: str | None,
     changes: Changes,
-    seed: int | None,
     out: Path | None,
     tensorboard: bool,
     as_json: bool,
@@ -101,7 +100,7 @@ def distill(
     if teacher and changes.no_teacher:
         raise click.UsageError("--teacher does not go with --no-teacher")
     source = read_source(arch)
-    resolved = changes.apply(of_source(wanted, source).seeded(seed).resolve())
+    resolved = changes.apply(of_source(wanted, source).resolve())
     run = RunDir(out or Path("runs") / f"{source.path.resolve().parent.name}-distilled")
     with place.machines(as_json, tensorboard) as machine:
         final = run_distill(

@@ -37,6 +37,7 @@ class Wanted:
 
     Attributes:
         recipe, space, dataset, data_root, overrides: as given, see `recipe.assemble`.
+        seed: as given, where a command has the option; it takes precedence over everything else.
         sections: content of the recipe that an architecture fixes.
     """
 
@@ -45,21 +46,19 @@ class Wanted:
     dataset: str | None
     data_root: Path | None
     overrides: tuple[str, ...]
+    seed: int | None = None
     sections: Mapping[str, Any] | None = None
 
     def resolve(self) -> Recipe:
         """Return the recipe that these options ask for."""
         from nasface import recipe as recipes
 
-        return recipes.assemble(self.recipe, self.space, self.dataset, self.data_root, self.overrides, self.sections)
+        recipe = recipes.assemble(self.recipe, self.space, self.dataset, self.data_root, self.overrides, self.sections)
+        return recipe if self.seed is None else recipe.model_copy(update={"seed": self.seed})
 
     def of_network(self, network: Saved) -> Recipe:
         """Return the recipe of a network with these changes, or the recipe given instead."""
         return network.recipe(self.recipe, self.dataset, self.data_root, self.overrides)
-
-    def seeded(self, seed: int | None) -> Wanted:
-        """The same with a seed, if one is given."""
-        return self if seed is None else replace(self, overrides=(*self.overrides, f"seed={seed}"))
 
 
 @dataclass(frozen=True)

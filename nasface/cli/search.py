@@ -38,7 +38,6 @@ def search(
     place: Place,
     searcher: str | None,
     weights: Path | None,
-    seed: int | None,
     out: Path | None,
     tensorboard: bool,
     as_json: bool,
@@ -58,7 +57,7 @@ def search(
 
     if searcher is not None:
         wanted = replace(wanted, sections={"search": {"name": searcher}})
-    resolved = wanted.seeded(seed).resolve()
+    resolved = wanted.resolve()
     run = RunDir(out or Path("runs") / f"{resolved.space.name}-{resolved.data.name}-seed{resolved.seed}")
     with place.machines(as_json, tensorboard) as machine:
         final = run_search(resolved, run, machine, weights)

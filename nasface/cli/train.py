@@ -44,7 +44,6 @@ def train(
     weights: Path | None,
     backbone: Path | None,
     scratch: bool,
-    seed: int | None,
     out: Path | None,
     tensorboard: bool,
     as_json: bool,
@@ -69,7 +68,7 @@ def train(
     if source is not None:
         wanted = of_source(wanted, source)
         weights = weights or (None if scratch else source.weights())
-    resolved = wanted.seeded(seed).resolve()
+    resolved = wanted.resolve()
     if source is not None:
         name = f"{source.path.resolve().parent.name}-{'scratch' if scratch else 'tuned'}"
     else:
