@@ -12,11 +12,14 @@ import torch
 from torch import Tensor
 
 from nasface import plugins, rundir
+from nasface.arch import Architecture, Factors, check_digest
 from nasface.cost import Costs, count_space
 from nasface.errors import GraphError, RunError
 from nasface.graph import Graph
+from nasface.model.source import arch_graph
 from nasface.net import GraphNet, Inherited, place, slim_net
 from nasface.recipe import Recipe
+from nasface.rundir import RunDir
 from nasface.space import SearchSpace, TakesBackbone
 
 _PICKLES = (".pth", ".pt", ".pkl", ".bin", ".ckpt", ".tar")
@@ -76,6 +79,39 @@ def load_net(supernet: GraphNet, graph: Graph, weights: Path | None) -> GraphNet
     return (
         supernet if graph == supernet.graph else place(GraphNet(supernet.space, supernet.num_landmarks, graph), device)
     )
+
+
+def net_of(
+    recipe: Recipe, num_landmarks: int, device: torch.device, arch: Architecture | None, weights: Path | None
+) -> tuple[GraphNet, Costs]:
+    """Build the network on which a stage works, and count its search space.
+
+    Args:
+        recipe: with the search space.
+        num_landmarks: of the dataset.
+        device: of the network.
+        arch: the sub-network; None for the full graph.
+        weights: see `load_net`.
+
+    Raises:
+        GraphError: when the architecture does not fit the search space, or the input size does not.
+        RunError: when the weights do not fit.
+    """
+    full = build_net(recipe, num_landmarks, device)
+    costs = net_costs(full, recipe)
+    return load_net(full, full.graph if arch is None else arch_graph(arch, full), weights), costs
+
+
+def searched_net(recipe: Recipe, run: RunDir, factors: Factors, device: torch.device) -> tuple[GraphNet, Costs]:
+    """Load the supernet of a searched run, and count its search space.
+
+    Raises:
+        GraphError: when the search space is not the one whose edges the factors rate.
+        RunError: when the weights do not fit.
+    """
+    net = build_net(recipe, factors.num_landmarks, device)
+    check_digest(str(run.factors), factors.graph_digest, net.graph)
+    return load_net(net, net.graph, run.supernet), net_costs(net, recipe)
 
 
 def read_net(space: SearchSpace, num_landmarks: int, graph: Graph, weights: Path, device: torch.device) -> GraphNet:

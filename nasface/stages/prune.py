@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from nasface import plugins, rundir
-from nasface.arch import Architecture, Factors, check_digest
+from nasface.arch import Architecture, Factors
 from nasface.cost import Costs
 from nasface.graph import Graph
-from nasface.model.build import build_net, load_net, net_costs
+from nasface.model.build import searched_net
 from nasface.model.files import save_net
 from nasface.net import slim_net
 from nasface.recipe import Recipe
@@ -34,10 +34,7 @@ def prune(source: RunDir, recipe: Recipe, out: RunDir, machine: Machine) -> tupl
     job = {"job": "prune", "from": str(source.path.resolve())}
     check_free(out, recipe, job)  # a criterion may take long
     factors, _ = score(recipe, source, recipe.criterion, machine)
-    net = build_net(recipe, factors.num_landmarks, torch.device("cpu"))
-    check_digest(str(source.factors), factors.graph_digest, net.graph)
-    net = load_net(net, net.graph, source.supernet)
-    costs = net_costs(net, recipe)
+    net, costs = searched_net(recipe, source, factors, torch.device("cpu"))
     graph = choose(recipe, factors, costs)
     claim(out, recipe, job)
     write_arch(out, graph, factors, recipe, source.supernet)

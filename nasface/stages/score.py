@@ -9,12 +9,12 @@ from typing import Any
 
 from nasface import plugins, rundir
 from nasface import recipe as recipes
-from nasface.arch import Factors, check_digest
+from nasface.arch import Factors
 from nasface.compute import counting, metering
 from nasface.context import Context
 from nasface.device import pick_device
 from nasface.errors import GraphError, RunError
-from nasface.model.build import build_net, load_net
+from nasface.model.build import searched_net
 from nasface.model.source import read_factors
 from nasface.net import GraphNet, edge_values
 from nasface.recipe import Recipe
@@ -58,9 +58,7 @@ def score(
             return kept, path
     use_threads(recipe)
     device = pick_device(machine.device)
-    net = build_net(recipe, own.num_landmarks, device)
-    check_digest(str(run.factors), own.graph_digest, net.graph)
-    net = load_net(net, net.graph, run.supernet)
+    net, _ = searched_net(recipe, run, own, device)
 
     @cache
     def faces() -> Faces:

@@ -13,7 +13,7 @@ from nasface.cost import Costs
 from nasface.device import pick_device
 from nasface.errors import GraphError
 from nasface.graph import Graph
-from nasface.model.build import build_net, load_net, net_costs
+from nasface.model.build import net_of
 from nasface.model.files import save_net
 from nasface.model.source import read_factors
 from nasface.net import slim_net
@@ -50,10 +50,7 @@ def search(recipe: Recipe, run: RunDir, machine: Machine, weights: Path | None =
         searcher = plugins.searcher(recipe.search.name, recipe.search.options)
         device = pick_device(machine.device)
         faces = load_faces(recipe, device, machine)  # before the folder is claimed
-        net = build_net(recipe, faces.train.scheme.num_landmarks, device)
-        if weights is not None:
-            net = load_net(net, net.graph, weights)
-        costs = net_costs(net, recipe)
+        net, costs = net_of(recipe, faces.train.scheme.num_landmarks, device, None, weights)
         with working_in(run, recipe, machine, job, shared=True) as work:
             fit = trainer(work, net, faces, "search", recipe.search.epochs)
             context = search_context(net, recipe, lambda: faces, fit)

@@ -12,9 +12,8 @@ import torch
 from nasface import rundir
 from nasface.arch import Architecture
 from nasface.device import pick_device
-from nasface.model.build import build_net, load_backbone, load_net, net_costs
+from nasface.model.build import build_net, load_backbone, net_of
 from nasface.model.files import save_net
-from nasface.model.source import arch_graph
 from nasface.net import GraphNet
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
@@ -72,9 +71,7 @@ def train(
     with reserved(run, recipe, job):
         device = pick_device(machine.device)
         faces = load_faces(recipe, device, machine)  # before the folder is claimed
-        full = build_net(recipe, faces.train.scheme.num_landmarks, device)
-        costs = net_costs(full, recipe)
-        net = load_net(full, full.graph if arch is None else arch_graph(arch, full), weights)
+        net, costs = net_of(recipe, faces.train.scheme.num_landmarks, device, arch, weights)
         with working_in(run, recipe, machine, job, shared=True) as work:
             if backbone is not None:
                 log.info("backbone %s: %s", backbone, load_backbone(net, backbone))

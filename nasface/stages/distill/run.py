@@ -15,9 +15,8 @@ from nasface.device import pick_device
 from nasface.distill import Distillation, Students, distill_step
 from nasface.errors import RecipeError, RunError
 from nasface.importing import allow
-from nasface.model.build import build_net, load_net, net_costs
+from nasface.model.build import net_of
 from nasface.model.files import save_net
-from nasface.model.source import arch_graph
 from nasface.net import GraphNet
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
@@ -77,9 +76,7 @@ def distill(
             if name:
                 log.info("teacher: %s%s", name, "" if teacher or recipe.distill.teacher_from else " (the default)")
                 tutor = load_teacher(name, arch.num_landmarks, recipe, work.device)
-            full = build_net(recipe, faces.train.scheme.num_landmarks, work.device)
-            costs = net_costs(full, recipe)
-            slim = load_net(full, arch_graph(arch, full), weights)
+            slim, costs = net_of(recipe, faces.train.scheme.num_landmarks, work.device, arch, weights)
             with work.measuring():
                 engine.recalibrate(slim, faces.train, settings(recipe))
             students = _taught(work, slim, faces, tutor)

@@ -25,7 +25,7 @@ from nasface.arch import Factors, check_digest
 from nasface.cost import Costs, latencies_ms
 from nasface.errors import DivergedError, RecipeError, RunError
 from nasface.formats import Format, Run
-from nasface.model.build import build_net, load_net, net_costs
+from nasface.model.build import build_net, net_costs, net_of
 from nasface.model.files import save_net
 from nasface.model.source import arch_graph, read_arch
 from nasface.net import GraphNet, slim_net
@@ -272,8 +272,7 @@ class _Bench:
     @classmethod
     def load(cls, work: Work, source: RunDir, costs: Costs, measure: Measure) -> _Bench:
         faces = load_faces(work.recipe, work.device, work.machine)
-        supernet = build_net(work.recipe, costs.num_landmarks, work.device)
-        supernet = load_net(supernet, supernet.graph, source.supernet)
+        supernet, _ = net_of(work.recipe, costs.num_landmarks, work.device, None, source.supernet)
         size = costs.input_size
         images = torch.randn(max(1, measure.latency_batch), 3, size, size, device=work.device)
         ready = engine.measuring_batches(faces.train, settings(work.recipe))

@@ -14,8 +14,8 @@ from nasface import recipe as recipes
 from nasface.compute import counting, metering
 from nasface.device import pick_device
 from nasface.errors import NasfaceError, RunError
-from nasface.model.build import build_net, load_net
-from nasface.model.source import arch_graph, read_arch
+from nasface.model.build import net_of
+from nasface.model.source import read_arch
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.experiment.compare.thin import thin_options
@@ -160,8 +160,8 @@ def epoch_of(recipe: Recipe, arch: Path | None, machine: Machine) -> Epoch:
     """Count what an epoch of training a network takes, from one step."""
     device = pick_device(machine.device)
     faces = load_faces(recipe, device, machine)
-    full = build_net(recipe, faces.train.scheme.num_landmarks, device)
-    net = load_net(full, full.graph if arch is None else arch_graph(read_arch(arch), full), None)
+    chosen = None if arch is None else read_arch(arch)
+    net, _ = net_of(recipe, faces.train.scheme.num_landmarks, device, chosen, None)
     batch = next(engine.training_batches(faces.train, settings(recipe)))
     with metering() as step, counting():
         task(recipe).step(net, batch)["loss"].backward()  # type: ignore[no-untyped-call]
