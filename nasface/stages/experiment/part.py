@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,30 @@ from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.workspace import Machine
 
-FINISHED = "finished"
+
+class Stand(Enum):
+    """How far a part has come."""
+
+    NOT_BEGUN = "not begun"
+    BEGUN = "begun"
+    FINISHED = "finished"
+    DAMAGED = "damaged"
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a part has come, and the same in words where there is more to say."""
+
+    stand: Stand
+    words: str = ""
+
+    def __str__(self) -> str:
+        return self.words or self.stand.value
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.stand is Stand.FINISHED
 
 
 @dataclass(frozen=True)
@@ -26,7 +50,7 @@ class Part:
         run, seed: which it belongs to.
         title: 'search', 'teacher', or the name of a sweep or a variant of the distillation.
         folder: where its files are.
-        status: how far it has come, in words; 'finished' where nothing is left to do.
+        status: return how far it has come.
         work: do what is left of it.
         needs: the parts that have to be finished before.
         can_help: return whether another process could work on it at the same time.
@@ -36,17 +60,17 @@ class Part:
     seed: int
     title: str
     folder: RunDir
-    status: Callable[[], str]
+    status: Callable[[], Status]
     work: Callable[[Machine], None]
     needs: tuple[Part, ...] = ()
     can_help: Callable[[], bool] = lambda: False
 
-    def status_or_damage(self) -> str:
+    def status_or_damage(self) -> Status:
         """Return the status, or what is wrong with the folder: one damaged part does not hide the others."""
         try:
             return self.status()
         except NasfaceError as err:
-            return f"damaged: {err}"
+            return Status(Stand.DAMAGED, f"damaged: {err}")
 
 
 def named(machine: Machine, name: str) -> Machine:
@@ -56,9 +80,14 @@ def named(machine: Machine, name: str) -> Machine:
     return replace(machine, progress=progress)
 
 
-def status(run: RunDir, recipe: Recipe) -> str:
-    """Return how far a run with this recipe has come."""
-    return FINISHED if is_finished(run, recipe) else "begun" if run.has_results() else "not begun"
+def status(run: RunDir, finished: bool) -> Status:
+    """Return how far a run has come that may be finished."""
+    return Status(Stand.FINISHED if finished else Stand.BEGUN if run.has_results() else Stand.NOT_BEGUN)
+
+
+def run_status(run: RunDir, recipe: Recipe) -> Status:
+    """Return how far a run with this very recipe has come."""
+    return status(run, is_finished(run, recipe))
 
 
 def is_finished(run: RunDir, recipe: Recipe) -> bool:

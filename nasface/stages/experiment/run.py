@@ -23,7 +23,16 @@ from nasface.stages.evaluate.compare import evaluate
 from nasface.stages.experiment.compare.entries import Comparison
 from nasface.stages.experiment.compare.results import results as comparison_results
 from nasface.stages.experiment.compare.run import comparison_parts, run_comparison
-from nasface.stages.experiment.part import Part, check_results_free, is_finished, named, status
+from nasface.stages.experiment.part import (
+    Part,
+    Stand,
+    Status,
+    check_results_free,
+    is_finished,
+    named,
+    run_status,
+    status,
+)
 from nasface.stages.experiment.plan import Experiment, SweepPlan
 from nasface.stages.experiment.results import masked_file, results
 from nasface.stages.search import search
@@ -80,7 +89,7 @@ def outline(experiment: Experiment, out: Path, only: Sequence[str] = ()) -> pd.D
         One row per part: run (or row), seed, part, status (such as 'finished' or 'not begun') and folder.
     """
     rows = [
-        (part.run, part.seed, part.title, part.status_or_damage(), str(part.folder.path))
+        (part.run, part.seed, part.title, str(part.status_or_damage()), str(part.folder.path))
         for part in parts_of(experiment, out, only)
     ]
     return pd.DataFrame(rows, columns=["run", "seed", "part", "status", "folder"])
@@ -125,7 +134,7 @@ def _parts(experiment: Experiment, name: str, seed: int, out: Path, kept: Kept |
     home, recipe = RunDir(out / f"{name}-{seed}"), experiment.recipe(plan.runs[name], seed)
     part = partial(Part, name, seed)
     searched = part(
-        "search", home, partial(status, home, recipe),
+        "search", home, partial(run_status, home, recipe),
         partial(_unless_finished, folder=home, recipe=recipe, work=search),
     )  # fmt: skip
     yield searched
@@ -140,7 +149,7 @@ def _parts(experiment: Experiment, name: str, seed: int, out: Path, kept: Kept |
         )  # fmt: skip
     schools = {
         teacher: part(
-            school.path.name.removesuffix(f"-{seed}"), school, partial(status, school, lessons),
+            school.path.name.removesuffix(f"-{seed}"), school, partial(run_status, school, lessons),
             partial(_unless_finished, folder=school, recipe=lessons, work=train),
         )
         for teacher, (school, lessons) in _schools(experiment, seed, out).items()
@@ -211,19 +220,21 @@ def _has_waiting(folder: RunDir, kept: Kept | None) -> bool:
     return standing_of(folder.path, kept).waiting > 0
 
 
-def _sweep_status(folder: RunDir, request: SweepRequest, kept: Kept | None) -> str:
+def _sweep_status(folder: RunDir, request: SweepRequest, kept: Kept | None) -> Status:
     standing = standing_of(folder.path, kept)
     if not standing.finished and not standing.open:
-        return f"not begun, up to {request.wishes} networks"
+        return Status(Stand.NOT_BEGUN, f"not begun, up to {request.wishes} networks")
     if not standing.open and standing.wishes >= request.wishes:
-        return "finished"
-    return f"begun, {standing.finished} of up to {max(request.wishes, standing.finished + standing.open)} networks"
+        return Status(Stand.FINISHED)
+    wishes = max(request.wishes, standing.finished + standing.open)
+    return Status(Stand.BEGUN, f"begun, {standing.finished} of up to {wishes} networks")
 
 
-def _variant_status(folder: RunDir, recipe: Recipe) -> str:
-    if _is_distilled(folder, recipe):
-        return "finished" if masked_file(folder).exists() else "distilled, masked faces not evaluated"
-    return "begun" if folder.has_results() else "not begun"
+def _variant_status(folder: RunDir, recipe: Recipe) -> Status:
+    distilled = _is_distilled(folder, recipe)
+    if distilled and not masked_file(folder).exists():
+        return Status(Stand.BEGUN, "distilled, masked faces not evaluated")
+    return status(folder, distilled)
 
 
 def _face_masks(run: RunDir, recipe: Recipe, machine: Machine) -> None:

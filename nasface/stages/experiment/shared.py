@@ -25,7 +25,7 @@ from nasface.places import name_fault, refuse_link
 from nasface.rundir import RunDir
 from nasface.scores import HELD_OUT, scores_in
 from nasface.stages.experiment.compare.rest import NotComparableError
-from nasface.stages.experiment.part import FINISHED, check_results_free, figures_of, named
+from nasface.stages.experiment.part import Stand, check_results_free, figures_of, named
 from nasface.stages.experiment.plan import Experiment, Plan
 from nasface.stages.experiment.run import collect, parts_of
 from nasface.stages.select import read_table
@@ -129,7 +129,7 @@ class Shared:
             raise RecipeError(f"{shortened(name)} is not a part of the experiment in {self.out}")
         part = self.parts[name]
         refuse_link(part.folder.path)
-        resumed = not part.status().startswith("not begun")
+        resumed = part.status().stand is not Stand.NOT_BEGUN
         if not self._is_finished(name):
             part.work(named(machine, name))
         log.info("%s: %s of %s, seed %d is finished", name, part.title, part.run, part.seed)
@@ -148,7 +148,7 @@ class Shared:
 
     def _is_finished(self, name: str) -> bool:
         """Return whether a part is finished; one that was finished once is not looked at again."""
-        if name not in self._finished and self.parts[name].status_or_damage() == FINISHED:
+        if name not in self._finished and self.parts[name].status_or_damage().is_finished:
             self._finished.add(name)
         return name in self._finished
 

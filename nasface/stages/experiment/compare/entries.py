@@ -17,7 +17,7 @@ from nasface.search.family import in_words
 from nasface.stages.experiment.compare.choosers import AS_SEARCHED, BEST_OF_RANDOM
 from nasface.stages.experiment.compare.plan import ComparisonPlan, budgeted, takes_all, takes_budget
 from nasface.stages.experiment.compare.rest import Bill, Rest, changed
-from nasface.stages.experiment.part import FINISHED, Part, is_finished, status
+from nasface.stages.experiment.part import Part, Status, is_finished, run_status
 from nasface.stages.experiment.plan import Experiment
 from nasface.stages.search import search
 from nasface.stages.workspace import Machine
@@ -55,8 +55,8 @@ class _Search:
     folder: RunDir
     supernet: Path | None = None
 
-    def status(self) -> str:
-        return status(self.folder, self.recipe)
+    def status(self) -> Status:
+        return run_status(self.folder, self.recipe)
 
     def work(self, machine: Machine) -> None:
         if not is_finished(self.folder, self.recipe):
@@ -87,7 +87,7 @@ class Comparison:
     def is_finished(self, part: Part) -> bool:
         """Return whether a part is finished; one that was finished once is not looked at again."""
         path = part.folder.path
-        if path not in self._finished and part.status() == FINISHED:
+        if path not in self._finished and part.status().is_finished:
             self._finished.add(path)
         return path in self._finished
 

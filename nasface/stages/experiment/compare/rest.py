@@ -19,7 +19,7 @@ from nasface.model.source import read_arch
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.experiment.compare.thin import thin_options
-from nasface.stages.experiment.part import FINISHED, figures_of
+from nasface.stages.experiment.part import Status, figures_of, status
 from nasface.stages.faces import load_faces
 from nasface.stages.measure import held_out_nme
 from nasface.stages.train import train
@@ -86,11 +86,9 @@ class Rest:
     thin: Sequence[str] = ()
     budget: float = 0.0
 
-    def status(self) -> str:
+    def status(self) -> Status:
         """Return how far the training has come."""
-        if not self.folder.has_results():
-            return "not begun"
-        return FINISHED if self.folder.metrics.exists() and self.is_own() else "begun"
+        return status(self.folder, self.folder.metrics.exists() and self.is_own())
 
     def is_own(self) -> bool:
         """Return whether the folder holds this training: epochs and scaled options are found out when it begins."""
