@@ -199,7 +199,7 @@ class SweepRow:
         return self.state is State.DONE and self.network != SUPERNET
 
     @property
-    def held_out_nme(self) -> float | None:
+    def held_out_error(self) -> float | None:
         """The held-out NME after the last stage that it has reached."""
         return next((self.nme[score] for stage in reversed(Stage) if (score := HELD_OUT.at(stage)) in self.nme), None)
 

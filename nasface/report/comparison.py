@@ -14,6 +14,9 @@ from nasface.report.fronts import score_label
 from nasface.scores import HELD_OUT, percent, scores_in
 from nasface.stages.experiment.compare.plan import ComparisonPlan
 from nasface.stages.experiment.compare.results import (
+    DIFFERENCE,
+    HIGH,
+    LOW,
     by_budget,
     comparable,
     differences,
@@ -119,9 +122,7 @@ def _claims(rows: pd.DataFrame) -> pd.DataFrame:
     shown = rows[["row", "against", "faces"]].copy()
     shown.insert(0, "budget (M)", [f"{value / 1e6:g}" for value in rows["budget"]])
     shown["seeds"] = rows["seeds"].astype(str)
-    for column, head in (("nme_difference", "difference"), ("nme_low", "from"), ("nme_high", "to")):
+    for column, head in ((DIFFERENCE, "difference"), (LOW, "from"), (HIGH, "to")):
         shown[head] = ["–" if np.isnan(value) else f"{100 * value:+.2f}" for value in rows[column]]
-    shown["better"] = [
-        "yes" if low > 0 else "no" if high < 0 else "open" for low, high in rows[["nme_low", "nme_high"]].values
-    ]
+    shown["better"] = ["yes" if low > 0 else "no" if high < 0 else "open" for low, high in rows[[LOW, HIGH]].values]
     return shown

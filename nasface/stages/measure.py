@@ -47,6 +47,8 @@ class Accuracy:
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, without faces and landmarks. NaN becomes None."""
         plain = {k: v for k, v in vars(self).items() if k not in ("subsets", "faces", "predicted_NL2")}
+        if "held_out_error" in plain:
+            plain[HELD_OUT.column] = plain.pop("held_out_error")
         plain = {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in plain.items()}
         plain["subsets"] = {n: {s: r.as_dict() for s, r in table.items()} for n, table in self.subsets.items()}
         return plain
@@ -61,7 +63,7 @@ class Evaluation(Accuracy):
         params_no_head, macs_no_head: the same without the head, as the paper counts slim networks.
         macs_prunable: multiply-adds of everything but stem, stage 1 and head.
         edges, blocks: numbers of kept edges and of kept prunable encoder blocks.
-        held_out_nme: inter-ocular NME on the held-out training faces, as a share.
+        held_out_error: inter-ocular NME on the held-out training faces, as a share.
     """
 
     params: int
@@ -71,7 +73,7 @@ class Evaluation(Accuracy):
     macs_prunable: int
     edges: int
     blocks: int
-    held_out_nme: float
+    held_out_error: float
 
 
 def recipe_landmarks(net: GraphNet, recipe: Recipe, faces: DeviceFaces) -> NDArray[np.float64]:
@@ -101,7 +103,7 @@ def face_errors(net: GraphNet, recipe: Recipe, faces: DeviceFaces) -> dict[Norma
     return errors(recipe_landmarks(net, recipe, faces), true, faces.scheme)
 
 
-def held_out_nme(net: GraphNet, recipe: Recipe, faces: Faces) -> float:
+def held_out_error(net: GraphNet, recipe: Recipe, faces: Faces) -> float:
     """Return the inter-ocular NME on the held-out training faces, as a share. Networks are selected by it."""
     if not len(faces.held_out):
         return float("nan")
@@ -145,7 +147,7 @@ def evaluate_net(name: str, net: GraphNet, recipe: Recipe, faces: Faces, costs: 
     return Evaluation(
         **vars(measure(name, predicted, faces.prepared["test"])),
         **cost_fields(costs, net.graph),
-        held_out_nme=held_out_nme(net, recipe, faces),
+        held_out_error=held_out_error(net, recipe, faces),
     )
 
 
@@ -167,7 +169,7 @@ def sweep_row(network: str, found: Evaluation, costs: Costs) -> SweepRow:
 
 def scores_at(found: Evaluation, stage: Stage) -> dict[Score, float]:
     """Return the NMEs of held-out faces and test subsets as shares, without NaN, which JSON does not know."""
-    nmes = {HELD_OUT.at(stage): found.held_out_nme}
+    nmes = {HELD_OUT.at(stage): found.held_out_error}
     nmes |= {Score(name, stage): summary.nme for name, summary in found.subsets.get(DEFAULT_NORMALISER, {}).items()}
     return {score: nme for score, nme in nmes.items() if np.isfinite(nme)}
 

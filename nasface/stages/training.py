@@ -19,7 +19,7 @@ from nasface.net import GraphNet, slim_net
 from nasface.recipe import Recipe
 from nasface.sections import Plugin
 from nasface.stages.faces import Faces
-from nasface.stages.measure import held_out_nme
+from nasface.stages.measure import held_out_error
 from nasface.stages.workspace import Work
 from nasface.step import Fit, Phase, Row
 from nasface.task import HeatmapTask
@@ -58,7 +58,7 @@ def search_context(net: GraphNet, recipe: Recipe, faces: Callable[[], Faces], fi
     how, goal = settings(recipe), task(recipe)
 
     def evaluator(parent: GraphNet) -> Callable[[Graph], float]:
-        return engine.evaluator(parent, faces().train, how, partial(held_out_nme, recipe=recipe, faces=faces()))
+        return engine.evaluator(parent, faces().train, how, partial(held_out_error, recipe=recipe, faces=faces()))
 
     own = cache(lambda: evaluator(net))
 
@@ -100,7 +100,7 @@ def trainer(
         validate: measures a network after each epoch; by default its NME on held-out faces.
     """
     titles: list[str] = []
-    validate = validate or partial(held_out_nme, recipe=work.recipe, faces=faces)
+    validate = validate or partial(held_out_error, recipe=work.recipe, faces=faces)
 
     def fit(
         phases: Sequence[Phase], epochs: int | None = None, title: str | None = None, net: nn.Module | None = None

@@ -102,7 +102,7 @@ def test_the_supernet_teaches_where_none_is_named(run, distilled):
 def test_the_result_is_a_run_that_evaluate_reads(distilled):
     (found,) = evaluate(recipe(), MACHINE, at(distilled.path))
     before = json.loads(distilled.metrics.read_text())["networks"]["slim"]
-    assert found.held_out_nme == pytest.approx(before["held_out_nme"], rel=1e-6)
+    assert found.held_out_error == pytest.approx(before["held_out_nme"], rel=1e-6)
 
 
 def test_every_part_can_be_switched_off(run, tmp_path):

@@ -32,7 +32,7 @@ def evaluation(test: PreparedFaces, seed: int, name: str = "slim") -> Evaluation
     return Evaluation(
         **vars(measure(name, points if len(test) else None, test)),
         params=100 + seed, macs=10, params_no_head=9, macs_no_head=8, macs_prunable=7, edges=6, blocks=5,
-        held_out_nme=float("nan"),
+        held_out_error=float("nan"),
     )  # fmt: skip
 
 

@@ -176,7 +176,7 @@ def test_fine_tuned_networks_are_runs_that_other_commands_read(run, tmp_path):
     assert found["held_out_nme"] == pytest.approx(row.held_out_nme_finetuned)
     assert not (home.path / "checkpoints").exists()
     (again,) = evaluate(recipe(), MACHINE, at(home.path))
-    assert again.held_out_nme == pytest.approx(row.held_out_nme_finetuned, rel=1e-6)
+    assert again.held_out_error == pytest.approx(row.held_out_nme_finetuned, rel=1e-6)
     assert recipes.load(str(home.recipe)).finetune == recipe().finetune  # as the run would train it, not the sweep
 
 

@@ -22,7 +22,7 @@ from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.distill.teacher import Teacher, load_teacher, teacher_digest
 from nasface.stages.faces import Faces, load_faces
-from nasface.stages.measure import Evaluation, evaluate_net, held_out_nme
+from nasface.stages.measure import Evaluation, evaluate_net, held_out_error
 from nasface.stages.train import finish
 from nasface.stages.training import settings, trainer
 from nasface.stages.workspace import Machine, Work, reserved, working_in
@@ -135,7 +135,7 @@ def _taught(work: Work, slim: GraphNet, faces: Faces, tutor: Teacher | None) -> 
     phase = Phase("students", tuple(students.parameters()), how.optimizer, step)
 
     def validate(net: Students) -> float:
-        return min(held_out_nme(peer, recipe, faces) for peer in net.peers)
+        return min(held_out_error(peer, recipe, faces) for peer in net.peers)
 
     trainer(work, students, faces, "distill", how.epochs, validate)([phase])
     return students
@@ -144,7 +144,7 @@ def _taught(work: Work, slim: GraphNet, faces: Faces, tutor: Teacher | None) -> 
 def _saved(run: RunDir, recipe: Recipe, students: Students, faces: Faces, costs: Costs) -> tuple[list[Evaluation], int]:
     """Evaluate and save the students; return the evaluations and the index of the better student."""
     found = [evaluate_net(f"student {i}", peer, recipe, faces, costs) for i, peer in enumerate(students.peers, start=1)]
-    best = min(range(len(found)), key=lambda i: found[i].held_out_nme)
+    best = min(range(len(found)), key=lambda i: found[i].held_out_error)
     for i, peer in enumerate(students.peers, start=1):
         save_net(run.student(i), peer, recipe)
     save_net(run.slim, students.peers[best], recipe)

@@ -95,7 +95,7 @@ def _exported(saved: Saved, model: Model, recipe: Recipe, faces: Tested) -> Eval
     if held_out:
         found = _landmarks(model, input_crops(train.images_NHWC[held_out], train.input_size))
         nme = float(errors(found, true_landmarks(train)[held_out], train.scheme)[DEFAULT_NORMALISER].mean())
-    return Evaluation(**vars(measure(saved.name, predicted, test)), **saved.exported[1].costs, held_out_nme=nme)
+    return Evaluation(**vars(measure(saved.name, predicted, test)), **saved.exported[1].costs, held_out_error=nme)
 
 
 def _landmarks(model: Model, crops_NHW3: NDArray[np.uint8]) -> NDArray[np.float64]:

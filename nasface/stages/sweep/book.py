@@ -328,7 +328,7 @@ def _note_options(trial: optuna.Trial) -> None:
 
 def _values(row: SweepRow) -> list[float]:
     """What is minimised."""
-    values = (row.held_out_nme, row.macs)
+    values = (row.held_out_error, row.macs)
     return [float("inf") if value is None else float(value) for value in values]
 
 

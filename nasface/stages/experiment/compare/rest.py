@@ -21,7 +21,7 @@ from nasface.rundir import RunDir
 from nasface.stages.experiment.compare.thin import thin_options
 from nasface.stages.experiment.part import Status, figures_of, status
 from nasface.stages.faces import load_faces
-from nasface.stages.measure import held_out_nme
+from nasface.stages.measure import held_out_error
 from nasface.stages.train import train
 from nasface.stages.training import settings, task
 from nasface.stages.workspace import Machine
@@ -164,7 +164,7 @@ def epoch_of(recipe: Recipe, arch: Path | None, machine: Machine) -> Epoch:
     with metering() as step, counting():
         task(recipe).step(net, batch)["loss"].backward()  # type: ignore[no-untyped-call]
     with metering() as validation:
-        held_out_nme(net, recipe, faces)
+        held_out_error(net, recipe, faces)
     return Epoch(step.total, validation.total, faces.train.steps(recipe.training.batch))
 
 

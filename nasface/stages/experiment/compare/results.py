@@ -18,7 +18,9 @@ from nasface.stages.experiment.part import figures_of
 from nasface.stages.experiment.results import over_seeds, subset_scores
 
 Row = dict[str, Any]
-INHERITED = "inherited_held_out_nme"
+INHERITED = f"inherited_{HELD_OUT.column}"
+DIFFERENCE, LOW, HIGH = "nme_difference", "nme_low", "nme_high"
+"""The columns of differences.csv with the mean and the ends of its interval."""
 CONFIDENCE = 0.95
 
 
@@ -98,7 +100,7 @@ def differences(table: pd.DataFrame, plan: ComparisonPlan) -> pd.DataFrame:
 
     Returns:
         Columns budget, row, against, faces (the column of the NME), seeds, and the mean of baseline minus row with its
-        95 % t interval from `nme_low` to `nme_high`. Where all of the interval is above zero, the row is better.
+        95 % t interval from `LOW` to `HIGH`. Where all of the interval is above zero, the row is better.
     """
     rows: list[Row] = []
     scores = [score.column for score in scores_in(table)]
@@ -128,18 +130,17 @@ def _best_thin(group: pd.DataFrame, plan: ComparisonPlan) -> str | None:
 
 def _interval(values: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, float]:
     """Return the mean of paired differences with its t interval, NaN for a single pair."""
-    mean, count = float(values.mean()), len(values)
-    half = float("nan")
-    if count > 1:
-        from scipy import stats  # slow to load, and commands that train do not need it
-
-        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1) * values.std(ddof=1) / np.sqrt(count))
-    return {"seeds": count, "nme_difference": mean, "nme_low": mean - half, "nme_high": mean + half}
+    mean, half = float(values.mean()), half_width(pd.Series(values))
+    return {"seeds": len(values), DIFFERENCE: mean, LOW: mean - half, HIGH: mean + half}
 
 
 def half_width(values: pd.Series) -> float:
     """Return half the width of the 95 % t interval of a mean; NaN for a single value."""
-    return (found := _interval(values.to_numpy(float)))["nme_high"] - found["nme_difference"]
+    if len(values) < 2:
+        return float("nan")
+    from scipy import stats  # slow to load, and commands that train do not need it
+
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * values.std(skipna=False) / np.sqrt(len(values)))
 
 
 def hypervolumes(table: pd.DataFrame, plan: ComparisonPlan, score: str) -> pd.DataFrame:
