@@ -6,7 +6,7 @@ Each check raises an AssertionError that says what is wrong, and returns nothing
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -26,6 +26,7 @@ from nasface.graph import Graph
 from nasface.net import GraphNet, masked, slim_net
 from nasface.prune import Pruner
 from nasface.search import Searcher
+from nasface.search.base import Found
 from nasface.space import SearchSpace
 from nasface.step import Optimizer, Phase, Row
 from nasface.task import HeatmapTask
@@ -166,18 +167,18 @@ def check_searcher(searcher: Searcher, space: SearchSpace, num_landmarks: int = 
     def run() -> dict[str, torch.Tensor]:
         net, context = trial(space, num_landmarks=num_landmarks, input_size=input_size)
         before = _state(net)
-        found = searcher.search(net, context)
+        answer = searcher.search(net, context)
+        found = Found.of(answer)
         after = _state(net)
-        family = found if isinstance(found, Mapping) else {}
-        assert found is None or isinstance(found, Graph) or family, "the search returns a family without a network"
-        for graph in [net.graph for net in family.values()] or ([found] if isinstance(found, Graph) else []):
+        assert answer is None or found.graph, "the search returns a family without a network"
+        for graph in [net.graph for net in found.networks.values()] or ([found.graph] if found.graph else []):
             assert graph == space.graph.keep(graph.edges), "a graph that the search returns is not a closed sub-graph"
         assert net.graph == space.graph, "the search has replaced the graph of the network"
         assert after.keys() == before.keys(), "the search has added or removed tensors of the network"
         assert any(not torch.equal(after[n], before[n]) for n, _ in net.named_parameters()), (
             "the search has not changed any parameter"
         )
-        after |= {f"{name}: {key}": value for name, one in family.items() for key, value in _state(one).items()}
+        after |= {f"{name}: {key}": value for name, one in found.networks.items() for key, value in _state(one).items()}
         assert all(bool(torch.isfinite(value).all()) for value in after.values()), (
             "a tensor of the network is not finite"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from nasface.model.source import read_factors
 from nasface.net import slim_net
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
+from nasface.search.base import Found
 from nasface.stages.faces import load_faces
 from nasface.stages.family import write_family
 from nasface.stages.measure import evaluate_net
@@ -56,8 +56,7 @@ def search(recipe: Recipe, run: RunDir, machine: Machine, weights: Path | None =
             context = search_context(net, recipe, lambda: faces, fit)
 
             with work.measuring(), plugins.faults("searchers", recipe.search.name):
-                found = searcher.search(net, context)
-            family = found if isinstance(found, Mapping) else {}
+                found = Found.of(searcher.search(net, context))
             save_net(run.supernet, net, recipe)
 
             if rundir.exists(run.factors):  # a resumed run would measure again; on a GPU not to the last bit
@@ -68,20 +67,18 @@ def search(recipe: Recipe, run: RunDir, machine: Machine, weights: Path | None =
 
             work.measured.macs += factors.provenance.get("macs", 0)
             supernet = evaluate_net("supernet", net, recipe, faces, costs)
-            if family:
-                reached = write_family(work, family, supernet, factors, faces, costs)
-                slim = list(family.values())[-1]
-                graph = slim.graph
+            if found.slim is not None:
+                slim, reached = found.slim, write_family(work, found.networks, supernet, factors, faces, costs)
             else:
-                graph = found if isinstance(found, Graph) else _choose(recipe, factors, costs, run)
+                graph = found.graph or _choose(recipe, factors, costs, run)
                 slim, inherited = slim_net(net, graph)
                 with work.measuring():
                     engine.recalibrate(slim, faces.train, settings(recipe))
                 log.info("slim network of %d of %d edges: %s", len(graph.edges), len(net.graph.edges), inherited)
-            write_arch(run, graph, factors, recipe, run.supernet, recipe.search if found else None)
+            write_arch(run, slim.graph, factors, recipe, run.supernet, recipe.search if found.graph else None)
             finetune(slim, work, faces)
             save_net(run.slim, slim, recipe)
-            if recipe.finetune.epochs or not family:  # else it is the last network of the family as it was evaluated
+            if recipe.finetune.epochs or found.slim is None:  # else it is the network of the family as it was evaluated
                 reached = evaluate_net("slim", slim, recipe, faces, costs)
             return finish(work, [supernet, reached])
 
