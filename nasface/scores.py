@@ -140,6 +140,26 @@ def scores_in(columns: Iterable[object]) -> list[Score]:
 
 
 @dataclass(frozen=True)
+class NetworkCost:
+    """What a network costs at the recipe's input size.
+
+    Attributes:
+        params, macs: parameters and multiply-adds of the whole network.
+        params_no_head, macs_no_head: the same without the head, as the paper counts slim networks.
+        macs_prunable: multiply-adds of everything but stem, stage 1 and head.
+        edges, blocks: numbers of kept edges and of kept prunable encoder blocks.
+    """
+
+    params: int
+    macs: int
+    params_no_head: int
+    macs_no_head: int
+    macs_prunable: int
+    edges: int
+    blocks: int
+
+
+@dataclass(frozen=True)
 class SweepRow:
     """A network of a sweep: what was asked, what it costs, and how well it does. A figure that is not there is None.
 
@@ -154,7 +174,7 @@ class SweepRow:
         threshold: the lowest of the thresholds that it answers.
         edges, blocks: kept edges and prunable encoder blocks.
         params, macs: of the whole network; MACs are multiply-adds of one image.
-        params_no_head, macs_no_head, macs_prunable: of parts of it, see `measure.Evaluation`.
+        params_no_head, macs_no_head, macs_prunable: of parts of it, see `NetworkCost`.
         prunable_share: its prunable MACs as a share of the supernet's.
         latency_ms, supernet_latency_ms: median time of a forward pass; the supernet was timed in turn with it.
         latency_batch, latency_runtime, threads, device: images in a pass, what ran it ('torch' where none is named),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,9 +13,10 @@ from nasface.errors import RunError
 from nasface.formats import Format, Inputs, Outputs, Precision
 from nasface.model.card import Card, View
 from nasface.model.runtime import ExportedRuntime
+from nasface.scores import NetworkCost
 
 INPUTS, OUTPUTS = get_args(Inputs), get_args(Outputs)
-COSTS = ("params", "macs", "params_no_head", "macs_no_head", "macs_prunable", "edges", "blocks")
+COSTS = tuple(part.name for part in fields(NetworkCost))
 _BAKED = ("input_size", "decoder", "sigma", "flip_test", "precision")  # of a view, what an exported graph contains
 
 
@@ -27,7 +28,7 @@ class Description:
         card: the network's card; its view is what the file computes.
         precision: of the weights, see `nasface.formats.Precision`.
         inputs, outputs: what goes in and comes out, see `nasface.deploy.plain.Ends`.
-        costs: the cost of the network by the names in `COSTS`, see `nasface.stages.measure.Evaluation`.
+        costs: the cost of the network by the names of `NetworkCost`.
     """
 
     card: Card

@@ -16,7 +16,7 @@ from nasface.data.prepare import PreparedFaces
 from nasface.graph import Graph
 from nasface.metrics import Summary
 from nasface.recipe import Recipe
-from nasface.scores import DEFAULT_NORMALISER, HELD_OUT, Normaliser, Score, Stage, SweepRow
+from nasface.scores import DEFAULT_NORMALISER, HELD_OUT, NetworkCost, Normaliser, Score, Stage, SweepRow
 from nasface.stages.faces import Faces
 
 if TYPE_CHECKING:
@@ -46,12 +46,12 @@ class Accuracy:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, without faces and landmarks. NaN becomes None."""
-        plain = {k: v for k, v in vars(self).items() if k not in ("subsets", "faces", "predicted_NL2")}
-        if "held_out_error" in plain:
-            plain[HELD_OUT.column] = plain.pop("held_out_error")
-        plain = {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in plain.items()}
-        plain["subsets"] = {n: {s: r.as_dict() for s, r in table.items()} for n, table in self.subsets.items()}
-        return plain
+        subsets = {n: {s: r.as_dict() for s, r in table.items()} for n, table in self.subsets.items()}
+        return {"network": self.network, **self._others(), "subsets": subsets}
+
+    def _others(self) -> dict[str, Any]:
+        """Return the plain values that are not the figures of subsets."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -59,21 +59,21 @@ class Evaluation(Accuracy):
     """What a network costs and how well it does.
 
     Attributes:
-        params, macs: parameters and multiply-adds of the whole network, at the recipe's input size.
-        params_no_head, macs_no_head: the same without the head, as the paper counts slim networks.
-        macs_prunable: multiply-adds of everything but stem, stage 1 and head.
-        edges, blocks: numbers of kept edges and of kept prunable encoder blocks.
+        cost: what it costs.
         held_out_error: inter-ocular NME on the held-out training faces, as a share.
     """
 
-    params: int
-    macs: int
-    params_no_head: int
-    macs_no_head: int
-    macs_prunable: int
-    edges: int
-    blocks: int
+    cost: NetworkCost
     held_out_error: float
+
+    @classmethod
+    def of(cls, found: Accuracy, cost: NetworkCost, held_out_error: float) -> Evaluation:
+        """Add the cost and the held-out error to the figures of a network."""
+        return cls(found.network, found.subsets, found.faces, cost, held_out_error, predicted_NL2=found.predicted_NL2)
+
+    def _others(self) -> dict[str, Any]:
+        held_out = None if np.isnan(self.held_out_error) else self.held_out_error
+        return {**vars(self.cost), HELD_OUT.column: held_out}
 
 
 def recipe_landmarks(net: GraphNet, recipe: Recipe, faces: DeviceFaces) -> NDArray[np.float64]:
@@ -144,25 +144,22 @@ def true_landmarks(faces: PreparedFaces) -> NDArray[np.float64]:
 def evaluate_net(name: str, net: GraphNet, recipe: Recipe, faces: Faces, costs: Costs) -> Evaluation:
     """Measure the cost of a network, its held-out NME and the figures of every test subset."""
     predicted = None if faces.test is None else recipe_landmarks(net, recipe, faces.test)
-    return Evaluation(
-        **vars(measure(name, predicted, faces.prepared["test"])),
-        **cost_fields(costs, net.graph),
-        held_out_error=held_out_error(net, recipe, faces),
-    )
+    found = measure(name, predicted, faces.prepared["test"])
+    return Evaluation.of(found, cost_of(costs, net.graph), held_out_error(net, recipe, faces))
 
 
 def sweep_row(network: str, found: Evaluation, costs: Costs) -> SweepRow:
     """Return the row of a network in a sweep with what it costs, and the number of faces behind its scores."""
     return SweepRow(
         network=network,
-        edges=found.edges,
-        blocks=found.blocks,
-        params=found.params,
-        macs=found.macs,
-        params_no_head=found.params_no_head,
-        macs_no_head=found.macs_no_head,
-        macs_prunable=found.macs_prunable,
-        prunable_share=found.macs_prunable / max(1, costs.prunable(costs.space.graph).macs),
+        edges=found.cost.edges,
+        blocks=found.cost.blocks,
+        params=found.cost.params,
+        macs=found.cost.macs,
+        params_no_head=found.cost.params_no_head,
+        macs_no_head=found.cost.macs_no_head,
+        macs_prunable=found.cost.macs_prunable,
+        prunable_share=found.cost.macs_prunable / max(1, costs.prunable(costs.space.graph).macs),
         images={name: summary.images for name, summary in found.subsets.get(DEFAULT_NORMALISER, {}).items()},
     )
 
@@ -174,15 +171,15 @@ def scores_at(found: Evaluation, stage: Stage) -> dict[Score, float]:
     return {score: nme for score, nme in nmes.items() if np.isfinite(nme)}
 
 
-def cost_fields(costs: Costs, graph: Graph) -> dict[str, Any]:
-    """Return the cost of a network by the names of `Evaluation`."""
+def cost_of(costs: Costs, graph: Graph) -> NetworkCost:
+    """Return what a sub-graph costs."""
     whole, bare = costs.total(graph), costs.without_head(graph)
-    return {
-        "params": whole.params,
-        "macs": whole.macs,
-        "params_no_head": bare.params,
-        "macs_no_head": bare.macs,
-        "macs_prunable": costs.prunable(graph).macs,
-        "edges": len(graph.edges),
-        "blocks": len(graph.blocks),
-    }
+    return NetworkCost(
+        params=whole.params,
+        macs=whole.macs,
+        params_no_head=bare.params,
+        macs_no_head=bare.macs,
+        macs_prunable=costs.prunable(graph).macs,
+        edges=len(graph.edges),
+        blocks=len(graph.blocks),
+    )

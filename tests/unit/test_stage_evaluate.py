@@ -14,6 +14,7 @@ from nasface.data.crop import PrepareOptions
 from nasface.data.prepare import PreparedFaces, prepare
 from nasface.errors import DataError
 from nasface.recipe import Recipe
+from nasface.scores import NetworkCost
 from nasface.sections import Data
 from nasface.stages.evaluate.results import Case, Comparison
 from nasface.stages.measure import Evaluation, measure, true_landmarks
@@ -29,11 +30,8 @@ def faces(count: int = 5) -> PreparedFaces:
 def evaluation(test: PreparedFaces, seed: int, name: str = "slim") -> Evaluation:
     """A network whose landmarks are some pixels off and whose cost depends on the seed."""
     points = true_landmarks(test) + np.random.default_rng(seed).normal(0, 2, (len(test), 3, 2))
-    return Evaluation(
-        **vars(measure(name, points if len(test) else None, test)),
-        params=100 + seed, macs=10, params_no_head=9, macs_no_head=8, macs_prunable=7, edges=6, blocks=5,
-        held_out_error=float("nan"),
-    )  # fmt: skip
+    cost = NetworkCost(params=100 + seed, macs=10, params_no_head=9, macs_no_head=8, macs_prunable=7, edges=6, blocks=5)
+    return Evaluation.of(measure(name, points if len(test) else None, test), cost, float("nan"))
 
 
 def case(name: str, seed: int, test: PreparedFaces, **change: object) -> Case:

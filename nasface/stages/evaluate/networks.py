@@ -15,7 +15,7 @@ from nasface.errors import GraphError
 from nasface.model import Model
 from nasface.model.files import Saved
 from nasface.recipe import Recipe
-from nasface.scores import DEFAULT_NORMALISER, MaskLevel
+from nasface.scores import DEFAULT_NORMALISER, MaskLevel, NetworkCost
 from nasface.stages.faces import Faces, divided, input_crops, load_prepared
 from nasface.stages.machine import Machine, load
 from nasface.stages.measure import Evaluation, errors, measure, true_landmarks
@@ -95,7 +95,7 @@ def _exported(saved: Saved, model: Model, recipe: Recipe, faces: Tested) -> Eval
     if held_out:
         found = _landmarks(model, input_crops(train.images_NHWC[held_out], train.input_size))
         nme = float(errors(found, true_landmarks(train)[held_out], train.scheme)[DEFAULT_NORMALISER].mean())
-    return Evaluation(**vars(measure(saved.name, predicted, test)), **saved.exported[1].costs, held_out_error=nme)
+    return Evaluation.of(measure(saved.name, predicted, test), NetworkCost(**saved.exported[1].costs), nme)
 
 
 def _landmarks(model: Model, crops_NHW3: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ import glob
 import logging
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from nasface.stages.export import faces
 from nasface.stages.export.compare import TOLERANCE, Difference, Original, compare
 from nasface.stages.export.faces import Sample
 from nasface.stages.machine import Machine
-from nasface.stages.measure import cost_fields, errors
+from nasface.stages.measure import cost_of, errors
 
 log = logging.getLogger(__name__)
 
@@ -186,8 +186,8 @@ def loaded(source: Source) -> tuple[Model, Recipe]:
 
 
 def costs_of(model: Model, recipe: Recipe) -> dict[str, int]:
-    """Return the cost of a network by the names of `nasface.stages.measure.Evaluation`."""
-    return cost_fields(net_costs(model.module, recipe), model.module.graph)
+    """Return the cost of a network by the names of `nasface.scores.NetworkCost`."""
+    return asdict(cost_of(net_costs(model.module, recipe), model.module.graph))
 
 
 def write_unchecked(model: Model, recipe: Recipe, form: Format, folder: Path) -> Path:
