@@ -21,14 +21,12 @@ from nasface import untrusted
 from nasface.errors import (
     DataError,
     NasfaceError,
-    RecipeError,
     RunError,
     described,
-    did_you_mean,
     out_of_memory,
     shortened,
 )
-from nasface.importing import NotImportableError, import_attr
+from nasface.importing import resolve
 
 # The box of the 68 landmarks in units of YuNet's box: how far its centre lies below that of YuNet's, in heights, its
 # width and its height. Medians over every fourth training face of 300W (AFW, HELEN and LFPW).
@@ -169,18 +167,8 @@ def find_detector(name: str) -> Detector:
         opencv()
     if name == "yunet":
         _yunet()
-    elif name not in DETECTORS and ":" not in name:
-        raise RecipeError(
-            f"there is no detector '{name}'; {did_you_mean(name, DETECTORS)} (or name your own as 'module:attr')"
-        )
-    try:
-        found = DETECTORS[name] if name in DETECTORS else import_attr(name)
-    except NotImportableError as err:
-        raise RecipeError(
-            f"the detector '{name}' cannot be imported ({err}); install its package or correct the name"
-        ) from err
-    if not callable(found):
-        raise RecipeError(f"the detector '{name}' is a {type(found).__name__}; expected a callable")
+    own = (lambda: DETECTORS[name]) if name in DETECTORS else None
+    found = resolve("detector", name, own, DETECTORS, "or name your own as 'module:attr'")
 
     def checked(image_HW3: Pixels, /) -> Boxes:
         try:

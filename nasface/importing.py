@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import pkgutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
-from nasface.errors import RecipeError, described
+from nasface.errors import RecipeError, described, did_you_mean, shortened
 
 _given: set[str] = set()  # by the person, to this process
 _noted: dict[str, str] = {}  # found in files -> the last of these files
@@ -20,7 +21,7 @@ _imported: set[str] = set()
 
 
 class NotImportableError(Exception):
-    """An object that cannot be imported; the text says why, in one line. Callers turn it into an error of their own."""
+    """An object that cannot be imported; the text says why, in one line."""
 
 
 class NotAllowedError(RecipeError):
@@ -101,3 +102,36 @@ def import_attr(name: str) -> object:
     _given.add(name)  # no file gave it: files that this process writes and reads again may
     _imported.add(name)
     return found
+
+
+def resolve(
+    kind: str, name: str, own: Callable[[], object] | None, known: Iterable[str], hint: str
+) -> Callable[..., Any]:
+    """Return the function or class that a name stands for.
+
+    Args:
+        kind: what it is, for messages.
+        name: the name; 'module:attr' unless `own` is given.
+        own: loads what has this name.
+        known: the names that there are, for messages.
+        hint: what else can be done, for messages.
+
+    Raises:
+        RecipeError: if there is nothing of this name, or if it cannot be imported or called.
+        NotAllowedError: see `import_attr`.
+    """
+    said = shortened(name)
+    if own is None and ":" not in name:
+        raise RecipeError(f"there is no {kind} '{said}'; {did_you_mean(name, known)} ({hint})")
+    try:
+        found = own() if own else import_attr(name)
+    except NotAllowedError:
+        raise
+    except (Exception, SystemExit) as err:  # a plug-in's module may raise anything
+        why = str(err) if isinstance(err, NotImportableError) else described(err)
+        raise RecipeError(
+            f"the {kind} '{said}' cannot be imported ({why}); install its package, or correct the name or the module"
+        ) from err
+    if not callable(found):
+        raise RecipeError(f"the {kind} '{said}' is a {type(found).__name__}; expected a function or a class")
+    return cast(Callable[..., Any], found)

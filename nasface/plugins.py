@@ -21,7 +21,7 @@ from nasface.data.base import Dataset
 from nasface.errors import NasfaceError, RecipeError, described, did_you_mean, out_of_memory, shortened, shown
 from nasface.formats import Format
 from nasface.graph import Graph
-from nasface.importing import NotAllowedError, NotImportableError, import_attr
+from nasface.importing import resolve
 
 if TYPE_CHECKING:  # these import torch, which exported networks run without
     from nasface.criteria import Criterion
@@ -69,24 +69,9 @@ def load(group: str, name: str) -> Callable[..., Any]:
     Raises:
         RecipeError: if there is no such plug-in, or if it cannot be imported.
     """
-    kind, known, said = GROUPS[group], _installed(group), shortened(name)
-    if name not in known and ":" not in name:
-        raise RecipeError(
-            f"there is no {kind} '{said}'; {did_you_mean(name, names(group))} "
-            "(`nasface plugins` lists those installed; give your own as 'module:attr', or install it as an entry point)"
-        )
-    try:
-        found = known[name].load() if name in known else import_attr(name)
-    except NotAllowedError:
-        raise
-    except (Exception, SystemExit) as err:  # a plug-in's module may raise anything
-        why = str(err) if isinstance(err, NotImportableError) else described(err)
-        raise RecipeError(
-            f"the {kind} '{said}' cannot be imported ({why}); install its package, or correct the name or the module"
-        ) from err
-    if not callable(found):
-        raise RecipeError(f"the {kind} '{said}' is a {type(found).__name__}; expected a function or a class")
-    return cast(Callable[..., Any], found)
+    point = _installed(group).get(name)
+    hint = "`nasface plugins` lists those installed; give your own as 'module:attr', or install it as an entry point"
+    return resolve(GROUPS[group], name, point.load if point else None, names(group), hint)
 
 
 def _installed(group: str) -> dict[str, EntryPoint]:
