@@ -30,6 +30,12 @@ from nasface.step import Phase
 
 log = logging.getLogger(__name__)
 
+_FIRST = (
+    "epochs", "optimizer", "teacher", "peer", "masked", "teacher_from", "ensemble_weight", "teacher_weight",
+    "temperature", "constant_ensemble", "mask_probability", "mask_size", "peer_noise",
+)  # fmt: skip
+"""The settings of version 0.1 in the order in which they were hashed."""
+
 
 def distill(
     recipe: Recipe,
@@ -94,14 +100,11 @@ def _digest(how: Distillation) -> str:
 
     Settings that version 0.1 did not have count only where they are used, so that its distillations can be resumed.
     """
-    old, known = Distillation(), True
-    shown = []
-    for one in fields(how):
-        value = getattr(how, one.name)
-        if known or value != getattr(old, one.name):
-            shown.append(f"{one.name}={value!r}")
-        known = known and one.name != "peer_noise"  # the last setting of version 0.1
-    return hashlib.sha256(f"Distillation({', '.join(shown)})".encode()).hexdigest()
+    default = Distillation()
+    later = (one.name for one in fields(how) if one.name not in _FIRST)
+    used = (name for name in later if getattr(how, name) != getattr(default, name))
+    shown = ", ".join(f"{name}={getattr(how, name)!r}" for name in (*_FIRST, *used))
+    return hashlib.sha256(f"Distillation({shown})".encode()).hexdigest()
 
 
 def _teacher_name(recipe: Recipe, teacher: str | None, fallback: str | None) -> str:
