@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from typing import Any, Literal
+from functools import cache
+from typing import Any, Literal, get_args, get_type_hints
 
 from nasface.errors import RunError
 
@@ -245,7 +246,7 @@ class SweepRow:
         """
         known = {name: value for name, value in columns.items() if not _is_absent(value)}
         values: dict[str, Any] = {
-            name: _converted(name, known[name], kind) for name, kind in _KINDS.items() if name in known
+            name: _converted(name, known[name], kind) for name, kind in _kinds().items() if name in known
         }
         scores = {score: _converted(score.column, known[score.column], float) for score in scores_in(known)}
         images = {
@@ -256,12 +257,11 @@ class SweepRow:
         return cls(**values, nme=scores, images=images)
 
 
-_KINDS: Mapping[str, type[Any]] = {
-    "network": str, "state": State, "asked": str, "pruner": str, "threshold": float, "edges": int, "blocks": int,
-    "params": int, "macs": int, "params_no_head": int, "macs_no_head": int, "macs_prunable": int,
-    "prunable_share": float, "latency_ms": float, "supernet_latency_ms": float, "latency_batch": int,
-    "latency_runtime": str, "threads": int, "device": str, "on_front": bool, "seed": int, "arch": str, "error": str,
-}  # fmt: skip
+@cache
+def _kinds() -> dict[str, type[Any]]:
+    """The type of each attribute of a `SweepRow` that has one column: `int` for `int | None`."""
+    hints = {name: hint for name, hint in get_type_hints(SweepRow).items() if name not in ("nme", "images")}
+    return {name: next(iter(get_args(hint)), hint) for name, hint in hints.items()}
 
 
 def table_of(rows: Iterable[SweepRow]) -> list[dict[str, Any]]:
