@@ -15,10 +15,10 @@ from nasface.cost import Costs
 from nasface.errors import GraphError, RecipeError
 from nasface.graph import Edge, Graph
 from nasface.prune.base import Importance, check_importance, worth
-from nasface.prune.limit import Limit, limit_of
+from nasface.prune.limit import SLACK, Limit, limit_of
 from nasface.prune.programme import best, nearest
 
-_CLOSE = 0.98  # share of the budget that steps should rather not fall below, however much of it may be left
+_CLOSE = 1 - SLACK  # share of the budget that steps should rather not fall below, however much of it may be left
 _SECONDS = 10.0  # for the integer programme, which is only needed where steps miss the budget
 
 
@@ -30,7 +30,7 @@ def budget(
     macs: Size | None = None,
     params: Size | None = None,
     share: Share | None = None,
-    tolerance: Portion = 0.02,
+    tolerance: Portion = SLACK,
     per_cost: bool = True,
     via: Annotated[Sequence[Annotated[float, Interval(gt=0, le=1e15)]], Len(0, MAX_COUNT)] = (),
 ) -> Graph:

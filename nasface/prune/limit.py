@@ -10,6 +10,9 @@ from nasface.cost import Cost, Costs
 from nasface.errors import RecipeError
 from nasface.graph import Edge, Graph
 
+SLACK = 0.02
+"""How far below its limit, as a share of it, a network may be."""
+
 
 @dataclass(frozen=True)
 class Limit:

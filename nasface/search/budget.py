@@ -15,8 +15,7 @@ from nasface.cost import Costs
 from nasface.errors import GraphError, RecipeError
 from nasface.graph import Edge, Graph, Node
 from nasface.net import GraphNet, key, masked
-
-SLACK = 0.02  # how far below its budget a network may end, as a share of it, if some other choice comes closer
+from nasface.prune.limit import SLACK
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,13 @@ from nasface.errors import GraphError, RecipeError
 from nasface.graph import Graph
 from nasface.model.source import read_arch
 from nasface.prune import above, largest, networks
+from nasface.prune.limit import SLACK
 
 DEFAULT_COUNT = 10
 OWN = "own"
 """Stands for the pruner where the edges come from an arch.json of the user's own."""
 EVOLUTION = "evolution"
 """Stands for the pruner where the edges come from `--refine`."""
-TOLERANCE = 0.02
-"""How far below a target, as a share of it, a network may be."""
 _STEPS = 20  # of the bisection over a share: finer than any single edge
 
 
@@ -38,7 +37,7 @@ class SweepRequest:
         thresholds: on the importance of edges.
         count: how many networks to spread evenly over all that a threshold gives, from the largest pruned one to the
             smallest. None means `DEFAULT_COUNT` where nothing else is asked for, and otherwise none.
-        macs, params: targets for the whole network, head included; each is met within `TOLERANCE` from below, or by
+        macs, params: targets for the whole network, head included; each is met within `SLACK` from below, or by
             none.
         shares: budgets as a share of the supernet's prunable MACs; each is met by the largest network within it.
         pruner: what meets the budgets: 'threshold' (as in the paper, one threshold on all edges), or a plug-in that
@@ -306,7 +305,7 @@ def _near(found: Candidate, budget: _Budget, factors: Factors, costs: Costs) -> 
         return found
     if found.pruner != "threshold" and plugins.takes("pruners", found.pruner, "tolerance"):
         return found
-    if (size := budget.measure(found.graph)) >= (1 - TOLERANCE) * budget.limit:
+    if (size := budget.measure(found.graph)) >= (1 - SLACK) * budget.limit:
         return found
     near = [size]
     if found.pruner == "threshold":
@@ -314,7 +313,7 @@ def _near(found: Candidate, budget: _Budget, factors: Factors, costs: Costs) -> 
         near += [above for above in sorted(map(budget.measure, every)) if above > budget.limit][:1]
     there = f"the nearest have {near[0]:,} and {near[1]:,}" if near[1:] else f"the nearest has {near[0]:,}"
     error = (
-        f"the pruner '{found.pruner}' gives no network with {budget.words} that comes within {TOLERANCE:.0%} of "
+        f"the pruner '{found.pruner}' gives no network with {budget.words} that comes within {SLACK:.0%} of "
         f"them; {there}: ask for that, or try the pruner 'budget' or 'exact'"
     )
     return Candidate(found.asked, found.pruner, found.options, None, error)
