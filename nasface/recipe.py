@@ -33,6 +33,8 @@ PLUGINS = {
 """The group of the plug-in that each of these sections of a recipe names."""
 
 _BUDGETS = ("share", "macs", "params")  # options of pruners that exclude one another
+_PRUNER_OF = {"threshold": "threshold", "share": "share", "edges": "top", "macs": "budget", "params": "budget"}
+"""The pruner that is meant by an option where none is named."""
 _L1 = ("l1", "nasface.search.l1:L1Searcher")
 
 
@@ -133,25 +135,26 @@ def assemble(
     return resolve(content, f"recipe '{source}'", checked)
 
 
-def choose_pruner(content: dict[str, Any], name: str | None, *given: tuple[str, Any, str]) -> None:
+def choose_pruner(content: dict[str, Any], name: str | None, given: tuple[str, Any] | None = None) -> None:
     """Change the pruner of a recipe in place.
 
     Args:
         content: content of the recipe.
         name: name of the pruner; None leaves the choice to the recipe and to `given`.
-        given: at most one (option, value, pruner to use if the recipe's own does not accept the option).
+        given: an option of the pruner, one of `_PRUNER_OF`, and its value. If no pruner is named and the recipe's own
+            does not accept the option, one that does takes its place.
 
     Raises:
         RecipeError: if there is no such pruner.
     """
     old = {**Recipe().prune.model_dump(), **(content.get("prune") or {})}
-    for _, _, default in given:
-        name = name or (old["name"] if plugins.takes("pruners", old["name"], given[0][0]) else default)
+    if given and name is None and not plugins.takes("pruners", old["name"], given[0]):
+        name = _PRUNER_OF[given[0]]
     name = name or old["name"]
     options = dict(old.get("options") or {}) if name == old["name"] else {}
-    if any(option in _BUDGETS for option, _, _ in given):  # a budget takes the place of the recipe's
+    if given and given[0] in _BUDGETS:  # a budget takes the place of the recipe's
         options = {option: value for option, value in options.items() if option not in _BUDGETS}
-    content["prune"] = {"name": name, "options": {**options, **{option: value for option, value, _ in given}}}
+    content["prune"] = {"name": name, "options": {**options, **dict([given] if given else [])}}
 
 
 def _change_space(content: dict[str, Any], name: str) -> None:

@@ -17,6 +17,7 @@ from nasface.cli.options import (
     gathered,
     json_option,
     machine_options,
+    new_run,
     of_source,
     out_option,
     recipe_options,
@@ -94,14 +95,13 @@ def distill(
       nasface distill --arch runs/half/arch.json --no-teacher --no-peer --no-masks --out runs/half-baseline
     """
     from nasface.model.source import read_source
-    from nasface.rundir import RunDir
     from nasface.stages.distill.run import distill as run_distill
 
     if teacher and changes.no_teacher:
         raise click.UsageError("--teacher does not go with --no-teacher")
     source = read_source(arch)
     resolved = changes.apply(of_source(wanted, source).resolve())
-    run = RunDir(out or Path("runs") / f"{source.path.resolve().parent.name}-distilled")
+    run = new_run(out, resolved, "distilled", source)
     with place.machines(as_json, tensorboard) as machine:
         final = run_distill(
             resolved,

@@ -227,6 +227,21 @@ def of_source(wanted: Wanted, source: Source) -> Wanted:
     return replace(wanted, recipe=wanted.recipe or source.recipe, sections=source.sections)
 
 
+def new_run(out: Path | None, recipe: Recipe, what: str, source: Source | None = None) -> RunDir:
+    """Return the run folder to write.
+
+    Args:
+        out: as given; by default a folder in runs/, named after what it starts from and what is done.
+        recipe: of the run.
+        what: the end of the name.
+        source: the architecture from which the run starts, if so.
+    """
+    from nasface.rundir import RunDir
+
+    start = source.path.resolve().parent.name if source else f"{recipe.space.name}-{recipe.data.name}"
+    return RunDir(out or Path("runs") / f"{start}-{what}")
+
+
 def show_run(final: Mapping[str, Any], run: RunDir, as_json: bool) -> None:
     """Print the final figures of a run, the content of its metrics.json, as a table or as JSON."""
     from nasface import terminal

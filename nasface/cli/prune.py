@@ -68,17 +68,8 @@ def prune(
     from nasface.stages.count import cost_report
     from nasface.stages.prune import prune as run_prune
 
-    given = [
-        (option, value, default)
-        for option, value, default in (
-            ("threshold", threshold, "threshold"),
-            ("share", share, "share"),
-            ("edges", top, "top"),
-            ("macs", macs, "budget"),
-            ("params", params, "budget"),
-        )
-        if value is not None
-    ]
+    limits = {"threshold": threshold, "share": share, "edges": top, "macs": macs, "params": params}
+    given = [(option, value) for option, value in limits.items() if value is not None]
     if len(given) > 1:
         raise click.UsageError("--threshold, --share, --top, --macs and --params exclude one another; give only one")
     source = RunDir(run)

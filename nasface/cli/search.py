@@ -14,6 +14,7 @@ from nasface.cli.options import (
     Wanted,
     json_option,
     machine_options,
+    new_run,
     out_option,
     recipe_options,
     seed_option,
@@ -52,13 +53,12 @@ def search(
       nasface search --recipe 300w-mini --data-root data/300w --set prune.options.share=0.3 --out runs/mini
       nasface search --recipe demo --searcher nni-random --set search.options.share=0.4 --out runs/random
     """
-    from nasface.rundir import RunDir
     from nasface.stages.search import search as run_search
 
     if searcher is not None:
         wanted = replace(wanted, sections={"search": {"name": searcher}})
     resolved = wanted.resolve()
-    run = RunDir(out or Path("runs") / f"{resolved.space.name}-{resolved.data.name}-seed{resolved.seed}")
+    run = new_run(out, resolved, f"seed{resolved.seed}")
     with place.machines(as_json, tensorboard) as machine:
         final = run_search(resolved, run, machine, weights)
     show_run(final, run, as_json)

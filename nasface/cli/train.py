@@ -13,6 +13,7 @@ from nasface.cli.options import (
     Wanted,
     json_option,
     machine_options,
+    new_run,
     of_source,
     out_option,
     recipe_options,
@@ -57,7 +58,6 @@ def train(
       nasface train --space hrnet --backbone hrnetv2_w18.safetensors --data-root data/300w --out runs/teacher
     """
     from nasface.model.source import read_source
-    from nasface.rundir import RunDir
     from nasface.stages.train import train as run_train
 
     if scratch and weights:
@@ -69,11 +69,8 @@ def train(
         wanted = of_source(wanted, source)
         weights = weights or (None if scratch else source.weights())
     resolved = wanted.resolve()
-    if source is not None:
-        name = f"{source.path.resolve().parent.name}-{'scratch' if scratch else 'tuned'}"
-    else:
-        name = f"{resolved.space.name}-{resolved.data.name}-train-seed{resolved.seed}"
-    run = RunDir(out or Path("runs") / name)
+    what = f"train-seed{resolved.seed}" if source is None else "scratch" if scratch else "tuned"
+    run = new_run(out, resolved, what, source)
     with place.machines(as_json, tensorboard) as machine:
         final = run_train(resolved, run, machine, source.arch if source else None, weights, backbone)
     show_run(final, run, as_json)

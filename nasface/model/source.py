@@ -65,7 +65,7 @@ def run_recipe(
     *,
     criterion: str | None = None,
     pruner: str | None = None,
-    budget: tuple[str, Any, str] | None = None,
+    budget: tuple[str, Any] | None = None,
     data_root: Path | None = None,
     overrides: Sequence[str] = (),
 ) -> Recipe:
@@ -75,7 +75,7 @@ def run_recipe(
         run: the run folder.
         criterion: name of another criterion.
         pruner: name of another pruner.
-        budget: an option of the pruner, its value, and the pruner to use if the recipe's own does not accept it.
+        budget: an option of the pruner and its value, see `recipe.choose_pruner`.
         data_root: folder of the dataset, if it is not where the run found it.
         overrides: 'a.b=value', applied last.
 
@@ -85,7 +85,7 @@ def run_recipe(
     """
     content = recipes.read(str(required(run.recipe, "a run folder")))
     if pruner is not None or budget is not None:
-        recipes.choose_pruner(content, pruner, *([budget] if budget else []))
+        recipes.choose_pruner(content, pruner, budget)
     if criterion is not None:
         content = recipes.merge(content, {"criterion": {"name": criterion}})
     if data_root is not None:
