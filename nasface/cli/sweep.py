@@ -86,9 +86,13 @@ class Steps:
         from nasface.stages.sweep.run import Measure
 
         return Measure(
-            self.inherited, self.recalibrated, self.epochs, self.latency_batch,
-            latency_runtime=self.latency_runtime, best=self.best,
-        )  # fmt: skip
+            inherited=self.inherited,
+            recalibrated=self.recalibrated,
+            epochs=self.epochs,
+            latency_batch=self.latency_batch,
+            latency_runtime=self.latency_runtime,
+            best=self.best,
+        )
 
 
 @dataclass(frozen=True)
@@ -230,7 +234,15 @@ def sweep_thresholds(
     own = folder.path.resolve()
     kept = sharing.kept(f"{own.parent.name}/{own.name}")
     with place.machine(as_json) as machine:
-        rows = sweep(changes.resolve(source), source, folder, networks.request(), steps.measure(), machine, kept)
+        rows = sweep(
+            changes.resolve(source),
+            source=source,
+            out=folder,
+            request=networks.request(),
+            measure=steps.measure(),
+            machine=machine,
+            kept=kept,
+        )
     if as_json:
         click.echo(json.dumps(scores.table_of(rows), indent=1))
         return

@@ -200,15 +200,21 @@ def _swept(
     measure: Measure,
     kept: Kept | None,
 ) -> None:
-    sweep(recipe, home, out, request, measure, machine, kept)
+    sweep(recipe, source=home, out=out, request=request, measure=measure, machine=machine, kept=kept)
 
 
 def _distilled(machine: Machine, recipe: Recipe, home: RunDir, out: RunDir, teacher: RunDir | None) -> None:
     """Distil the slim network of a run, and evaluate the result on masked faces too."""
     if not _is_distilled(out, recipe):
-        arch = read_arch(home.arch)
-        path = None if teacher is None else str(teacher.path)
-        distill(recipe, out, machine, arch, home.supernet, path, str(home.path))
+        distill(
+            recipe,
+            out,
+            machine,
+            arch=read_arch(home.arch),
+            weights=home.supernet,
+            teacher=None if teacher is None else str(teacher.path),
+            fallback=str(home.path),
+        )
     _face_masks(out, recipe, machine)
 
 
