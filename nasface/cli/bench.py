@@ -52,13 +52,13 @@ def bench(
       nasface bench exported/slim-fp32.onnx exported/slim-int8.onnx --json
     """
     from nasface import terminal
-    from nasface.stages.bench.run import Wish
+    from nasface.stages.bench.run import BenchOptions
     from nasface.stages.bench.run import bench as run_bench
     from nasface.stages.machine import Machine
 
-    wish = Wish(models, runtimes or (), batches, threads or (), rounds, reference)
+    options = BenchOptions(models, runtimes or (), batches, threads or (), rounds, reference)
     with terminal.progress_bars(quiet or as_json) as hooks:
-        found = run_bench(wish, Machine("cpu", hooks))
+        found = run_bench(options, Machine("cpu", hooks))
     written = []
     if out is not None:
         from nasface.report.throughput import write_all

@@ -16,7 +16,7 @@ from nasface.cli.sizes import Real
 
 if TYPE_CHECKING:
     from nasface.formats import Inputs, Outputs, Precision
-    from nasface.stages.export.run import Exported, Source, Wish
+    from nasface.stages.export.run import Exported, ExportOptions, NetworkAndFaces
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Network:
     data_root: Path | None
     overrides: tuple[str, ...]
 
-    def source(self) -> Source:
+    def source(self) -> NetworkAndFaces:
         """Return the network, not yet loaded."""
         from nasface.model.files import one
-        from nasface.stages.export.run import Source
+        from nasface.stages.export.run import NetworkAndFaces
 
-        return Source(one(self.model, self.network), self.dataset, self.data_root, self.overrides)
+        return NetworkAndFaces(one(self.model, self.network), self.dataset, self.data_root, self.overrides)
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,15 @@ class What:
     keep: tuple[str, ...]
     local_runtime: Path | None
 
-    def wish(self) -> Wish:
+    def export_options(self) -> ExportOptions:
         """Return them as the stage takes them."""
         from nasface.deploy.plain import Ends
-        from nasface.stages.export.run import Wish
+        from nasface.stages.export.run import ExportOptions
 
         ends = Ends(self.inputs, self.outputs)
-        return Wish(self.form, self.precision, ends, self.max_loss, self.calibrate, self.keep, self.local_runtime)
+        return ExportOptions(
+            self.form, self.precision, ends, self.max_loss, self.calibrate, self.keep, self.local_runtime
+        )
 
 
 @main.command(short_help="Export a network to ONNX, OpenVINO or a web page, and check its results.")
@@ -150,9 +152,9 @@ def export(network: Network, what: What, out: Path, workers: int | None, quiet: 
     from nasface.stages.export.run import export as run_export
     from nasface.stages.machine import Machine
 
-    source, wish = network.source(), what.wish()
+    source, options = network.source(), what.export_options()
     with terminal.progress_bars(quiet or as_json) as hooks:
-        found = run_export(source, wish, out, Machine("cpu", hooks, workers=workers))
+        found = run_export(source, options, out, Machine("cpu", hooks, workers=workers))
     if as_json:
         click.echo(json.dumps(found.as_dict(), indent=1))
     else:

@@ -26,7 +26,7 @@ from nasface.formats.web import page as page_files
 from nasface.formats.web import runtime
 from nasface.model.files import one
 from nasface.stages.export.compare import Original
-from nasface.stages.export.run import Source, Wish, export
+from nasface.stages.export.run import ExportOptions, NetworkAndFaces, export
 from tests.chromium import launched, needs_chromium, playwright, watched
 from tests.extras import needs_onnx
 from tests.graphs import sharing_graphs
@@ -59,7 +59,7 @@ def folder(searched: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def make(folder: Path) -> None:
         with caching_in(searched), sharing_graphs(tmp_path_factory):
-            export(Source(one(searched / "run")), Wish("web", local_runtime=PACKAGE), folder, MACHINE)
+            export(NetworkAndFaces(one(searched / "run")), ExportOptions("web", local_runtime=PACKAGE), folder, MACHINE)
 
     return once(tmp_path_factory, "web-page", make)
 

@@ -21,7 +21,7 @@ from nasface.report.throughput import throughput, write_all
 from nasface.rundir import RunDir
 from nasface.stages.bench import contender, memory
 from nasface.stages.bench import run as stage
-from nasface.stages.bench.run import Row, Wish, bench
+from nasface.stages.bench.run import BenchOptions, Row, bench
 from nasface.stages.runtimes import open_net, runtimes
 from nasface.testing import scramble
 from nasface.timing import in_turn, speedup
@@ -92,7 +92,7 @@ def made_up(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-WISH = Wish(("a", "b"), ("torch", "other"), batches=(8, 1, 8), threads=(2, 1), rounds=3)
+WISH = BenchOptions(("a", "b"), ("torch", "other"), batches=(8, 1, 8), threads=(2, 1), rounds=3)
 
 
 def test_every_row_is_timed_once_in_every_round(made_up: Clock):
@@ -117,7 +117,7 @@ def test_the_figures_of_a_row(made_up: Clock):
 def test_ratios_are_to_the_reference_with_the_same_threads_and_batch(
     made_up: Clock, reference: str | None, wanted: list[float]
 ):
-    found = bench(Wish(**{**vars(WISH), "reference": reference}), MACHINE)
+    found = bench(BenchOptions(**{**vars(WISH), "reference": reference}), MACHINE)
     for start in range(0, 16, 4):
         assert [row.ratio for row in found.rows[start : start + 4]] == pytest.approx(wanted)
     assert found.reference == f"{reference or 'a'}, torch"
@@ -149,7 +149,7 @@ def test_json_has_the_rows(made_up: Clock):
 
 def test_a_reference_that_does_not_take_part_is_refused(made_up: Clock):
     with refused(RunError, "reference c", "a, b"):
-        bench(Wish(**{**vars(WISH), "reference": "c"}), MACHINE)
+        bench(BenchOptions(**{**vars(WISH), "reference": "c"}), MACHINE)
 
 
 # --- what is refused
@@ -215,11 +215,11 @@ def test_a_searched_network_runs_in_pytorch_and_is_exported_in_passing(run: RunD
 
     from nasface.model.files import one
     from nasface.stages.evaluate.compare import evaluate
-    from nasface.stages.export.run import Source, loaded, write_unchecked
+    from nasface.stages.export.run import NetworkAndFaces, loaded, write_unchecked
 
     before = torch.get_num_threads()
-    path = write_unchecked(*loaded(Source(one(run.path))), plugins.form("onnx"), tmp_path)
-    wish = Wish((str(run.path), str(path)), ("torch", "onnxruntime"), (2,), (1,), rounds=2)
+    path = write_unchecked(*loaded(NetworkAndFaces(one(run.path))), plugins.form("onnx"), tmp_path)
+    wish = BenchOptions((str(run.path), str(path)), ("torch", "onnxruntime"), (2,), (1,), rounds=2)
     found = bench(wish, MACHINE)
     assert [(row.model, row.runtime) for row in found.rows] == [
         (str(run.path), "torch"), (str(run.path), "onnxruntime"), (str(path), "onnxruntime"),
@@ -240,9 +240,9 @@ def test_exported_files_are_measured_without_torch(run: RunDir, cached: None, tm
     pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")
     pytest.importorskip("onnxscript", reason="needs the extra 'onnx'")
     from nasface.model.files import one
-    from nasface.stages.export.run import Source, loaded, write_unchecked
+    from nasface.stages.export.run import NetworkAndFaces, loaded, write_unchecked
 
-    path = write_unchecked(*loaded(Source(one(run.path))), plugins.form("onnx"), tmp_path)
+    path = write_unchecked(*loaded(NetworkAndFaces(one(run.path))), plugins.form("onnx"), tmp_path)
     code = "import sys; sys.modules['torch'] = None; from nasface.cli import main; main(sys.argv[1:])"
     words = [sys.executable, "-c", code, "bench", path, "--rounds", "2", "--batch", "1", "--json"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)

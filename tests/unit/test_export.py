@@ -23,7 +23,7 @@ from nasface.model.exported import COSTS, Description, describe
 from nasface.model.files import one
 from nasface.rundir import RunDir
 from nasface.stages.evaluate.compare import evaluate
-from nasface.stages.export.run import Exported, Source, Wish, export
+from nasface.stages.export.run import Exported, ExportOptions, NetworkAndFaces, export
 from tests.extras import needs_onnx, needs_openvino
 from tests.refusal import command_refuses, refused
 from tests.searched import MACHINE, caching_in, once
@@ -45,8 +45,8 @@ def export_once(searched: Path, tmp_path_factory: pytest.TempPathFactory, graphs
 
         def write(folder: Path) -> None:
             with caching_in(searched):
-                wish = Wish(form, precision, max_loss=ANY_LOSS, calibrate=16, **changes)
-                found.append(export(Source(one(searched / "run")), wish, folder, MACHINE))
+                wish = ExportOptions(form, precision, max_loss=ANY_LOSS, calibrate=16, **changes)
+                found.append(export(NetworkAndFaces(one(searched / "run")), wish, folder, MACHINE))
             (folder / "found.json").write_text(json.dumps(found[0].as_dict()))
 
         name = "-".join(["exported", form, precision, *map(str, changes)])
@@ -245,7 +245,7 @@ def test_threads_are_those_of_the_recipe(export_once: Export, run: RunDir, monke
 
 
 def test_a_format_of_ones_own_needs_no_change(run: RunDir, cached: None, tmp_path: Path):
-    done = export(Source(one(run.path)), Wish("nasface.formats.onnx:Onnx"), tmp_path, MACHINE)
+    done = export(NetworkAndFaces(one(run.path)), ExportOptions("nasface.formats.onnx:Onnx"), tmp_path, MACHINE)
     assert done.path == tmp_path / "slim-fp32.onnx"
 
 
@@ -389,9 +389,9 @@ def test_int8_without_calibration_faces(run: RunDir, cached: None, tmp_path: Pat
     assert lone.card is not None
     card = replace(lone.card, training={"dataset": "300w"})  # whose folder is not known here
     with refused(RunError, "int8", "training faces", "--data-root"):
-        export(Source(replace(lone, dataset="300w", card=card)), Wish("onnx", "int8"), out, MACHINE)
+        export(NetworkAndFaces(replace(lone, dataset="300w", card=card)), ExportOptions("onnx", "int8"), out, MACHINE)
     with refused(RunError, "int8", "synthetic"):
-        export(Source(lone, overrides=("data.options.train=0",)), Wish("onnx", "int8"), out, MACHINE)
+        export(NetworkAndFaces(lone, overrides=("data.options.train=0",)), ExportOptions("onnx", "int8"), out, MACHINE)
     assert not out.exists()
 
 
@@ -408,16 +408,18 @@ def test_a_loss_above_the_limit_writes_nothing(
     kept = []
     monkeypatch.setattr(exporting.shlex, "quote", lambda part: kept.append(part) or part)
     with refused(RunError, "int8", "2.00 points", "5.00%", "7.00%", "--max-loss 0.5", "--keep-float", "fp16"):
-        export(Source(one(run.path)), Wish("onnx", "int8", max_loss=0.5, calibrate=8), tmp_path, MACHINE)
+        export(
+            NetworkAndFaces(one(run.path)), ExportOptions("onnx", "int8", max_loss=0.5, calibrate=8), tmp_path, MACHINE
+        )
     assert not [path for path in tmp_path.iterdir() if path.name != "cache"]
     proto = onnx.load(str(export_once().path))
     always = set(graph.in_float(proto, ()))
     assert len(kept) == exporting.NAMED
     assert all(set(graph.in_float(proto, (part,))) > always for part in kept)
-    others, before = Wish("onnx", "int8", max_loss=0.5, calibrate=8, keep=tuple(kept)), set(kept)
+    others, before = ExportOptions("onnx", "int8", max_loss=0.5, calibrate=8, keep=tuple(kept)), set(kept)
     kept.clear()
     with refused(RunError, "--keep-float"):
-        export(Source(one(run.path)), others, tmp_path, MACHINE)
+        export(NetworkAndFaces(one(run.path)), others, tmp_path, MACHINE)
     assert kept
     assert not before & set(kept)
 
@@ -437,10 +439,10 @@ def test_landmarks_that_moved_write_nothing(run: RunDir, cached: None, tmp_path:
 
     with pytest.MonkeyPatch.context() as patch, refused(RunError, "PyTorch", "0.01", "nothing was written"):
         patch.setattr(graph, "onnx_graph", wrong)
-        export(Source(one(run.path)), Wish("onnx"), tmp_path / "out", MACHINE)
+        export(NetworkAndFaces(one(run.path)), ExportOptions("onnx"), tmp_path / "out", MACHINE)
     assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_format_that_does_not_exist(run: RunDir, tmp_path: Path):
     with refused(RecipeError, "export format", "onyx", "onnx"):
-        export(Source(one(run.path)), Wish("onyx"), tmp_path, MACHINE)
+        export(NetworkAndFaces(one(run.path)), ExportOptions("onyx"), tmp_path, MACHINE)

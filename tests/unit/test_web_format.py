@@ -16,7 +16,7 @@ from nasface import detect
 from nasface.cli import main
 from nasface.errors import RunError
 from nasface.formats.web import page, runtime
-from nasface.stages.export.run import Wish
+from nasface.stages.export.run import ExportOptions
 from tests.extras import needs_onnx
 from tests.refusal import command_refuses, names, refused
 from tests.searched import caching_in, once
@@ -139,7 +139,7 @@ def test_without_the_weights_of_a_detector_the_page_has_none(monkeypatch: pytest
 def test_a_runtime_that_is_missing_or_another_version_is_refused(package: Path, tmp_path: Path):
     def refuse(folder: Path, *facts: object) -> None:
         with refused(RunError, f"npm pack onnxruntime-web@{runtime.VERSION}", *facts):
-            Wish("web", local_runtime=folder).format()
+            ExportOptions("web", local_runtime=folder).format()
 
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -152,7 +152,7 @@ def test_a_runtime_that_is_missing_or_another_version_is_refused(package: Path, 
 
 def test_formats_without_a_runtime_of_their_own_refuse_one(package: Path):
     with refused(RunError, "--local-runtime", "onnx", "--format web"):
-        Wish("onnx", local_runtime=package).format()
+        ExportOptions("onnx", local_runtime=package).format()
 
 
 @pytest.mark.slow

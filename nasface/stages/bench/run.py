@@ -36,7 +36,7 @@ _PAUSE = 0.005  # seconds before each call: threads of ONNX Runtime and OpenMP w
 
 
 @dataclass(frozen=True)
-class Wish:
+class BenchOptions:
     """What to measure.
 
     Attributes:
@@ -113,7 +113,7 @@ class Benchmark:
         return path
 
 
-def bench(wish: Wish, machine: Machine) -> Benchmark:
+def bench(options: BenchOptions, machine: Machine) -> Benchmark:
     """Measure networks on the CPU.
 
     Networks that are not exported yet run in PyTorch as they are, and are exported to a temporary folder for every
@@ -123,24 +123,24 @@ def bench(wish: Wish, machine: Machine) -> Benchmark:
     Raises:
         RunError: when a network or runtime is not there; the sentence names the extra that brings it.
     """
-    models = tuple(dict.fromkeys(wish.models))
-    reference = wish.reference or models[0]
+    models = tuple(dict.fromkeys(options.models))
+    reference = options.reference or models[0]
     if reference not in models:
         raise RunError(f"the reference {reference} is not among the networks; {did_you_mean(reference, models)}")
-    batches, threads = sorted(set(wish.batches)), sorted(set(wish.threads)) or [default_workers()]
-    forms = runtimes(wish.runtimes)
+    batches, threads = sorted(set(options.batches)), sorted(set(options.threads)) or [default_workers()]
+    forms = runtimes(options.runtimes)
     with tempfile.TemporaryDirectory(prefix="nasface-bench-") as folder, _threads_kept():
         contenders = [
             found for i, model in enumerate(models) for found in _contenders(model, forms, Path(folder, str(i)))
         ]
         memory = _memory(contenders, threads, batches, machine)
         rows = list(product(threads, batches, contenders))
-        seconds = _timed(rows, wish.rounds, machine)
+        seconds = _timed(rows, options.rounds, machine)
     first = next(contender for contender in contenders if contender.model == reference)
     return Benchmark(
         [_row(key, seconds, seconds[*key[:2], first], memory[key]) for key in rows],
         f"{first.model}, {first.runtime}",
-        wish.rounds,
+        options.rounds,
         _processor(),
     )
 
@@ -154,9 +154,9 @@ def _contenders(model: str, forms: Mapping[str, Format | None], folder: Path) ->
     saved = one(model)
     if saved.exported:
         return [_exported(model, saved.weights, saved.exported[0])]
-    from nasface.stages.export.run import Source, costs_of, loaded, write_unchecked
+    from nasface.stages.export.run import NetworkAndFaces, costs_of, loaded, write_unchecked
 
-    net, recipe = loaded(Source(saved))
+    net, recipe = loaded(NetworkAndFaces(saved))
     folder.mkdir()
     found = []
     for form in forms.values():

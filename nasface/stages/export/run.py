@@ -42,7 +42,7 @@ RANKED, NAMED = 16, 4  # faces by which parts are ranked, and parts that are nam
 
 
 @dataclass(frozen=True)
-class Wish:
+class ExportOptions:
     """What to export.
 
     Attributes:
@@ -76,7 +76,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Source:
+class NetworkAndFaces:
     """The network to export and the faces to use.
 
     Attributes:
@@ -129,12 +129,12 @@ class Exported:
         return {**vars(self), **places, "difference": vars(self.difference)}
 
 
-def export(source: Source, wish: Wish, out: Path, machine: Machine) -> Exported:
+def export(source: NetworkAndFaces, options: ExportOptions, out: Path, machine: Machine) -> Exported:
     """Export a network and check the file.
 
     Args:
         source: the network and the faces.
-        wish: what to export.
+        options: what to export.
         out: the folder to write to. The file is named after the network and its precision.
         machine: progress and workers; the work is done on the CPU.
 
@@ -143,8 +143,8 @@ def export(source: Source, wish: Wish, out: Path, machine: Machine) -> Exported:
             the file differs from PyTorch by more than allowed. Nothing is written then.
         DataError: when the faces asked for are not there.
     """
-    form = wish.format()
-    form.require(wish.precision)
+    form = options.format()
+    form.require(options.precision)
     if source.saved.exported:
         raise RunError(
             f"{source.saved.weights} was exported already; give the run folder or the file of weights (.safetensors) "
@@ -153,17 +153,17 @@ def export(source: Source, wish: Wish, out: Path, machine: Machine) -> Exported:
     recipe, known = _recipe(source)
     model = source.saved.load(recipe)
     view = replace(model.view, precision="fp32")  # bf16 would move landmarks by more than the file may differ
-    sample = _sample(recipe if known else None, view, machine, wish)
-    module = deployed(model, view, wish.ends, form.channels)
-    about = _description(model, view, recipe, wish.precision, wish.ends).to_json()
-    path = out / f"{source.saved.name}-{wish.precision}{form.suffix}"
+    sample = _sample(recipe if known else None, view, machine, options)
+    module = deployed(model, view, options.ends, form.channels)
+    about = _description(model, view, recipe, options.precision, options.ends).to_json()
+    path = out / f"{source.saved.name}-{options.precision}{form.suffix}"
     try:
         durable.make_folder(out)
         rundir.remove_partials(out)
         with durable.temporary_folder(out, f".{path.name}.", rundir.PARTIAL) as part:
-            written = form.write(module, module.example(), part / path.name, about, _quantisation(wish, sample))
-            found = _judge(form, written, model, view, sample, wish)
-            _refuse(found, wish, module.net, sample)
+            written = form.write(module, module.example(), part / path.name, about, _quantisation(options, sample))
+            found = _judge(form, written, model, view, sample, options)
+            _refuse(found, options, module.net, sample)
             _refuse_other_page(written, out)
             for file in written:
                 durable.put(file, out / file.name)
@@ -179,7 +179,7 @@ def deployed(model: Model, view: View, ends: Ends, channels: int) -> Deployed:
     return Deployed(net, view.input_size, view.decoder, view.sigma, flip, ends).eval()
 
 
-def loaded(source: Source) -> tuple[Model, Recipe]:
+def loaded(source: NetworkAndFaces) -> tuple[Model, Recipe]:
     """Load a network, and return it with its recipe, whose dataset need not be installed."""
     recipe, _ = _recipe(source)
     return source.saved.load(recipe), recipe
@@ -203,7 +203,7 @@ def write_unchecked(model: Model, recipe: Recipe, form: Format, folder: Path) ->
     return form.write(module, module.example(), folder / f"{model.name}-fp32{form.suffix}", about, "fp32")[-1]
 
 
-def _recipe(source: Source) -> tuple[Recipe, bool]:
+def _recipe(source: NetworkAndFaces) -> tuple[Recipe, bool]:
     """Return the recipe of the network, and whether it names a dataset that is installed here."""
     try:
         return source.recipe(faces=True), True
@@ -213,17 +213,17 @@ def _recipe(source: Source) -> tuple[Recipe, bool]:
         return source.recipe(faces=False), False
 
 
-def _sample(recipe: Recipe | None, view: View, machine: Machine, wish: Wish) -> Sample:
+def _sample(recipe: Recipe | None, view: View, machine: Machine, options: ExportOptions) -> Sample:
     """Return the faces of the network's dataset if they are there, else synthetic ones, which int8 does not take."""
     why = "its dataset is not installed"
     if recipe is not None:
         try:
-            return _of_dataset(recipe, view, machine, wish)
+            return _of_dataset(recipe, view, machine, options)
         except DataError as err:
             if recipe.data.root is not None:
                 raise
             why = str(err)
-    if wish.precision == "int8":
+    if options.precision == "int8":
         raise RunError(
             f"int8 is calibrated on training faces, and there are none ({why}); name them with --dataset and "
             "--data-root, or export fp16"
@@ -232,9 +232,9 @@ def _sample(recipe: Recipe | None, view: View, machine: Machine, wish: Wish) -> 
     return faces.of_nobody(view, machine)
 
 
-def _of_dataset(recipe: Recipe, view: View, machine: Machine, wish: Wish) -> Sample:
-    sample = faces.of_dataset(recipe, view, machine, wish.calibrate)
-    if wish.precision == "int8" and not len(sample.calibration_NHW3):
+def _of_dataset(recipe: Recipe, view: View, machine: Machine, options: ExportOptions) -> Sample:
+    sample = faces.of_dataset(recipe, view, machine, options.calibrate)
+    if options.precision == "int8" and not len(sample.calibration_NHW3):
         raise RunError(
             f"int8 is calibrated on training faces, and dataset '{recipe.data.name}' has none; give another --dataset "
             "or --data-root, or export fp16"
@@ -247,16 +247,18 @@ def _description(model: Model, view: View, recipe: Recipe, precision: Precision,
     return Description(card, precision, ends.inputs, ends.outputs, costs_of(model, recipe))
 
 
-def _quantisation(wish: Wish, sample: Sample) -> Quantisation | Precision:
-    if wish.precision != "int8":
-        return wish.precision
-    return Quantisation(wish.ends.prepare(sample.calibration_NHW3), wish.keep)
+def _quantisation(options: ExportOptions, sample: Sample) -> Quantisation | Precision:
+    if options.precision != "int8":
+        return options.precision
+    return Quantisation(options.ends.prepare(sample.calibration_NHW3), options.keep)
 
 
-def _judge(form: Format, written: Sequence[Path], model: Model, view: View, sample: Sample, wish: Wish) -> Exported:
+def _judge(
+    form: Format, written: Sequence[Path], model: Model, view: View, sample: Sample, options: ExportOptions
+) -> Exported:
     """Compare a file with PyTorch."""
     original = Original(model.module, view)
-    look = original.look(form.open(written[-1], torch.get_num_threads()), wish.ends)
+    look = original.look(form.open(written[-1], torch.get_num_threads()), options.ends)
     difference = compare(original, look, sample.compared_NHW3)
     before = after = None
     if len(sample.judged_NHW3):
@@ -265,13 +267,13 @@ def _judge(form: Format, written: Sequence[Path], model: Model, view: View, samp
     return Exported(
         path=written[-1],
         files=tuple(written),
-        format=wish.form,
-        precision=wish.precision,
+        format=options.form,
+        precision=options.precision,
         size=sum(file.stat().st_size for file in written),
         faces=sample.name,
         difference=difference,
         compared=len(sample.compared_NHW3),
-        calibrated=len(sample.calibration_NHW3) if wish.precision == "int8" else 0,
+        calibrated=len(sample.calibration_NHW3) if options.precision == "int8" else 0,
         judged=len(sample.judged_NHW3),
         nme_before=before,
         nme_after=after,
@@ -289,10 +291,10 @@ def _nme(found_NL2: NDArray[np.float64], sample: Sample, view: View) -> float:
     return float(errors(found_NL2, sample.judged_NL2, view.scheme)[DEFAULT_NORMALISER].mean())
 
 
-def _refuse(found: Exported, wish: Wish, net: nn.Module, sample: Sample) -> None:
+def _refuse(found: Exported, options: ExportOptions, net: nn.Module, sample: Sample) -> None:
     """Raise a RunError when the file differs from PyTorch by more than allowed."""
     difference = found.difference
-    if wish.precision == "fp32" and not (difference.landmarks and difference.worst <= TOLERANCE):
+    if options.precision == "fp32" and not (difference.landmarks and difference.worst <= TOLERANCE):
         raise RunError(
             f"the exported network puts landmarks up to {difference.worst:.3g} pixels from where PyTorch puts them (on "
             f"{found.compared} faces, {difference.landmarks} landmarks; {TOLERANCE} are allowed in fp32), so nothing "
@@ -301,11 +303,12 @@ def _refuse(found: Exported, wish: Wish, net: nn.Module, sample: Sample) -> None
     if found.nme_before is None or found.nme_after is None:
         return
     loss = 100 * (found.nme_after - found.nme_before)
-    if not loss <= wish.max_loss:
+    if not loss <= options.max_loss:
+        advice = _help_int8(net, sample, options.keep) if options.precision == "int8" else _HELP[options.precision]
         raise RunError(
-            f"{wish.precision} raises the NME on {found.judged} held-out faces by {loss:.2f} points, from "
-            f"{found.nme_before:.2%} to {found.nme_after:.2%}, more than --max-loss {wish.max_loss:g}, so nothing was "
-            "written; " + (_help_int8(net, sample, wish.keep) if wish.precision == "int8" else _HELP[wish.precision])
+            f"{options.precision} raises the NME on {found.judged} held-out faces by {loss:.2f} points, from "
+            f"{found.nme_before:.2%} to {found.nme_after:.2%}, more than --max-loss {options.max_loss:g}, so nothing "
+            f"was written; {advice}"
         )
 
 
