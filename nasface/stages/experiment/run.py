@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -132,38 +132,72 @@ def _parts(experiment: Experiment, name: str, seed: int, out: Path, kept: Kept |
     """Yield the parts of one run and seed, in the order in which they depend on each other."""
     plan = experiment.plan
     home, recipe = RunDir(out / f"{name}-{seed}"), experiment.recipe(plan.runs[name], seed)
-    part = partial(Part, name, seed)
-    searched = part(
-        "search", home, partial(run_status, home, recipe),
-        partial(_unless_finished, folder=home, recipe=recipe, work=search),
-    )  # fmt: skip
+    searched = _run_part(name, seed, "search", home, recipe, search)
     yield searched
     for title, planned in plan.sweeps.items():
-        folder, request = RunDir(home.path / title), _request(planned)
-        own = None if kept is None or is_path(kept.where) else kept.inner(f"{home.path.name}/{title}")
-        measure = Measure(epochs=planned.epochs)
-        yield part(
-            title, folder, partial(_sweep_status, folder, request, own),
-            partial(_swept, recipe=recipe, home=home, out=folder, request=request, measure=measure, kept=own),
-            (searched,), partial(_has_waiting, folder, own),
-        )  # fmt: skip
+        yield _sweep_part(searched, title, planned, recipe, kept)
     schools = {
-        teacher: part(
-            school.path.name.removesuffix(f"-{seed}"), school, partial(run_status, school, lessons),
-            partial(_unless_finished, folder=school, recipe=lessons, work=train),
-        )
+        teacher: _run_part(name, seed, school.path.name.removesuffix(f"-{seed}"), school, lessons, train)
         for teacher, (school, lessons) in _schools(experiment, seed, out).items()
-    }  # fmt: skip
+    }
     yield from schools.values()
     for title, how in plan.distill.items():
-        variant, changed = RunDir(home.path / title), experiment.recipe(plan.runs[name], seed, how)
-        teachers = tuple(part for teacher, part in schools.items() if teacher == changed.distill.teacher_from)
-        teacher = teachers[0].folder if teachers else None
-        yield part(
-            title, variant, partial(_variant_status, variant, changed),
-            partial(_distilled, recipe=changed, home=home, out=variant, teacher=teacher),
-            (searched, *teachers),
-        )  # fmt: skip
+        yield _variant_part(searched, title, experiment.recipe(plan.runs[name], seed, how), schools)
+
+
+def _run_part(
+    name: str, seed: int, title: str, folder: RunDir, recipe: Recipe, stage: Callable[[Recipe, RunDir, Machine], object]
+) -> Part:
+    """Return what one stage does in a run folder."""
+
+    def work(machine: Machine) -> None:
+        if not is_finished(folder, recipe):
+            stage(recipe, folder, machine)
+
+    return Part(name, seed, title, folder, status=partial(run_status, folder, recipe), work=work)
+
+
+def _sweep_part(searched: Part, title: str, planned: SweepPlan, recipe: Recipe, kept: Kept | None) -> Part:
+    """Return a sweep over the networks of a search; in a database, it is a study of its own."""
+    home, folder = searched.folder, RunDir(searched.folder.path / title)
+    own = None if kept is None or is_path(kept.where) else kept.inner(f"{home.path.name}/{title}")
+    request = SweepRequest(
+        count=planned.count, shares=planned.shares, pruner=planned.pruner, options=planned.options, draws=planned.draws
+    )
+
+    def work(machine: Machine) -> None:
+        measure = Measure(epochs=planned.epochs)
+        sweep(recipe, source=home, out=folder, request=request, measure=measure, machine=machine, kept=own)
+
+    return Part(
+        searched.run,
+        searched.seed,
+        title,
+        folder,
+        status=partial(_sweep_status, folder, request, own),
+        work=work,
+        needs=(searched,),
+        can_help=partial(_has_waiting, folder, own),
+    )
+
+
+def _variant_part(searched: Part, title: str, recipe: Recipe, schools: Mapping[str | None, Part]) -> Part:
+    """Return a distillation of the network of a search; its teacher is one of `schools`, or else the supernet."""
+    folder = RunDir(searched.folder.path / title)
+    school = schools.get(recipe.distill.teacher_from)
+
+    def work(machine: Machine) -> None:
+        _distilled(machine, recipe, searched.folder, folder, None if school is None else school.folder)
+
+    return Part(
+        searched.run,
+        searched.seed,
+        title,
+        folder,
+        status=partial(_variant_status, folder, recipe),
+        work=work,
+        needs=(searched,) if school is None else (searched, school),
+    )
 
 
 def _schools(experiment: Experiment, seed: int, out: Path) -> dict[str | None, tuple[RunDir, Recipe]]:
@@ -177,30 +211,6 @@ def _schools(experiment: Experiment, seed: int, out: Path) -> dict[str | None, t
     for name, changes in plan.teachers.items():
         found[name] = RunDir(out / f"teacher-{name}-{seed}"), experiment.recipe(changes, seed)
     return found
-
-
-def _unless_finished(machine: Machine, folder: RunDir, recipe: Recipe, work: Callable[..., object]) -> None:
-    if not is_finished(folder, recipe):
-        work(recipe, folder, machine)
-
-
-def _request(planned: SweepPlan) -> SweepRequest:
-    """What a sweep of the plan is asked for."""
-    return SweepRequest(
-        count=planned.count, shares=planned.shares, pruner=planned.pruner, options=planned.options, draws=planned.draws
-    )
-
-
-def _swept(
-    machine: Machine,
-    recipe: Recipe,
-    home: RunDir,
-    out: RunDir,
-    request: SweepRequest,
-    measure: Measure,
-    kept: Kept | None,
-) -> None:
-    sweep(recipe, source=home, out=out, request=request, measure=measure, machine=machine, kept=kept)
 
 
 def _distilled(machine: Machine, recipe: Recipe, home: RunDir, out: RunDir, teacher: RunDir | None) -> None:
