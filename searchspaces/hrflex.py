@@ -146,17 +146,10 @@ def hrflex(
         build.fuse(Node(f"head.{group}", size, 4, stages + 1, block=False), last)
         for group, size in enumerate(_sizes("head", head_channels, head_groups))
     ]
-    graph = Graph(
-        nodes=tuple(build.nodes),
-        edges=tuple(build.edges),
-        inputs=(STEM,),
-        outputs=tuple(node.id for node in outputs),
-        fixed=frozenset(build.fixed),
-    )
     return HRFlexSpace(
         name="hrflex",
         options=options,
-        graph=graph,
+        graph=build.graph(outputs),
         encoder=encoder,
         stage1=encoder,
         depth=depth,
@@ -196,6 +189,16 @@ class _Builder:
             self.fixed += (enter, skip)
             source = end
         return source
+
+    def graph(self, outputs: Sequence[Node]) -> Graph:
+        """Return the graph from the first node to these."""
+        return Graph(
+            nodes=tuple(self.nodes),
+            edges=tuple(self.edges),
+            inputs=(self.nodes[0].id,),
+            outputs=tuple(node.id for node in outputs),
+            fixed=frozenset(self.fixed),
+        )
 
 
 def _sizes(part: str, channels: int, groups: int) -> list[int]:

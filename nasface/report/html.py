@@ -105,23 +105,31 @@ def write_report(
         for stale in files_of(beside / "faces"):
             if is_figure(stale, unmarked=_beside_a_report(page)):
                 stale.unlink()
-    shown: dict[str, dict[str, Any]] = {}
-    files: list[Path] = []
-    for picture in pictures:
-        try:
-            figure = picture.draw()
-        except NasfaceError as err:
-            missing[picture.name] = str(err)
-            continue
-        files += figures.save(figure, beside / picture.name)
-        image = _photo(figure, picture.caption) if picture.photo else Markup(figures.svg(figure, f"svg-{picture.name}"))
-        shown[picture.name] = {"name": picture.name, "caption": picture.caption, "image": image}
+    shown, files, failed = _drawn(pictures, beside)
+    missing |= failed
     try:
         costs = overview.costs(content)
     except NasfaceError as err:
         costs, missing["costs"] = None, str(err)
     rundir.write_text(page, _render(content, trade=trade, pictures=shown, costs=costs, missing=missing))
     return Report(page, tuple(files), missing)
+
+
+def _drawn(pictures: Sequence[Picture], folder: Path) -> tuple[dict[str, dict[str, Any]], list[Path], dict[str, str]]:
+    """Draw pictures into a folder; return them as the page shows them, their files, and why others are missing."""
+    shown: dict[str, dict[str, Any]] = {}
+    files: list[Path] = []
+    missing: dict[str, str] = {}
+    for picture in pictures:
+        try:
+            figure = picture.draw()
+        except NasfaceError as err:
+            missing[picture.name] = str(err)
+            continue
+        files += figures.save(figure, folder / picture.name)
+        image = _photo(figure, picture.caption) if picture.photo else Markup(figures.svg(figure, f"svg-{picture.name}"))
+        shown[picture.name] = {"name": picture.name, "caption": picture.caption, "image": image}
+    return shown, files, missing
 
 
 def _refuse_others(page: Path, files: Sequence[Path]) -> None:
