@@ -89,7 +89,7 @@ def _shown(notebook: nbformat.NotebookNode) -> tuple[str, int]:
 def test_factors(swept, shown):
     text, figures = shown["factors.py"]
     kept = len(read_source(swept.arch).arch.kept)
-    assert f"hrsupernet: {kept} of " in text
+    assert f"hrflex: {kept} of " in text
     assert figures == 2
 
 

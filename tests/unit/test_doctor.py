@@ -54,7 +54,7 @@ def test_nothing_is_wrong_with_a_finished_run_and_nothing_is_changed(copy: RunDi
     found = list(folder.examine(copy.path))
     assert not wrong(found)
     assert {path: path.stat().st_mtime_ns for path in copy.path.rglob("*") if path.name != ".lock"} == before
-    assert "hrsupernet on synthetic" in of(found, "recipe.yaml").detail
+    assert "hrflex on synthetic" in of(found, "recipe.yaml").detail
     for what in ("arch.json", "factors.json", "supernet.safetensors", "slim.safetensors", "metrics.json", "errors.csv"):
         assert of(found, what).state == "ok"
 

@@ -242,6 +242,8 @@ def test_an_arch_of_another_space_is_refused(run, tmp_path):
 
 
 def test_weights_that_do_not_fit_are_refused(run, tmp_path):
-    deeper = recipe(*SHORT, "space.options.depth=2")
+    residual = recipe(*SHORT, "space.options.encoder=residual")
     with refused(RunError, run.supernet, "tensors"):
-        distilling.distill(deeper, RunDir(tmp_path / "out"), MACHINE, read_arch(run.arch), run.supernet, str(run.path))
+        distilling.distill(
+            residual, RunDir(tmp_path / "out"), MACHINE, read_arch(run.arch), run.supernet, str(run.path)
+        )

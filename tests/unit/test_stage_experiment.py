@@ -28,19 +28,24 @@ pytestmark = pytest.mark.slow
 PLAN = {
     "seeds": [0, 1],
     "runs": {"small": {}, "wide": {"space": {"options": {"width": 6}}}},
-    "sweeps": {"by-threshold": {"shares": [0.8, 0.5]}, "by-chance": {"shares": [0.5], "pruner": "random", "draws": 2}},
+    "sweeps": {
+        "by-threshold": {"shares": [0.8, 0.5]},
+        "by-chance": {"shares": [0.5], "pruner": "random", "draws": 2},
+        "impossible": {"shares": [0.001]},
+    },
     "teacher": {"finetune": {"epochs": 2}},
     "distill": {"none": {"teacher": False, "peer": False, "masked": False}, "all": {}},
 }
 
 
 SMALLER = (
-    "data.options.train=30", "data.options.test=8", "search.epochs=1", "distill.epochs=1", "finetune.epochs=0",
+    "data.options.train=48", "data.options.test=8", "distill.epochs=1", "finetune.epochs=0",
 )  # fmt: skip
 
 
 def written(folder: Path, **plan: object) -> Path:
-    content: dict[str, object] = {"extends": "demo", "description": "a test"}
+    space = {"name": "hrsupernet", "options": {"depth": 1}}
+    content: dict[str, object] = {"extends": "demo", "description": "a test", "space": space}
     recipes.override(content, (*SETTINGS, *SMALLER))
     path = folder / "experiment.yaml"
     path.write_text(yaml.safe_dump({**content, "experiment": {**PLAN, **plan}}, sort_keys=False))
@@ -106,8 +111,8 @@ def test_an_outline_lists_every_part_and_does_nothing(done, folder, tmp_path):
     plan = read_experiment(str(written(folder)), None)
     finished = outline(plan, out)
     assert set(finished.status) == {"finished"}
-    assert finished.part.tolist()[:6] == ["search", "by-threshold", "by-chance", "teacher", "none", "all"]
-    assert len(finished) == 4 * 5 + 2  # the teacher of a seed is listed once
+    assert finished.part.tolist()[:6] == ["search", "by-threshold", "by-chance", "impossible", "teacher", "none"]
+    assert len(finished) == 4 * 6 + 2  # the teacher of a seed is listed once
     fresh = outline(plan, tmp_path / "out", only=("small",))
     assert set(fresh.run) == {"small"}
     assert fresh.status.str.startswith("not begun").all()

@@ -297,7 +297,7 @@ def test_two_processes_share_a_sweep(run, folder, tmp_path):
 
 
 def test_networks_are_rated_by_the_criterion_that_is_asked_for(run: RunDir, tmp_path: Path):
-    request = SweepRequest(shares=(0.5,))
+    request = SweepRequest(shares=(0.7,))
     plain = sweep(run, tmp_path / "own", request, QUICK)
     again = sweep(run, tmp_path / "own", request, QUICK, "criterion.name=alpha")  # the run's own
     assert again.network.tolist() == plain.network.tolist()

@@ -107,6 +107,9 @@ def _subsets(found: Mapping[str, Any]) -> dict[str, float]:
 def _swept(folder: Path) -> list[Row]:
     """Read the networks of a sweep, with their scores at the last stage of training that there is."""
     table = read_table(folder)
+    if slim_networks(table).empty:
+        log.warning("%s holds no pruned network: none of its requests could be met", folder)
+        return []
     stage = pareto.best_stage(table)
     at_stage = [score for score in scores_in(table) if score.stage is stage]
     rows = []
