@@ -96,6 +96,8 @@ def _quantised(model: Any, proto: Any, how: Quantisation) -> Any:
     nncf = _nncf()
     kept = set(graph.in_float(proto, how.keep))
     there = [op.get_friendly_name() for op in model.get_ops()]
-    ignored = nncf.IgnoredScope(names=[name for name in there if name in kept], validate=False)
+    # a convolution with a bias becomes two operations, of which the addition has the node's name
+    ignored = [name for name in there if name.removesuffix("/WithoutBiases") in kept]
+    scope = nncf.IgnoredScope(names=ignored, validate=False)
     data = nncf.Dataset(np.split(how.inputs, range(1, len(how.inputs))))
-    return nncf.quantize(model, data, subset_size=len(how.inputs), ignored_scope=ignored)
+    return nncf.quantize(model, data, subset_size=len(how.inputs), ignored_scope=scope)

@@ -168,6 +168,25 @@ def test_int8_weights_are_signed_and_per_channel_and_parts_stay_in_float(export_
     assert counts["all"] - counts["no stem"] == 1
 
 
+@pytest.mark.parametrize("form", [pytest.param("openvino", marks=OPENVINO)])
+def test_parts_of_openvino_files_stay_in_float(form: str, export_once: Export):
+    pytest.importorskip("nncf", reason="needs NNCF, of the extra 'openvino'")
+    import openvino
+
+    quantised = {}
+    for keep in ((), ("stem",)):
+        model = openvino.Core().read_model(str(export_once(form, "int8", keep=keep).path))
+        convolutions = [
+            op for op in model.get_ordered_ops() if op.get_type_name() in ("Convolution", "GroupConvolution")
+        ]
+        inputs = {op.get_friendly_name(): op.input_value(0).get_node().get_type_name() for op in convolutions}
+        quantised[keep] = {name for name, before in inputs.items() if before == "FakeQuantize"}
+        assert not [name for name in quantised[keep] if name.startswith("net.head.heatmaps/")]
+    left = quantised[()] - quantised["stem",]
+    assert len(left) == 2
+    assert all(name.startswith("net.stem.") for name in left)
+
+
 def test_what_other_programs_preprocess_and_decode_stays_outside(export_once: Export):
     import onnxruntime
 
