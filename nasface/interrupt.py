@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SAID = {signal.SIGINT: "\nnasface: interrupted", signal.SIGTERM: "nasface: terminated"}  # a terminal has shown ^C
-_ADVICE = "; run the same command again to continue from what is finished, or from the last epoch"
+_ADVICE = "; run the same command again: long ones continue from what is finished, or from the last epoch"
 
 
 class Interrupted(KeyboardInterrupt):

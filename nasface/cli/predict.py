@@ -199,7 +199,7 @@ def _show(summary: dict[str, Any], out: Path, overlay: bool) -> None:
 
     rows = [
         ["images", f"{summary['images']:,}"],
-        ["video frames", f"{summary['frames']:,}"],
+        *([["video frames", f"{summary['frames']:,}"]] if summary["frames"] else []),
         ["unreadable", f"{summary['unreadable']:,}"],
         ["without a face", f"{summary['without_face']:,}"],
         ["faces", f"{summary['faces']:,}"],

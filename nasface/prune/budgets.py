@@ -87,8 +87,9 @@ def _met(graph: Graph, importance: Importance, limit: Limit, tolerance: float, p
         found.append(kept)
     if not found:
         raise GraphError(
-            f"no connected network is within {tolerance:.4g} of the budget of {limit.words(limit.value)}; "
-            f"{nearest(graph, limit, _SECONDS)}: ask for that, or raise the option tolerance"
+            f"no connected network is within {tolerance:.2%} of the budget of {limit.words(limit.value)}; "
+            f"{nearest(graph, limit, _SECONDS)}: ask for that, or allow a larger distance with the pruner's option "
+            "tolerance"
         )
     return max(found, key=lambda kept: worth(kept, importance))
 

@@ -64,7 +64,7 @@ def exact(
     limit = limit_of("exact", graph, costs, macs, params, share)
     kept = best(graph, importance, limit, (1 - tolerance) * limit.value, seconds)
     if kept is None:
-        room = f" and at most {tolerance:.4g} below it" if tolerance < 1 else ""
+        room = f" and at most {tolerance:.2%} below it" if tolerance < 1 else ""
         raise GraphError(
             f"no connected network is within the budget of {limit.words(limit.value)}{room}; "
             f"{nearest(graph, limit, seconds)}"
