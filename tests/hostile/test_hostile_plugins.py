@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nasface import detect, plugins
+from nasface import detect, importing, plugins
 from nasface.data.base import Face, Problem
 from nasface.data.check import check
 from nasface.data.prepare import prepare
@@ -66,7 +66,7 @@ def test_plugins_that_fail_as_they_are_called(tally: Tally, monkeypatch: pytest.
     for build in (plugins.space, plugins.searcher):
         assert isinstance(tally.held(lambda build=build: build("x:y"), (build, name)), RecipeError)
     assert isinstance(tally.held(lambda: plugins.dataset("x:y", None), name), RecipeError)
-    monkeypatch.setattr(detect, "import_attr", lambda named: lambda image: call())
+    monkeypatch.setattr(importing, "import_attr", lambda named: lambda image: call())
     assert isinstance(
         tally.held(lambda: detect.find_detector("x:y")(np.zeros((8, 8, 3), np.uint8)), name), NasfaceError
     )

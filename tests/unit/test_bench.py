@@ -226,7 +226,9 @@ def test_a_searched_network_runs_in_pytorch_and_is_exported_in_passing(run: RunD
     ]  # fmt: skip
     saved = one(run.path)
     wanted = evaluate(saved.recipe(), MACHINE, [saved])[0]
-    assert {(row.params, row.macs, row.input_size) for row in found.rows} == {(wanted.params, wanted.macs, 32)}
+    assert {(row.params, row.macs, row.input_size) for row in found.rows} == {
+        (wanted.cost.params, wanted.cost.macs, 32)
+    }
     assert all(0 < row.median_ms <= row.p95_ms for row in found.rows)
     assert torch.get_num_threads() == before
     if HAS_PROC:
