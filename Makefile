@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
-RUN ?= runs/mini
+RUN ?= runs/demo
 EXPERIMENT ?= runs/figure6-mini
 
 # what torch from PyPI brings along on Linux for CUDA: its wheel pins these itself, and a CPU build has none of them
@@ -73,7 +73,7 @@ docs: setup  ## the documentation, to build/docs/index.html; a warning is an err
 linkcheck: setup  ## whether the links to other sites still lead somewhere (needs the internet)
 	$(BIN)/python -m sphinx -q -b linkcheck -d build/doctrees docs build/linkcheck
 
-notebooks: setup  ## docs/notebooks with their outputs: make notebooks RUN=runs/mini EXPERIMENT=runs/figure6-mini
+notebooks: setup  ## docs/notebooks with their outputs: make notebooks RUN=runs/demo EXPERIMENT=runs/figure6-mini
 	rm -rf docs/notebooks
 	export NASFACE_RUN=$(RUN) NASFACE_EXPERIMENT=$(EXPERIMENT); for name in factors pareto run figure6; do \
 	  $(BIN)/jupytext --to ipynb --output - analysis/$$name.py | $(BIN)/jupyter nbconvert --stdin --execute \
