@@ -10,18 +10,18 @@ import torch
 from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
-Kind = TypeVar("Kind", bound=Optimizer)
+T = TypeVar("T", bound=Optimizer)
 
 _METHODS = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
 
 
-def without_compiler(kind: type[Kind]) -> type[Kind]:
+def without_compiler(kind: type[T]) -> type[T]:
     """Return a subclass of one of torch's optimizers that does the same and does not load `torch._dynamo`.
 
     Torch wraps methods of its optimizers in functions that tell the compiler what to leave alone, and load it for that.
     The subclass has the methods inside. As in torch, steps are taken without gradients.
     """
-    return cast("type[Kind]", _unwrapped(kind))  # type: ignore[arg-type]  # mypy takes no TypeVar for hashable
+    return cast("type[T]", _unwrapped(kind))  # type: ignore[arg-type]  # mypy takes no TypeVar for hashable
 
 
 @cache
