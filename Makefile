@@ -44,8 +44,8 @@ demo: setup  ## search, prune, fine-tune, sweep and report on synthetic faces: e
 test: setup  ## the tests
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-test-fast: setup  ## the tests without the slow ones, for the inner loop
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
+test-fast: setup  ## the tests without the slow ones and without hostile inputs, for the inner loop
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" --ignore tests/hostile
 
 web-runtime: setup  ## ONNX Runtime Web for the tests of exported web pages, to build/onnxruntime-web (needs npm)
 	version=$$($(BIN)/python -c 'from nasface.formats.web.runtime import VERSION; print(VERSION)') && \
