@@ -69,15 +69,17 @@ def load(group: str, name: str) -> Callable[..., Any]:
     Raises:
         RecipeError: if there is no such plug-in, or if it cannot be imported.
     """
-    point = _installed(group).get(name)
+    known = _installed(group)
+    point = known.get(name)
     hint = "`nasface plugins` lists those installed; give your own as 'module:attr', or install it as an entry point"
-    return resolve(GROUPS[group], name, point.load if point else None, names(group), hint)
+    return resolve(GROUPS[group], name, point.load if point else None, (own for own in known if ":" not in own), hint)
 
 
 def _installed(group: str) -> dict[str, EntryPoint]:
     """Return the plug-ins that a file may name: by the names of their entry points, and by 'module:attr' as well."""
     own = [EntryPoint(name, name, group) for name in CHOOSERS] if group == "searchers" else []
-    return {point.value: point for point in (*names(group).values(), *own)} | names(group)
+    ours = names(group)
+    return {point.value: point for point in (*ours.values(), *own)} | ours
 
 
 def check_options(group: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
