@@ -66,7 +66,9 @@ def test_a_folder_gives_csv_json_pictures_and_a_table(work: Path):
     assert "frames_per_second" not in json.loads(Path("out/landmarks.json").read_text())["summary"]
     assert table["image"].tolist() == [f"photos/{i}.png" for i in range(3)]
     assert json.loads(Path("out/landmarks.json").read_text())["summary"]["faces"] == 3
-    assert [Image.open(f"out/overlays/{i}.png").size for i in range(3)] == [(96, 96)] * 3
+    for overlay in (Path("out/overlays") / f"{i}.png" for i in range(3)):
+        with Image.open(overlay) as picture:
+            assert picture.size == (96, 96)
 
 
 def test_json_is_the_file(work: Path):

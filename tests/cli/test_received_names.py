@@ -31,6 +31,8 @@ from tests.refusal import command_refuses, names, refused
 from tests.searched import recipe
 from tests.tiny import supernet
 
+pytestmark = pytest.mark.slow
+
 SPACE = {"width": 4, "depth": 1, "stages": 4, "resolutions": 3, "stem_channels": 8}
 
 

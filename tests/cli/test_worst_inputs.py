@@ -16,6 +16,8 @@ from nasface.errors import RunError
 from nasface.rundir import RunDir
 from tests.refusal import command_refuses, names, refused
 
+pytestmark = pytest.mark.slow
+
 
 def test_an_arch_json_with_os_system_runs_nothing(tmp_path: Path):
     trace = tmp_path / "trace"

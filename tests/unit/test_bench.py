@@ -189,6 +189,7 @@ def test_lists_are_separated_by_commas():
 # --- with a network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_a_network_runs_in_every_runtime(name: str):
     for package in ("onnx", "onnxscript", name):

@@ -28,6 +28,8 @@ from nasface.data.w300 import W300
 from nasface.errors import DataError
 from tests.refusal import names, refused
 
+pytestmark = pytest.mark.slow
+
 SMALL = PrepareOptions(input_size=32)
 
 

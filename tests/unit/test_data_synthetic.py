@@ -21,6 +21,8 @@ from nasface.data.synthetic.surface import Subject
 from nasface.errors import DataError, NasfaceError
 from tests.refusal import refused
 
+pytestmark = pytest.mark.slow
+
 
 def neutral(yaw: float = 0.0, flags: frozenset[str] = frozenset(), **values: float) -> Subject:
     """A subject of the mean shape, 75 pixels from eye corner to eye corner, amid a 192-pixel frame."""

@@ -32,6 +32,7 @@ def trained(kind: type[torch.optim.Optimizer], how: dict[str, Any]) -> tuple[nn.
     return net, optimizer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_weights_and_state_are_those_of_torch_bit_for_bit(name: str) -> None:
     kind, how = OPTIMIZERS[name]

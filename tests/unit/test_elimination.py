@@ -21,6 +21,8 @@ from nasface.testing import trial
 from searchspaces.highres import HighResolutionSpace
 from tests.refusal import refused
 
+pytestmark = pytest.mark.slow
+
 PLAIN = {"share_per_round": 0.0, "measured": 1.0}
 """One edge per round, and every edge measured in every round."""
 

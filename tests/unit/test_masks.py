@@ -24,6 +24,8 @@ from nasface.errors import RecipeError
 from nasface.scores import MaskLevel
 from tests.refusal import refused
 
+pytestmark = pytest.mark.slow
+
 LEVELS = ("light", "half", "hard")
 MAGENTA = (255, 0, 255)  # no cloth looks like it
 FIVE = Scheme(5, (1, 0, 2, 4, 3), ((0,), (1,)), ((0,), (1,)))

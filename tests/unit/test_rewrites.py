@@ -29,6 +29,8 @@ from nasface.task import decode
 from searchspaces.hrflex import hrflex
 from tests.tiny import fixed_net, importance, scrambled, supernet
 
+pytestmark = pytest.mark.slow
+
 SPACES = {
     "mbconv": supernet(),
     "residual": supernet(encoder="residual", stage1="bottleneck"),

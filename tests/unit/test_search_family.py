@@ -67,6 +67,7 @@ def rates_of(searcher: FamilySearcher, epochs: int, optimizer: Optimizer) -> dic
     return found
 
 
+@pytest.mark.slow
 def test_the_trunk_stays_at_the_highest_learning_rate_from_which_every_network_is_annealed():
     _, context = trial(supernet(), input_size=32)
     searcher = FamilySearcher(budgets_of(context, 0.9, 0.8), anneal=10, start=0.4)

@@ -30,6 +30,7 @@ def test_the_default_network_is_package_data_of_at_most_2_mb():
     assert shipped.network(shipped.DEFAULT).weights.stat().st_size <= 2 * 2**20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", shipped.networks())
 def test_a_network_is_as_good_on_synthetic_faces_as_its_card_says(name: str, tmp_path: Path):
     model, about = nasface.load(name), shipped.network(name).measured

@@ -26,6 +26,8 @@ from tests.refusal import refused
 from tests.searched import MACHINE
 from tests.workers import written
 
+pytestmark = pytest.mark.slow
+
 PAGE = ROOT / "docs" / "how-to" / "many-machines.md"
 
 
