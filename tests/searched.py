@@ -16,7 +16,7 @@ from filelock import FileLock
 from nasface import recipe as recipes
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
-from nasface.stages.search import search
+from nasface.stages.search.run import search
 from nasface.stages.workspace import Machine
 from nasface.step import Row
 

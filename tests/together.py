@@ -28,7 +28,7 @@ from nasface.model.source import read_arch
 from nasface.net import GraphNet, frozen_statistics
 from nasface.rundir import RunDir
 from nasface.stages.distill.run import distill
-from nasface.stages.search import search
+from nasface.stages.search.run import search
 from nasface.step import Batch, Optimizer, Phase, Row
 from nasface.testing import scramble
 from tests.searched import MACHINE, recipe

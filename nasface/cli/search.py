@@ -53,7 +53,7 @@ def search(
       nasface search --recipe 300w-mini --data-root data/300w --set prune.options.share=0.3 --out runs/mini
       nasface search --recipe demo --searcher nni-random --set search.options.share=0.4 --out runs/random
     """
-    from nasface.stages.search import search as run_search
+    from nasface.stages.search.run import search as run_search
 
     if searcher is not None:
         wanted = replace(wanted, sections={"search": {"name": searcher}})

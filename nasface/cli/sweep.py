@@ -52,17 +52,15 @@ class Networks:
 
     def request(self) -> SweepRequest:
         """The request that they make."""
-        from nasface.stages.sweep.candidates import SweepRequest, usual_pruner
+        from nasface.stages.sweep.candidates import SweepRequest
 
-        targets = bool(self.target_macs or self.target_params)
-        others = bool(self.thresholds or self.count or self.shares)
         return SweepRequest(
             thresholds=self.thresholds,
             count=self.count,
             macs=self.target_macs,
             params=self.target_params,
             shares=self.shares,
-            pruner=self.pruner or usual_pruner(targets, others),
+            pruner=self.pruner,
             options=read_options(self.options),
             draws=self.draws,
             archs=self.archs,

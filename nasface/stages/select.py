@@ -12,12 +12,12 @@ import pandas as pd
 
 from nasface import pareto, rundir, untrusted
 from nasface import recipe as recipes
+from nasface.deploy.runtimes import TORCH
 from nasface.errors import RunError, shortened
 from nasface.model.source import read_arch, required
 from nasface.places import below
 from nasface.rundir import RunDir
 from nasface.scores import HELD_OUT, SUPERNET, Stage, State, SweepRow, scores_in
-from nasface.stages.runtimes import TORCH
 from nasface.stages.workspace import claim
 
 Cost = Literal["macs", "params", "latency_ms"]

@@ -19,7 +19,7 @@ from nasface.scores import HELD_OUT, Stage
 from nasface.stages.experiment.plan import read_experiment
 from nasface.stages.experiment.run import run_experiment
 from nasface.stages.predict.run import predict_files
-from nasface.stages.search import search
+from nasface.stages.search.run import search
 from nasface.stages.select import select
 from nasface.stages.sweep.book import Study
 from nasface.stages.workspace import check_free, claim, working_in

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial
 from nasface import recipe as recipes
 from nasface.cli import main
 from nasface.rundir import RunDir
-from nasface.stages.search import search
+from nasface.stages.search.run import search
 from nasface.stages.studies.storage import opened
 from nasface.stages.studies.trials import first_attempt
 from tests import workers

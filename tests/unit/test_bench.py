@@ -16,13 +16,13 @@ from click.testing import CliRunner
 from nasface import plugins
 from nasface.cli import main
 from nasface.cli.sizes import Several
+from nasface.deploy.runtimes import open_net, runtimes
 from nasface.errors import RunError
 from nasface.report.throughput import throughput, write_all
 from nasface.rundir import RunDir
 from nasface.stages.bench import contender, memory
 from nasface.stages.bench import run as stage
 from nasface.stages.bench.run import BenchOptions, Row, bench
-from nasface.stages.runtimes import open_net, runtimes
 from nasface.testing import scramble
 from nasface.timing import in_turn, speedup
 from tests.refusal import command_refuses, names, refused

@@ -21,7 +21,7 @@ from nasface.model.build import build_net, net_costs
 from nasface.net import GraphNet
 from nasface.rundir import RunDir
 from nasface.stages.measure import evaluate_net
-from nasface.stages.search import search
+from nasface.stages.search.run import search
 from nasface.step import Batch, Optimizer, Phase
 from tests import tiny
 from tests.searched import MACHINE, recipe
@@ -178,7 +178,7 @@ def test_a_run_says_what_a_fully_counted_run_took(tmp_path: Path, monkeypatch: p
         final += int(everything.get_total_flops()) - before
         return found
 
-    monkeypatch.setattr("nasface.stages.search.evaluate_net", evaluated)
+    monkeypatch.setattr("nasface.stages.search.run.evaluate_net", evaluated)
     smaller = ("data.options.train=32", "data.options.test=8", "space.options.stages=3", "space.options.resolutions=2")
     chosen = recipe("criterion.name=leave_one_out", "search.options.alpha_share=0.4", "search.epochs=1", *smaller)
     net_costs(build_net(chosen, 68, torch.device("cpu")), chosen)  # what counts the space is not counted itself

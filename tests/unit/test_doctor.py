@@ -25,7 +25,7 @@ from nasface.errors import RunError
 from nasface.rundir import RunDir
 from nasface.stages.doctor import folder, here, study
 from nasface.stages.doctor.finding import Finding
-from nasface.stages.search import search
+from nasface.stages.search.run import search
 from nasface.stages.studies.storage import opened
 from tests.refusal import names, refused
 from tests.searched import recipe, stopping_after

@@ -21,7 +21,7 @@ from nasface.errors import RecipeError, RunError
 from nasface.model.source import read_arch
 from nasface.ranks import Share
 from nasface.rundir import RunDir
-from nasface.stages.search import search
+from nasface.stages.search.run import search
 from tests import together
 from tests.refusal import refused
 from tests.searched import MACHINE, SETTINGS, caching_in, recipe, stopping_after

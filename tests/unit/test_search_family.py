@@ -19,7 +19,7 @@ from nasface.net import edge_values
 from nasface.places import name_fault
 from nasface.rundir import RunDir
 from nasface.search.family import FamilySearcher, in_words
-from nasface.stages.search import search
+from nasface.stages.search.run import search
 from nasface.stages.select import read_table, select
 from nasface.step import Optimizer
 from nasface.testing import check_searcher, trial

@@ -13,7 +13,7 @@ from nasface.net import edge_values, slim_net
 from nasface.rundir import RunDir
 from nasface.search.hot import HotSearcher
 from nasface.search.shrinking import Shrinking
-from nasface.stages.search import search
+from nasface.stages.search.run import search
 from nasface.testing import check_searcher, trial
 from tests.refusal import refused
 from tests.searched import MACHINE, caching_in, recipe, stopping_after

@@ -18,7 +18,7 @@ from nasface.errors import GraphError, RecipeError, RunError
 from nasface.graph import Edge, Graph
 from nasface.rundir import RunDir
 from nasface.search.nni_masks import NniEvolution, NniRandom, Trial, import_nni, propose, repair
-from nasface.stages.search import search
+from nasface.stages.search.run import search
 from nasface.testing import check_searcher, trial
 from searchspaces.highres import HighResolutionSpace
 from tests.refusal import command_refuses, refused

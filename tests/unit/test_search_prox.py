@@ -22,7 +22,7 @@ from nasface.rundir import RunDir
 from nasface.search.budget import Budget, cost_weights
 from nasface.search.prox import FLOOR, Proximal, ProxSearcher, ShrinkingFactors, soft_threshold
 from nasface.space import SearchSpace
-from nasface.stages.search import search
+from nasface.stages.search.run import search
 from nasface.step import Optimizer
 from nasface.testing import check_searcher, trial
 from tests.refusal import refused

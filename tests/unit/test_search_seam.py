@@ -21,7 +21,7 @@ from nasface.model.source import read_arch
 from nasface.net import GraphNet, edge_values, frozen_statistics, give_back, slim_net
 from nasface.prune import share
 from nasface.rundir import RunDir
-from nasface.stages.search import search
+from nasface.stages.search.run import search
 from nasface.step import Batch, Phase
 from nasface.testing import check_searcher
 from tests.refusal import refused

@@ -15,7 +15,7 @@ from nasface import plugins
 from nasface.errors import GraphError, RecipeError
 from nasface.rundir import RunDir
 from nasface.search.shared import Draw, SharedSearcher, imitation
-from nasface.stages.search import search
+from nasface.stages.search.run import search
 from nasface.step import Batch
 from nasface.task import HeatmapTask
 from nasface.testing import check_searcher, scramble, trial

@@ -18,7 +18,7 @@ from nasface.errors import DataError, GraphError, RunBusyError, RunError
 from nasface.rundir import RunDir
 from nasface.sections import Criterion
 from nasface.stages.score import score
-from nasface.stages.search import search
+from nasface.stages.search.run import search
 from nasface.stages.sweep.candidates import SweepRequest
 from nasface.stages.sweep.run import Measure, sweep
 from nasface.stages.train import train
@@ -162,7 +162,7 @@ def test_the_seed_is_an_option_of_search_train_and_distill(run, monkeypatch):
     def note(recipe, run, *others, **named):
         seen.append((recipe.seed, run.path.name))
 
-    monkeypatch.setattr("nasface.stages.search.search", note)
+    monkeypatch.setattr("nasface.stages.search.run.search", note)
     monkeypatch.setattr("nasface.stages.train.train", note)
     monkeypatch.setattr("nasface.stages.distill.run.distill", note)
     for name, arch in (("search", []), ("train", []), ("distill", ["--arch", run.arch])):

@@ -12,7 +12,7 @@ from nasface.errors import GraphError, RecipeError
 from nasface.graph import Graph
 from nasface.prune import above, networks
 from nasface.scores import HELD_OUT, Stage, SweepRow
-from nasface.stages.sweep.candidates import SweepRequest, candidates, usual_pruner
+from nasface.stages.sweep.candidates import SweepRequest, candidates
 from nasface.stages.sweep.choice import best_networks
 from tests.refusal import names, refused
 from tests.tiny import importance, supernet
@@ -76,7 +76,7 @@ def test_a_budget_gives_the_nearest_network_under_it(factors, costs, kind, part)
     nearest = max(size for size in every if size <= min(every) + part * (max(every) - min(every)))
     for budget in (nearest, round(1.015 * nearest)):
         best = max(size for size in every if size <= budget)
-        (found,) = graphs(SweepRequest(**{kind: (budget,)}), factors, costs)
+        (found,) = graphs(SweepRequest(**{kind: (budget,)}, pruner="threshold"), factors, costs)
         assert getattr(costs.total(found), kind) == best
 
 
@@ -139,16 +139,27 @@ def test_a_target_that_no_threshold_meets_is_refused_with_the_nearest(factors, c
     low, high = max(pairwise(sizes), key=lambda pair: pair[1] / pair[0])
     target = high - 1
     assert low < 0.98 * target, "the widest gap is wider than the tolerance"
-    (found,) = candidates(SweepRequest(macs=(target,)), factors, costs)
+    (found,) = candidates(SweepRequest(macs=(target,), pruner="threshold"), factors, costs)
     assert found.graph is None
     names(found.error, "threshold", f"{target:,} MACs", "2%", f"{low:,} and {high:,}", "'budget'")
-    (met,) = graphs(SweepRequest(macs=(round(low / 0.985),)), factors, costs)
+    (met,) = graphs(SweepRequest(macs=(round(low / 0.985),), pruner="threshold"), factors, costs)
     assert costs.total(met).macs == low
 
 
-@pytest.mark.parametrize(("targets", "others", "pruner"), [(1, 0, "budget"), (1, 1, "threshold"), (0, 1, "threshold")])
-def test_targets_alone_are_met_by_the_pruner_budget(targets, others, pruner):
-    assert usual_pruner(bool(targets), bool(others)) == pruner
+@pytest.mark.parametrize(
+    ("asked", "pruner"),
+    [
+        ({"macs": (10,)}, "budget"),
+        ({"params": (10,)}, "budget"),
+        ({"macs": (10,), "shares": (0.5,)}, "threshold"),
+        ({"macs": (10,), "count": 3}, "threshold"),
+        ({"thresholds": (0.1,)}, "threshold"),
+        ({}, "threshold"),
+    ],
+)
+def test_targets_alone_are_met_by_the_pruner_budget(asked, pruner):
+    assert SweepRequest(**asked).met_by == pruner
+    assert SweepRequest(**asked, pruner="greedy").met_by == "greedy"
 
 
 def row(name: str, macs: int, nme: float, stage: Stage = Stage.RECALIBRATED) -> SweepRow:
@@ -188,8 +199,8 @@ def test_equal_graphs_have_equal_names(factors, costs):
     ("wanted", "says"),
     [
         (SweepRequest(thresholds=(9.0,)), ("disconnect",)),
-        (SweepRequest(macs=(1,)), ("threshold", "at most 1 MACs", "{smallest:,}")),
-        (SweepRequest(params=(1,)), ("threshold", "at most 1 parameters")),
+        (SweepRequest(macs=(1,), pruner="threshold"), ("threshold", "at most 1 MACs", "{smallest:,}")),
+        (SweepRequest(params=(1,), pruner="threshold"), ("threshold", "at most 1 parameters")),
         (SweepRequest(macs=(1,), pruner="greedy"), ("greedy", "at most 1 MACs")),
         (SweepRequest(shares=(1e-6,), pruner="random"), ("random", "1e-06")),
     ],
@@ -208,7 +219,7 @@ def test_what_cannot_be_had_is_said_and_no_error(factors, costs, wanted, says):
         (SweepRequest(pruner="greedy"), ("threshold", "greedy")),
         (SweepRequest(count=3, pruner="greedy"), ("threshold", "greedy")),
         (SweepRequest(macs=(10,), pruner="top"), ("top", "share")),
-        (SweepRequest(macs=(10,), draws=2), ("threshold", "--draws")),
+        (SweepRequest(macs=(10,), draws=2, pruner="threshold"), ("threshold", "--draws")),
         (SweepRequest(shares=(0.5,), pruner="greedy", draws=2), ("greedy", "--draws")),
         (SweepRequest(thresholds=(-1.0,)), ("-1",)),
         (SweepRequest(shares=(1.5,)), ("1.5",)),

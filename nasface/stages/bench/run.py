@@ -19,6 +19,7 @@ import numpy as np
 
 from nasface import rundir
 from nasface.data.parallel import default_workers
+from nasface.deploy.runtimes import TORCH, runtimes
 from nasface.errors import RunError, did_you_mean
 from nasface.formats import Format
 from nasface.model.exported import describe
@@ -26,7 +27,6 @@ from nasface.model.files import one
 from nasface.stages.bench.contender import Contender
 from nasface.stages.bench.memory import peaks
 from nasface.stages.machine import Machine
-from nasface.stages.runtimes import TORCH, runtimes
 from nasface.timing import in_turn, speedup
 
 log = logging.getLogger(__name__)

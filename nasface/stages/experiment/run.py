@@ -35,7 +35,7 @@ from nasface.stages.experiment.part import (
 )
 from nasface.stages.experiment.plan import Experiment, SweepPlan
 from nasface.stages.experiment.results import masked_file, results
-from nasface.stages.search import search
+from nasface.stages.search.run import search
 from nasface.stages.studies.storage import Kept, is_path
 from nasface.stages.sweep.book import standing_of
 from nasface.stages.sweep.candidates import SweepRequest

@@ -43,6 +43,7 @@ class SweepRequest:
         pruner: what meets the budgets: 'threshold' (as in the paper, one threshold on all edges), or a plug-in that
             accepts the budget as its option `macs`, `params` or `share`. One that accepts `share` alone meets budgets
             of MACs and parameters by bisection. One that accepts `via` is given the larger budgets of the request.
+            None takes 'budget' where targets alone are requested, and 'threshold' otherwise.
         options: further options of that plug-in.
         draws: networks per budget, drawn with the seeds 0, 1, ... of a pruner that accepts the option `seed`.
         archs: arch.json files of the same search space.
@@ -54,7 +55,7 @@ class SweepRequest:
     macs: tuple[int, ...] = ()
     params: tuple[int, ...] = ()
     shares: tuple[float, ...] = ()
-    pruner: str = "threshold"
+    pruner: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     draws: int = 1
     archs: tuple[Path, ...] = ()
@@ -66,6 +67,14 @@ class SweepRequest:
         if self.count is not None:
             return self.count
         return 0 if self.thresholds or self.has_budgets or self.archs else DEFAULT_COUNT
+
+    @property
+    def met_by(self) -> str:
+        """The `pruner` that is meant."""
+        if self.pruner is not None:
+            return self.pruner
+        targets_alone = (self.macs or self.params) and not (self.thresholds or self.number or self.shares)
+        return "budget" if targets_alone else "threshold"
 
     @property
     def has_budgets(self) -> bool:
@@ -119,22 +128,12 @@ def candidates(request: SweepRequest, factors: Factors, costs: Costs) -> list[Ca
         places = np.unique(np.linspace(0, len(pruned) - 1, number).round().astype(int))
         found += [_at(pruned[place][0], graph, importance) for place in places]
     for budget in _budgets(request, costs):
-        choose = _lowest_threshold if request.pruner == "threshold" else _by_bisection
-        if request.pruner != "threshold" and plugins.takes("pruners", request.pruner, budget.option):
+        choose = _lowest_threshold if request.met_by == "threshold" else _by_bisection
+        if request.met_by != "threshold" and plugins.takes("pruners", request.met_by, budget.option):
             choose = _by_option
         for draw in range(request.draws):
             found.append(_near(choose(request, budget, draw, factors, costs), budget, factors, costs))
     return found + [_own(path, costs) for path in request.archs]
-
-
-def usual_pruner(targets: bool, others: bool) -> str:
-    """Return what meets budgets where nobody chooses it.
-
-    Args:
-        targets: whether numbers of MACs or parameters are asked for.
-        others: whether thresholds, a count or shares are.
-    """
-    return "budget" if targets and not others else "threshold"
 
 
 def _check(request: SweepRequest) -> None:
@@ -153,7 +152,7 @@ def _check(request: SweepRequest) -> None:
             "a count of 0 alone requests no network; give a count above 0, thresholds, budgets or arch.json "
             "files, for example --count 10"
         )
-    pruner = request.pruner
+    pruner = request.met_by
     if pruner != "threshold":
         plugins.load("pruners", pruner)  # refuses a name that is not known
         if request.thresholds or request.number:
@@ -257,16 +256,16 @@ def _lowest_threshold(request: SweepRequest, budget: _Budget, draw: int, factors
 def _by_option(request: SweepRequest, budget: _Budget, draw: int, factors: Factors, costs: Costs) -> Candidate:
     """Give the budget to a pruner that has an option for it."""
     options: dict[str, Any] = {**_options(request, draw), budget.option: budget.value}
-    if budget.larger and plugins.takes("pruners", request.pruner, "via"):
+    if budget.larger and plugins.takes("pruners", request.met_by, "via"):
         options = {"via": list(budget.larger)} | options  # so that the networks of several budgets are nested
-    error = f"the pruner '{request.pruner}' finds no connected network with {budget.words}"
+    error = f"the pruner '{request.met_by}' finds no connected network with {budget.words}"
     try:
-        kept = plugins.pruner(request.pruner, options)(costs.space.graph, factors.importance, costs)
+        kept = plugins.pruner(request.met_by, options)(costs.space.graph, factors.importance, costs)
     except GraphError as err:
-        return Candidate(budget.asked, request.pruner, options, None, f"{error} ({err})")
+        return Candidate(budget.asked, request.met_by, options, None, f"{error} ({err})")
     if (size := budget.measure(kept)) > budget.limit:
-        return Candidate(budget.asked, request.pruner, options, None, f"{error}; the one it found has {size:,}")
-    return Candidate(budget.asked, request.pruner, options, kept)
+        return Candidate(budget.asked, request.met_by, options, None, f"{error}; the one it found has {size:,}")
+    return Candidate(budget.asked, request.met_by, options, kept)
 
 
 def _by_bisection(request: SweepRequest, budget: _Budget, draw: int, factors: Factors, costs: Costs) -> Candidate:
@@ -276,7 +275,7 @@ def _by_bisection(request: SweepRequest, budget: _Budget, draw: int, factors: Fa
     least = ""
     low, high, share = 0.0, 1.0, 1.0
     for _ in range(_STEPS):
-        prune = plugins.pruner(request.pruner, {**options, "share": share})
+        prune = plugins.pruner(request.met_by, {**options, "share": share})
         try:
             kept = prune(costs.space.graph, factors.importance, costs)
         except GraphError:  # so small a network is disconnected
@@ -291,9 +290,9 @@ def _by_bisection(request: SweepRequest, budget: _Budget, draw: int, factors: Fa
             break
         share = (low + high) / 2
     if best is None:
-        error = f"the pruner '{request.pruner}' finds no connected network with {budget.words}{least}"
-        return Candidate(budget.asked, request.pruner, options, None, error)
-    return Candidate(budget.asked, request.pruner, {**options, "share": best[0]}, best[1])
+        error = f"the pruner '{request.met_by}' finds no connected network with {budget.words}{least}"
+        return Candidate(budget.asked, request.met_by, options, None, error)
+    return Candidate(budget.asked, request.met_by, {**options, "share": best[0]}, best[1])
 
 
 def _near(found: Candidate, budget: _Budget, factors: Factors, costs: Costs) -> Candidate:

@@ -23,6 +23,7 @@ import torch
 from nasface import engine, rundir
 from nasface.arch import Factors, check_digest
 from nasface.cost import Costs, latencies_ms
+from nasface.deploy.runtimes import TORCH, open_net, runtimes
 from nasface.errors import DivergedError, RecipeError, RunError
 from nasface.formats import Format, Run
 from nasface.model.build import build_net, net_costs, net_of
@@ -37,7 +38,6 @@ from nasface.sections import Prune
 from nasface.stages.faces import Faces, load_faces, load_prepared
 from nasface.stages.measure import Evaluation, evaluate_net, scores_at, sweep_row
 from nasface.stages.prune import write_arch
-from nasface.stages.runtimes import TORCH, open_net, runtimes
 from nasface.stages.score import score
 from nasface.stages.studies.storage import Kept
 from nasface.stages.sweep.book import Study
@@ -66,7 +66,7 @@ class Measure:
         best: fine-tune only so many networks, see `best_networks`; 0 for all.
         latency_batch: images in each timed forward pass; 0 for no timing.
         latency_repeats: timed passes of the network and of the supernet, of which the median counts.
-        latency_runtime: what runs them, see `nasface.stages.runtimes`; other runtimes than torch run on the CPU.
+        latency_runtime: what runs them, see `nasface.deploy.runtimes`; other runtimes than torch run on the CPU.
     """
 
     inherited: bool = True

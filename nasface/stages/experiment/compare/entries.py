@@ -19,7 +19,7 @@ from nasface.stages.experiment.compare.plan import ComparisonPlan, budgeted, tak
 from nasface.stages.experiment.compare.rest import Bill, Rest, changed
 from nasface.stages.experiment.part import Part, Status, is_finished, run_status
 from nasface.stages.experiment.plan import Experiment
-from nasface.stages.search import search
+from nasface.stages.search.run import search
 from nasface.stages.workspace import Machine
 
 _ALPHA = {"name": "alpha", "options": {}}  # the criterion that costs nothing

@@ -20,10 +20,10 @@ from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.search.base import Found
 from nasface.stages.faces import load_faces
-from nasface.stages.family import write_family
 from nasface.stages.measure import evaluate_net
 from nasface.stages.prune import choose, write_arch
 from nasface.stages.score import measure
+from nasface.stages.search.family import write_family
 from nasface.stages.train import finetune, finish
 from nasface.stages.training import search_context, settings, trainer
 from nasface.stages.workspace import Machine, reserved, working_in

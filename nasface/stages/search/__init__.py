@@ -1,0 +1,1 @@
+"""Search, and the networks of a search that trains several."""
