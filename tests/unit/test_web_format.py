@@ -122,7 +122,7 @@ def test_yunet_takes_pictures_of_any_size_and_comes_with_its_licence():
     licences = found["licences.txt"].decode()
     assert "Shenzhen Institute" in licences
     assert "Permission is hereby granted" in licences
-    assert settings(found[page.INDEX])["detector"]["turns"] == list(detect.YUNET_TURNS)
+    assert settings(found[page.INDEX])["detector"]["turns"] == list(detect.YUNET_LOOK.turns)
 
 
 def test_without_the_weights_of_a_detector_the_page_has_none(monkeypatch: pytest.MonkeyPatch):

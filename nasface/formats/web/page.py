@@ -66,10 +66,10 @@ def _index(network: str, description: Mapping[str, Any], detector: bool, local: 
 def _detector() -> dict[str, Any]:
     return {
         "file": DETECTOR,
-        "pixels": detect.YUNET_PIXELS,
-        "score": detect.YUNET_SCORE,
+        "pixels": detect.YUNET_LOOK.pixels,
+        "score": detect.YUNET_LOOK.score,
         "iou": detect.YUNET_IOU,
-        "turns": detect.YUNET_TURNS,
+        "turns": detect.YUNET_LOOK.turns,
         "down": detect.YUNET_DOWN,
         "width": detect.YUNET_WIDTH,
         "height": detect.YUNET_HEIGHT,
