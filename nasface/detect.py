@@ -133,7 +133,8 @@ def _seen(bgr_HW3: Pixels, look: Look) -> NDArray[np.float64]:
         bgr_HW3 = cv2.resize(bgr_HW3, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     found_N5 = np.concatenate([_turned(bgr_HW3, angle, look.score) for angle in look.turns])
     found_N5[:, :4] = (found_N5[:, :4] + 0.5) / scale - 0.5  # scaled from edge to edge
-    return found_N5[sides(found_N5[:, :4]) < look.largest * max(height, width)]
+    counting: NDArray[np.float64] = found_N5[sides(found_N5[:, :4]) < look.largest * max(height, width)]
+    return counting
 
 
 def _turned(bgr_HW3: Pixels, degrees: float, score: float) -> NDArray[np.float64]:
