@@ -7,6 +7,8 @@ import reprlib
 import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
+from itertools import islice
+from pathlib import Path
 
 
 class NasfaceError(Exception):
@@ -44,6 +46,16 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean '{close[0]}'?"
     return f"known: {', '.join(words)}" if words else "none is known"
+
+
+def similar(missing: Path) -> str:
+    """Return a hint at what lies beside a missing path and has nearly its name; empty if nothing does."""
+    try:
+        names = [path.name for path in islice(missing.parent.iterdir(), 1000)]
+    except (OSError, ValueError):
+        return ""
+    close = get_close_matches(missing.name[:100], names, n=1, cutoff=0.6)
+    return f"; did you mean '{shortened(str(missing.parent / close[0]))}'?" if close else ""
 
 
 def described(err: BaseException) -> str:

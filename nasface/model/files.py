@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nasface import plugins, rundir
 from nasface import recipe as recipes
 from nasface.arch import MAX_LANDMARKS, Architecture
-from nasface.errors import GraphError, RunError, did_you_mean
+from nasface.errors import GraphError, RunError, did_you_mean, similar
 from nasface.formats import Format
 from nasface.model import shipped
 from nasface.model.card import Card, View, dataset_of, trained_by, write_net
@@ -227,8 +227,8 @@ def at(source: str | Path, weights: Path | None = None) -> list[Saved]:
     what = f"'{source}' is not a network" if path.exists() else f"there is no network '{source}'"
     raise RunError(
         f"{what}; expected a run folder, a file of weights ({WEIGHTS}), an exported network ({', '.join(suffixes())}), "
-        f"an arch.json, or the name of a network that comes with nasface; {did_you_mean(str(source), ours)} "
-        "(see `nasface models`)"
+        "an arch.json, or the name of a network that comes with nasface"
+        + (similar(path) or f"; {did_you_mean(str(source), ours)} (see `nasface models`)")
     )
 
 

@@ -18,7 +18,7 @@ from nasface.data.crop import Crop, crop_face
 from nasface.data.images import check_pixels, decoded
 from nasface.data.parallel import default_workers, map_in_order
 from nasface.detect import Boxes, Detector, FoundFaces, Pixels
-from nasface.errors import DataError, RunError, shortened
+from nasface.errors import DataError, RunError, shortened, similar
 from nasface.model.card import Card, View, write_net
 from nasface.model.runtime import Runtime, TorchRuntime
 
@@ -230,5 +230,5 @@ def read_image(image: AnyImage) -> Pixels:
     except Exception as err:  # decoders raise a dozen types on damaged files
         raise DataError(f"the image cannot be decoded ({shortened(str(err), 200)}); give another image") from err
     if not untrusted.exists(Path(image)):
-        raise DataError(f"{shortened(str(image))} does not exist; give the path of an image")
+        raise DataError(f"{shortened(str(image))} does not exist; give the path of an image{similar(Path(image))}")
     return decoded(Path(image), ImageOps.exif_transpose)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nasface import recipe as recipes
 from nasface import rundir
 from nasface.arch import Architecture, Factors
-from nasface.errors import GraphError, RunError
+from nasface.errors import GraphError, RunError, similar
 from nasface.graph import Graph
 from nasface.places import checked_name
 from nasface.recipe import Recipe
@@ -52,7 +52,7 @@ def required(path: Path, what: str) -> Path:
         if not path.parent.is_dir():
             raise RunError(
                 f"there is no run folder '{path.parent}'; give one that `nasface search`, `train`, `prune` or another "
-                "command has written"
+                f"command has written{similar(path.parent)}"
             )
         raise RunError(
             f"{path} does not exist; expected {what} written by `nasface search`, `train`, `prune` or another command"

@@ -13,7 +13,7 @@ from nasface import plugins, rundir, untrusted
 from nasface import recipe as recipes
 from nasface.arch import Architecture, Factors
 from nasface.cost import Costs, count_space
-from nasface.errors import NasfaceError, RunError, shortened
+from nasface.errors import NasfaceError, RunError, shortened, similar
 from nasface.model.build import check_size
 from nasface.model.files import num_landmarks
 from nasface.model.source import Source, read_arch, read_factors
@@ -93,7 +93,10 @@ def read(folder: Path) -> Content:
         RunError: when it holds nothing to report on.
     """
     if not folder.is_dir():
-        raise RunError(f"the folder {folder} does not exist; give a run folder that a command of nasface has filled")
+        raise RunError(
+            f"the folder {folder} does not exist; give a run folder that a command of nasface has filled"
+            f"{similar(folder)}"
+        )
     run = RunDir(folder)
     missing: dict[str, str] = {}
 

@@ -77,6 +77,23 @@ def test_a_wrong_word_is_named_with_its_correction(args: list[object], facts: li
     names(command_refuses(*args), *facts)
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["report", "runs/mimi"],
+        ["sweep-thresholds", "runs/mimi"],
+        ["predict", "runs/mini.png", "--model", "runs/mimi"],
+        ["predict", "runs/mimi", "--detector", "whole"],
+    ],
+)
+def test_a_wrong_path_is_named_with_a_similar_one(tmp_path: Path, args: list[str]):
+    (tmp_path / "runs" / "mini").mkdir(parents=True)
+    (tmp_path / "runs" / "other").mkdir()
+    names(command_refuses(*args), "runs/mimi", "did you mean 'runs/mini'?")
+    (tmp_path / "runs" / "mini").rmdir()
+    assert "did you mean" not in command_refuses(*args)
+
+
 def test_missing_data_say_where_to_get_them_and_what_needs_none():
     sentence = command_refuses("search", "--recipe", "300w-mini")
     assert "--data-root" in sentence

@@ -15,7 +15,7 @@ from nasface import detect, untrusted
 from nasface.data.facelists import is_there
 from nasface.data.images import IMAGE_SUFFIXES
 from nasface.detect import Boxes, Pixels
-from nasface.errors import DataError, shortened
+from nasface.errors import DataError, shortened, similar
 from nasface.model.network import read_image
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,8 @@ def find_pictures(inputs: Sequence[Path], but: Path | None = None) -> list[Pictu
     names: set[str] = set()
     for given in inputs:
         if not untrusted.exists(given):
-            raise DataError(f"{shortened(str(given))} does not exist; name image files, videos or folders")
+            what = f"{shortened(str(given))} does not exist"
+            raise DataError(f"{what}; name image files, videos or folders{similar(given)}")
         folder = given if given.is_dir() else given.parent
         inside = (
             [p for p in sorted(given.rglob("*")) if _is_picture(p.relative_to(given))] if given.is_dir() else [given]
