@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 DEMO ?= runs/demo
 RUN ?= runs/demo
 EXPERIMENT ?= runs/figure6-mini
+# container images like to set it; without bytecode, every process compiles torch anew, which takes seconds
+unexport PYTHONDONTWRITEBYTECODE
 
 # what torch from PyPI brings along on Linux for CUDA: its wheel pins these itself, and a CPU build has none of them
 CUDA := triton cuda-bindings cuda-toolkit nvidia-cublas nvidia-cudnn-cu13 nvidia-cusparselt-cu13 nvidia-nccl-cu13 \
