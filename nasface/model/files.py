@@ -225,10 +225,11 @@ def at(source: str | Path, weights: Path | None = None) -> list[Saved]:
     except (OSError, ValueError) as err:  # a name too long for the system, or with a NUL in it
         raise RunError(f"{str(source)[:80]!r} cannot be read ({err}); give the path of a network") from err
     what = f"'{source}' is not a network" if path.exists() else f"there is no network '{source}'"
+    beside = similar(path) if len(path.parts) > 1 else ""  # a lone word is meant as a name
     raise RunError(
         f"{what}; expected a run folder, a file of weights ({WEIGHTS}), an exported network ({', '.join(suffixes())}), "
         "an arch.json, or the name of a network that comes with nasface"
-        + (similar(path) or f"; {did_you_mean(str(source), ours)} (see `nasface models`)")
+        + (beside or f"; {did_you_mean(str(source), ours)} (see `nasface models`)")
     )
 
 
