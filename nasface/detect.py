@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -125,12 +124,9 @@ def _looks(image_HW3: Pixels, *looks: Look) -> Boxes:
 
 def _seen(bgr_HW3: Pixels, look: Look) -> NDArray[np.float64]:
     """Return landmark boxes in pixels of the image, and scores (N, 5), of what YuNet sees in one look."""
-    cv2 = opencv()
     height, width = bgr_HW3.shape[:2]
     scale = min(look.enlarge, look.pixels / max(height, width))
-    if scale != 1:
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        bgr_HW3 = cv2.resize(bgr_HW3, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    bgr_HW3 = _scaled(bgr_HW3, scale)
     found_N5 = np.concatenate([_turned(bgr_HW3, angle, look.score) for angle in look.turns])
     found_N5[:, :4] = (found_N5[:, :4] + 0.5) / scale - 0.5  # scaled from edge to edge
     counting: NDArray[np.float64] = found_N5[sides(found_N5[:, :4]) < look.largest * max(height, width)]
@@ -169,10 +165,7 @@ def haar(image_HW3: Pixels, /) -> Boxes:
     cv2 = opencv()
     height, width = image_HW3.shape[:2]
     shrink = min(1.0, HAAR_PIXELS / max(height, width))
-    grey = cv2.cvtColor(np.ascontiguousarray(image_HW3), cv2.COLOR_RGB2GRAY)
-    if shrink < 1:
-        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    grey = _scaled(cv2.cvtColor(np.ascontiguousarray(image_HW3), cv2.COLOR_RGB2GRAY), shrink)
     least = max(20, round(HAAR_SMALLEST * min(grey.shape)))
     found: Any = ()
     for cascade in HAAR_CASCADES:
@@ -182,6 +175,16 @@ def haar(image_HW3: Pixels, /) -> Boxes:
     half = side[:, None] / 2 * np.array([HAAR_WIDTH, HAAR_HEIGHT])
     centre = np.stack([x + side / 2, y + side / 2 + HAAR_DOWN * side], axis=1) - 0.5  # from edges to pixel centres
     return np.concatenate([centre - half, centre + half], axis=1)
+
+
+def _scaled(image: Pixels, scale: float) -> Pixels:
+    """Return an image, in colour or in grey, at this many times its size."""
+    if scale == 1:
+        return image
+    cv2 = opencv()
+    size = [max(1, round(scale * side)) for side in image.shape[1::-1]]
+    resized: Pixels = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    return resized
 
 
 def whole(image_HW3: Pixels, /) -> Boxes:
@@ -280,55 +283,6 @@ def _yunet() -> Any:
 def _cascade(name: str) -> Any:
     cv2 = opencv()
     return cv2.CascadeClassifier(str(Path(cv2.data.haarcascades) / f"haarcascade_frontalface_{name}.xml"))
-
-
-def probe(video: Path) -> tuple[int, float]:
-    """Return the number of frames of a video and its frames per second, as its header says; else 1 and 25.
-
-    Raises:
-        DataError: not even the first frame can be read.
-        RunError: OpenCV is not installed.
-    """
-    cv2 = opencv()
-    try:
-        untrusted.check_file(video)
-    except OSError as err:
-        raise DataError(f"{video}: cannot be read as a video ({err.strerror}); give a video file") from err
-    capture = _capture(cv2, video)
-    try:
-        if not capture.grab():
-            raise DataError(f"{video}: cannot be read as a video; convert it to another format, such as H.264 in MP4")
-        rate = float(capture.get(cv2.CAP_PROP_FPS))
-        return max(1, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))), rate if 0 < rate < 1000 else 25.0
-    finally:
-        capture.release()
-
-
-def _capture(cv2: Any, video: Path) -> Any:
-    """Open a video. OpenCV crashes on a text with bytes that are not UTF-8, and before 4.12 it takes only texts."""
-    try:
-        return cv2.VideoCapture(os.fsencode(video))
-    except cv2.error as err:
-        text = str(video)
-        if text != text.encode(errors="replace").decode():
-            raise DataError(
-                f"{shortened(text)}: this version of OpenCV cannot open names that are not UTF-8; rename the file"
-            ) from err
-        return cv2.VideoCapture(text)
-
-
-def frames(video: Path) -> Iterator[Pixels]:
-    """Yield the frames of a video, RGB and upright, up to its end or to the first damaged one."""
-    cv2 = opencv()
-    capture = _capture(cv2, video)
-    try:
-        while True:
-            there, frame_HW3 = capture.read()
-            if not there:
-                return
-            yield cv2.cvtColor(frame_HW3, cv2.COLOR_BGR2RGB)
-    finally:
-        capture.release()
 
 
 def read_boxes(path: Path) -> dict[str, Boxes]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from nasface import detect
+from nasface import detect, videos
 from nasface.detect import FoundFaces, Pixels
 from nasface.errors import RunError
 from nasface.rundir import atomic
@@ -59,7 +59,7 @@ def overlays(folder: Path) -> Iterator[Callable[[Seen], None]]:
             if path not in writers:
                 open_video.close()
                 writers.clear()
-                rate = detect.probe(seen.picture.path)[1]
+                rate = videos.probe(seen.picture.path)[1]
                 writers[path] = open_video.enter_context(_video(path, rate, drawn.shape[1], drawn.shape[0]))
             writers[path](drawn)
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import pytest
 
-from nasface import detect, rundir
+from nasface import detect, rundir, videos
 from nasface.cli import main
 from nasface.data.check import check
 from nasface.data.cofw import COFW
@@ -78,7 +78,7 @@ FILES: dict[str, Callable[[Path], Any]] = {
     "wflw": lambda path: WFLW(path).index(),
     "cofw": lambda path: COFW(path).index(),
     "pictures": lambda path: find_pictures([path]),
-    "video": detect.probe,
+    "video": videos.probe,
 }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nasface import detect
+from nasface import detect, videos
 from nasface.data.synthetic import Synthetic
 from nasface.detect import FoundFaces
 from nasface.errors import DataError, RecipeError, RunError
@@ -341,8 +341,8 @@ def write_video(path: Path, greys: list[int], rate: float = 10) -> Path:
 
 def test_frames_are_rgb(tmp_path: Path):
     film = write_video(tmp_path / "film.avi", [0, 50, 100])
-    assert detect.probe(film) == (3, 10)
-    frames = list(detect.frames(film))
+    assert videos.probe(film) == (3, 10)
+    frames = list(videos.frames(film))
     assert [frame.shape for frame in frames] == [(16, 32, 3)] * 3
     assert [round(float(frame[..., 2].mean()), -1) for frame in frames] == [0, 50, 100]
     assert all(frame[..., 0].mean() > 180 for frame in frames)
@@ -354,4 +354,4 @@ def test_what_is_no_video_is_named(tmp_path: Path):
     (tmp_path / "a.png").rename(tmp_path / "torn.mp4")
     (tmp_path / "torn.mp4").write_bytes((tmp_path / "torn.mp4").read_bytes()[:20])
     with refused(DataError, str(tmp_path / "torn.mp4")):
-        detect.probe(tmp_path / "torn.mp4")
+        videos.probe(tmp_path / "torn.mp4")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nasface import detect, metrics
+from nasface import detect, metrics, videos
 from nasface import recipe as recipes
 from nasface.arch import Architecture
 from nasface.data.synthetic import Synthetic
@@ -307,7 +307,7 @@ def test_videos_are_tracked_drawn_and_numbered(tmp_path: Path):
     assert report["summary"]["frames_per_second"] >= 4 / (report["summary"]["seconds"] + 1e-3)
     assert [entry.get("frame") for entry in report["images"]] == [None, 0, 1, 2, 3]
     assert pd.read_csv(tmp_path / "out" / "landmarks.csv", dtype=str)["frame"].fillna("").tolist()[:2] == ["", "0"]
-    assert detect.probe(tmp_path / "drawn" / "film.mp4") == (4, 12)
+    assert videos.probe(tmp_path / "drawn" / "film.mp4") == (4, 12)
     assert Image.open(tmp_path / "drawn" / "a.png").size == (40, 40)
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["a.png", "film.mp4"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nasface import detect, untrusted
+from nasface import detect, untrusted, videos
 from nasface.data.facelists import is_there
 from nasface.data.images import IMAGE_SUFFIXES
 from nasface.detect import Boxes, Pixels
@@ -140,7 +140,7 @@ def _is_picture(path: Path) -> bool:
 def frame_count(video: Path) -> int:
     """Return the number of frames of a video; 0, with a warning, if it cannot be read."""
     try:
-        return detect.probe(video)[0]
+        return videos.probe(video)[0]
     except DataError as err:
         log.warning("%s", err)
         return 0

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nasface import __version__, detect, rundir, track
+from nasface import __version__, detect, rundir, track, videos
 from nasface.data.parallel import default_workers, map_in_order
 from nasface.detect import Boxes, FoundFaces, Pixels
 from nasface.errors import DataError, printable
@@ -145,14 +145,14 @@ class Viewer:
         """Yield all frames of a video in order, with faces tracked from frame to frame and their landmarks steadied."""
         least = self.how.min_score
         tracked = track.track(
-            detect.frames(picture.path),
+            videos.frames(picture.path),
             partial(self._boxes, picture),
             lambda image, boxes_K4, refine: self._look([image], [boxes_K4], refine)[0],
             every=self.how.every,
             refine=self.how.refine,
             min_score=-np.inf if least is None else least,
         )
-        steady = track.steadied(tracked, detect.probe(picture.path)[1], self.how.smooth)
+        steady = track.steadied(tracked, videos.probe(picture.path)[1], self.how.smooth)
         for number, (image, faces) in enumerate(steady):
             self.machine.progress.advance()
             yield Seen(picture, number, image, faces)
