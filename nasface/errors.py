@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import reprlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
@@ -42,9 +42,8 @@ class RunBusyError(RunError):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a hint that names the closest known word, or else all known words."""
     words = sorted(known)
-    close = get_close_matches(name[:100], words, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean '{close[0]}'?"
+    if (close := _closest(name, words)) is not None:
+        return f"did you mean '{close}'?"
     return f"known: {', '.join(words)}" if words else "none is known"
 
 
@@ -54,8 +53,12 @@ def similar(missing: Path) -> str:
         names = [path.name for path in islice(missing.parent.iterdir(), 1000)]
     except (OSError, ValueError):
         return ""
-    close = get_close_matches(missing.name[:100], names, n=1, cutoff=0.6)
-    return f"; did you mean '{shortened(str(missing.parent / close[0]))}'?" if close else ""
+    close = _closest(missing.name, names)
+    return "" if close is None else f"; did you mean '{shortened(str(missing.parent / close))}'?"
+
+
+def _closest(name: str, words: Sequence[str]) -> str | None:
+    return next(iter(get_close_matches(name[:100], words, n=1, cutoff=0.6)), None)
 
 
 def described(err: BaseException) -> str:
