@@ -18,10 +18,11 @@ from detectors import iou
 import nasface
 from nasface import detect, terminal
 from nasface.data.w300 import W300
+from nasface.scores import DEFAULT_NORMALISER
+from nasface.stages.measure import errors as errors_of
 
 REFINE = (0, 1, 2)
 TRUE = "of the true landmarks"
-EYES = (36, 45)  # the outer corners, between which the inter-ocular distance lies
 
 
 @click.command()
@@ -44,8 +45,8 @@ def main(photographs: Path, every: int, network: str, detectors: str) -> None:
             if shared_K.any():
                 best_14 = boxes_K4[[shared_K.argmax()]]
                 found = [model.find([image], [best_14], refine=n)[0].landmarks_KL2[0] for n in REFINE]
-                eyes = np.linalg.norm(true_L2[EYES[0]] - true_L2[EYES[1]])
-                errors[name].append([np.linalg.norm(points - true_L2, axis=1).mean() / eyes for points in found])
+                nme = errors_of(np.array(found), np.array([true_L2] * len(REFINE)), dataset.scheme)
+                errors[name].append(nme[DEFAULT_NORMALISER].tolist())
     rows = [
         [name, f"{len(of_faces)} of {len(faces)}", *(f"{100 * nme:.2f}" for nme in np.mean(of_faces, axis=0))]
         for name, of_faces in errors.items()

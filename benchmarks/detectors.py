@@ -122,7 +122,7 @@ def network() -> Model:
 def predict(image_HW3: detect.Pixels) -> detect.Boxes:
     """Return the boxes of the landmarks that `nasface predict` finds."""
     found = [face.landmarks for face in network().predict(image_HW3)]
-    return detect.landmark_boxes(np.array(found).reshape(len(found), -1, 2)) if found else np.empty((0, 4))
+    return detect.landmark_boxes(np.array(found)) if found else np.empty((0, 4))
 
 
 def judge(detectors: Sequence[str], pictures: Iterable[Picture]) -> dict[str, Tally]:
