@@ -28,7 +28,7 @@ def rewritten(module: nn.Module, rewrites: Sequence[Rewrite] | None = None) -> n
     A module that torch.fx cannot trace, because a search space's part branches on values, stays as it is.
     """
     try:
-        traced = fx.symbolic_trace(module)
+        traced = fx.GraphModule(module, _Tracer().trace(module))
     except Exception as err:  # a part may do anything as it is traced
         log.warning("the network is exported without rewrites: torch.fx cannot trace it (%s)", err)
         return module
@@ -38,6 +38,23 @@ def rewritten(module: nn.Module, rewrites: Sequence[Rewrite] | None = None) -> n
     traced.delete_all_unused_submodules()
     traced.recompile()
     return traced
+
+
+class _Tracer(fx.Tracer):
+    """Keeps layers whole that compute what torch's do, though their class is derived: rewrites look for whole layers."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return super().is_leaf_module(m, module_qualified_name) or any(
+            isinstance(m, layer) and all(getattr(type(m), name) is getattr(layer, name) for name in methods)
+            for layer, methods in _LAYERS.items()
+        )
+
+
+# layers that rewrites look for, and the methods that say what they compute
+_LAYERS: dict[type[nn.Module], tuple[str, ...]] = {
+    nn.Conv2d: ("__call__", "forward", "_conv_forward"),
+    nn.BatchNorm2d: ("__call__", "forward"),
+}
 
 
 def fold_norms(traced: fx.GraphModule) -> None:

@@ -229,6 +229,31 @@ def test_a_factor_is_not_folded_into_what_others_read():
     assert [m for m in done.modules() if isinstance(m, nn.BatchNorm2d)]
 
 
+class Initialised(nn.Conv2d):
+    """A convolution that only starts from other weights."""
+
+    def reset_parameters(self) -> None:
+        nn.init.orthogonal_(self.weight)
+
+
+class Doubled(nn.Conv2d):
+    """A convolution that computes something else than torch's."""
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(maps)
+
+
+@pytest.mark.parametrize(("kind", "norms"), [(Initialised, 0), (Doubled, 1)])
+def test_a_derived_convolution_is_folded_only_if_it_computes_what_a_convolution_does(kind: type, norms: int):
+    torch.manual_seed(0)
+    module = nn.Sequential(kind(3, 4, 3, bias=False), nn.BatchNorm2d(4)).eval()
+    nn.init.uniform_(module[1].running_mean)
+    maps = torch.randn(2, 3, 8, 8)
+    found = rewritten(module)
+    assert torch.allclose(found(maps), module(maps), atol=1e-6)
+    assert sum(isinstance(part, nn.BatchNorm2d) for part in found.modules()) == norms
+
+
 def test_the_network_itself_is_not_changed():
     net = pruned(SPACES["mbconv"])
     before = {name: value.clone() for name, value in net.state_dict().items()}
