@@ -189,6 +189,34 @@ def test_parts_of_openvino_files_stay_in_float(export_once: Export):
     assert not stems[("stem",)]
 
 
+@needs_openvino
+def test_openvino_computes_whole_blocks_in_8_bits(export_once: Export):
+    pytest.importorskip("nncf", reason="needs NNCF, of the extra 'openvino'")
+    import openvino
+
+    model = openvino.Core().read_model(str(export_once("openvino", "int8").path))
+    kinds = [op.get_type_name() for op in model.get_ordered_ops()]
+    assert "Clamp" in kinds  # ReLU6 in one operation, which is computed in the convolution before it
+    assert "Maximum" not in kinds
+    sums = [op for op in model.get_ordered_ops() if op.get_type_name() == "Add"]
+    read = [{source.get_node().get_type_name() for source in op.input_values()} for op in sums]
+    assert {"FakeQuantize", "Convolution"} in read or {"FakeQuantize", "Add"} in read  # a residual addition
+    for op in model.get_ordered_ops():
+        if op.get_type_name() == "FakeQuantize":
+            readers = {reader.get_node().get_type_name() for reader in op.input_value(0).get_target_inputs()}
+            assert "Add" not in readers  # or the map would be written in float as well
+
+
+@needs_openvino
+def test_openvino_prints_nothing_of_its_own(
+    run: RunDir, cached: None, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    pytest.importorskip("nncf", reason="needs NNCF, of the extra 'openvino'")
+    options = ExportOptions("openvino", "int8", max_loss=100, calibrate=8)
+    assert export(NetworkAndFaces(one(run.path)), options, tmp_path, MACHINE).path.exists()
+    assert capfd.readouterr().out == ""  # or --json would print something else than JSON
+
+
 def test_what_other_programs_preprocess_and_decode_stays_outside(export_once: Export):
     import onnxruntime
 
