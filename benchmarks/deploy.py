@@ -68,10 +68,9 @@ def random_net(space: SearchSpace, graph: Any = None) -> GraphNet:
     return net
 
 
-def module(net: GraphNet, size: int, rewrites: Sequence[Any] | None = None) -> Deployed:
+def module(net: GraphNet, size: int, rewrites: Sequence[Any]) -> Deployed:
     """Return what is exported: from normalised images to heatmaps."""
-    every = rewrites_for(plugins.form("onnx").channels)
-    plain = rewritten(Plain(net), every if rewrites is None else rewrites).float()
+    plain = rewritten(Plain(net), rewrites).float()
     return Deployed(plain, size, "quarter", 1.5, None, Ends("normalised", "heatmaps")).eval()
 
 
@@ -106,14 +105,15 @@ def sides(size: int, threads: int, folder: Path) -> dict[str, Callable[[NDArray[
             return net(torch.from_numpy(images).contiguous(memory_format=torch.channels_last))
 
     found: dict[str, Callable[[NDArray[np.float32]], object]] = {"eager, torch, f32": eager}
-    ours = module(net, size)
-    for side, whole, how in (
-        ("plain", module(net, size, ()), "fp32"),
-        ("ours", ours, "fp32"),
-        ("hrnet", module(large, size), "fp32"),
-        ("int8", ours, Quantisation(noise)),
-    ):
-        for form in ("onnx", "openvino"):
+    for form in ("onnx", "openvino"):
+        every = rewrites_for(plugins.form(form).channels)
+        ours = module(net, size, every)
+        for side, whole, how in (
+            ("plain", module(net, size, ()), "fp32"),
+            ("ours", ours, "fp32"),
+            ("hrnet", module(large, size, every), "fp32"),
+            ("int8", ours, Quantisation(noise)),
+        ):
             path = export(whole, form, folder / side / f"{side}-{form}", how)
             runtime = plugins.form(form).runtime
             found[f"{side}, {runtime}, f32"] = opened(path, threads)

@@ -41,7 +41,7 @@ def rewritten(module: nn.Module, rewrites: Sequence[Rewrite] | None = None) -> n
 
 
 class _Tracer(fx.Tracer):
-    """Keeps a layer in one piece, as rewrites want it, if its class is derived from one of torch's and computes the same."""
+    """Keeps layers in one piece, as rewrites want them, if their class only inherits what torch's computes."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return super().is_leaf_module(m, module_qualified_name) or any(
