@@ -40,7 +40,6 @@ from nasface.timing import in_turn, speedup
 
 LANDMARKS = 29  # of COFW
 COFW = Path(__file__).parents[1] / "tests" / "data" / "cofw_edges.json"
-PAUSE = 0.005  # see nasface.stages.bench.run
 TARGETS = (
     ("our fp32 export against its own eager speed", "ours", "eager", 8.0),
     ("our fp32 export against a plain export", "ours", "plain", 1.3),
@@ -204,7 +203,7 @@ def measured(size: int, batches: Sequence[int], threads: int, rounds: int) -> di
     nets = {"ours": slim(), "hrnet": hrnet()}
     for batch in batches:
         images = np.random.default_rng(1).normal(size=(batch, 3, size, size)).astype(np.float32)
-        times = in_turn([partial(call, images) for call in calls.values()], rounds, 2, pause=PAUSE)
+        times = in_turn([partial(call, images) for call in calls.values()], rounds, 2, settled=True)
         seconds = dict(zip(calls, times, strict=True))
         bounds = {}
         for side, net in nets.items():

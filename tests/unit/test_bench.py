@@ -24,7 +24,7 @@ from nasface.stages.bench import contender, memory
 from nasface.stages.bench import run as stage
 from nasface.stages.bench.run import BenchOptions, Row, bench
 from nasface.testing import scramble
-from nasface.timing import in_turn, speedup
+from nasface.timing import in_turn, settle, speedup
 from tests.refusal import command_refuses, names, refused
 from tests.searched import MACHINE
 from tests.tiny import supernet
@@ -59,10 +59,24 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_calls_take_turns_and_rests_and_warm_up_do_not_count(clock: Clock):
     rounds: list[int] = []
     a, b = (lambda: clock.work("a", 1.0)), (lambda: clock.work("b", 2.0))
-    seconds = in_turn([a, b], 2, 1, pause=0.5, after_round=lambda: rounds.append(len(clock.log)))
+    seconds = in_turn([a, b], 2, 1, settled=True, after_round=lambda: rounds.append(len(clock.log)))
     assert seconds == [[1.0, 1.0], [2.0, 2.0]]
     assert clock.log == ["a", "b"] * 3
     assert rounds == [2, 4, 6]
+
+
+def test_the_next_call_waits_until_threads_of_the_last_one_rest(clock: Clock, monkeypatch: pytest.MonkeyPatch):
+    worked = [0.0, 0.005, 0.005, 0.010, 0.010, 0.010]  # two naps beside a thread that works, and one in peace
+    monkeypatch.setattr("nasface.timing.time.process_time", lambda: worked.pop(0))
+    settle()
+    assert not worked
+    assert clock.now == pytest.approx(0.015)
+
+
+def test_nobody_waits_for_ever(clock: Clock, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("nasface.timing.time.process_time", lambda: clock.now)  # a thread that never rests
+    settle()
+    assert clock.now == pytest.approx(0.2)
 
 
 def test_the_speedup_is_that_of_the_rounds():

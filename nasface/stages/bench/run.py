@@ -32,7 +32,6 @@ from nasface.timing import in_turn, speedup
 log = logging.getLogger(__name__)
 
 _WARMUP = 3  # untimed rounds: runtimes plan and allocate in the first, and processors reach their clock
-_PAUSE = 0.005  # seconds before each call: threads of ONNX Runtime and OpenMP wait actively for about a millisecond
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,7 @@ def _timed(rows: Sequence[Key], rounds: int, machine: Machine) -> dict[Key, list
         partial(contender.open(count), contender.crops(batch)) for count, batch, contender in rows
     ]
     machine.progress.begin("timing", _WARMUP + rounds, 0)
-    seconds = in_turn(calls, rounds, _WARMUP, pause=_PAUSE, after_round=machine.progress.advance)
+    seconds = in_turn(calls, rounds, _WARMUP, settled=True, after_round=machine.progress.advance)
     return dict(zip(rows, seconds, strict=True))
 
 

@@ -346,7 +346,7 @@ class _Bench:
         else:
             call, device = open_net(slim, self.form, self.costs.input_size, torch.get_num_threads()), "cpu"
             images = self.images_B3HW.cpu().contiguous().numpy()
-            seconds = in_turn([partial(call, images), partial(self.exported, images)], repeats)
+            seconds = in_turn([partial(call, images), partial(self.exported, images)], repeats, settled=True)
             own, full = (1000 * statistics.median(times) for times in seconds)
         return replace(
             row,
