@@ -98,8 +98,11 @@ def _sliding(executor: Executor, func: Callable[[T], R], items: Sequence[T], ahe
     pending: deque[Future[R]] = deque()
     try:
         for item in items:
-            with _interrupts_held_back():  # submitting starts the workers
-                pending.append(executor.submit(func, item))
+            try:
+                with _interrupts_held_back():  # submitting starts the workers
+                    pending.append(executor.submit(func, item))
+            except (OSError, ValueError) as err:  # a worker died meanwhile, and the pool has closed its pipes
+                raise BrokenProcessPool("the pool broke as it started a worker") from err
             if len(pending) >= ahead:
                 yield pending.popleft().result()
         while pending:
