@@ -12,10 +12,8 @@ arithmetic and its memory traffic would take at these speeds: the larger of the 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -196,7 +194,7 @@ def bound(work: Mapping[str, float], top: Mapping[str, float], seconds: float, e
 def measured(size: int, batches: Sequence[int], threads: int, rounds: int) -> dict[str, Any]:
     """Time everything, and return milliseconds, ratios and bounds by batch size."""
     torch.set_num_threads(threads)
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):  # NNCF prints bars
+    with tempfile.TemporaryDirectory() as folder:
         calls = sides(size, threads, Path(folder))
     top = ceilings(threads, rounds)
     found: dict[str, Any] = {"size": size, "threads": threads, "rounds": rounds, "ceilings": top, "batches": {}}
