@@ -9,6 +9,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -213,10 +214,26 @@ def test_behind_the_grpc_proxy_a_killed_worker_is_known_by_its_lock(cached: None
 
 
 def test_idle_workers_help_with_a_sweep(postgres: str, cached: None, tmp_path: Path, team: list):
+    """The worker that takes the first network is slowed down until the other one, which may be fast asleep, has one."""
     out, url = tmp_path / "out", workers.database(postgres, "helped")
     sizes = {"shares": [0.9, 0.7, 0.5, 0.4], "pruner": "greedy", "epochs": 4}
     enqueue(url, out, written(tmp_path, epochs=1, seeds=[0], sweeps={"sizes": sizes}))
     team += [start(command, working(url, out), tmp_path / f"worker-{number}.txt") for number in range(2)]
+
+    def at_work() -> dict[str, str]:
+        """The workers of the networks."""
+        with suppress(KeyError):  # there is no study of the sweep yet
+            networks = (trial.user_attrs for trial in trials_of(url, "out: plain-0/sizes"))
+            return {taken["network"]: taken["worker"] for taken in networks if {"network", "worker"} <= taken.keys()}
+        return {}
+
+    until(at_work)
+    first = next(worker for worker in team if f"process {worker.pid}" in str(at_work()))
+    while len({*at_work().values()}) < 2 and first.is_alive():
+        os.kill(first.pid, signal.SIGSTOP)
+        time.sleep(0.4)
+        os.kill(first.pid, signal.SIGCONT)
+        time.sleep(0.02)  # whatever lock it was holding, it can release
     for worker in team:
         worker.join(120)
         assert worker.exitcode == 0, said(out)
