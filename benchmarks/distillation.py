@@ -36,6 +36,7 @@ from nasface.net import GraphNet, slim_net
 from nasface.prune import random as random_pruner
 from nasface.recipe import Recipe
 from nasface.stages.distill.teacher import Teacher
+from nasface.stages.training import task
 from nasface.step import Batch
 
 BOUND = 1.3
@@ -63,7 +64,7 @@ def sides(recipe: Recipe, slim: GraphNet, supernet: GraphNet, batch: int) -> dic
     with torch.no_grad():
         shape = teacher.net(images).shape
     gradient = torch.randn(shape, generator=random).to(device) / shape.numel()
-    step = distill_step(how, recipe.task.sigma, recipe.task.weight, teacher)
+    step = distill_step(how, task(recipe), teacher)
     together = optimizer.build(tuple(students.parameters()))
 
     def wait() -> None:

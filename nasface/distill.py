@@ -16,8 +16,9 @@ from nasface.data.patches import random_mask
 from nasface.errors import RecipeError
 from nasface.net import GraphNet
 from nasface.settings import Distillation as Distillation
+from nasface.settings import HeatmapLoss
 from nasface.step import Batch, Step
-from nasface.task import targets
+from nasface.task import LOSSES, HeatmapTask, targets
 
 Maps = Mapping[int, Tensor]
 """The output maps (B, C, h, w) of a network by their stride; maps of equal strides are concatenated."""
@@ -146,6 +147,7 @@ def student_loss(
     how: Distillation,
     feature: Tensor | None = None,
     fade: float = 1.0,
+    kind: HeatmapLoss = "mse",
 ) -> dict[str, Tensor]:
     """Return the loss terms of one student by name, and their weighted sum as 'loss' (equation 4).
 
@@ -159,11 +161,12 @@ def student_loss(
         how: weights of the terms, and temperature.
         feature: `feature_loss` of the student, or None.
         fade: factor of everything that is not learnt from the landmarks.
+        kind: the loss to the targets, see `nasface.task.LOSSES`.
     """
     if taught_BLhw is not None and how.target_mix:
         goal_BLhw = torch.lerp(goal_BLhw, taught_BLhw, fade * how.target_mix)
-    mse = F.mse_loss(heatmaps_BLhw, goal_BLhw)
-    terms = {"loss": mse, "mse": mse}
+    task = LOSSES[kind](heatmaps_BLhw, goal_BLhw)
+    terms = {"loss": task, kind: task}
     for name, target, fixed, share in (
         ("ensemble", ensemble_BLhw, how.ensemble_weight, how.ensemble_share),
         ("teacher", taught_BLhw, how.teacher_weight, how.teacher_share),
@@ -173,7 +176,7 @@ def student_loss(
         terms[name] = kd_loss(target, heatmaps_BLhw, how.temperature, how.standardise)
         weight: float | Tensor = fade * fixed
         if share is not None:
-            weight = terms[f"{name}_weight"] = share_weight(terms[name], mse, heatmaps_BLhw, fade * share)
+            weight = terms[f"{name}_weight"] = share_weight(terms[name], task, heatmaps_BLhw, fade * share)
         terms["loss"] = terms["loss"] + weight * terms[name]
     if feature is not None:
         terms["feature"] = feature
@@ -183,19 +186,17 @@ def student_loss(
 
 def distill_step(
     how: Distillation,
-    sigma: float,
-    weight: float,
+    task: HeatmapTask,
     teacher: Callable[[Tensor, tuple[int, int]], Tensor] | None,
     school: GraphNet | None = None,
 ) -> Step:
-    """Return the joint training step of `Students`: `weight` times the sum of their losses.
+    """Return the joint training step of `Students`: the sum of their losses, times the weight of the task.
 
     The step logs the mean of each term over the students.
 
     Args:
         how: see `Distillation`.
-        sigma: standard deviation of the Gaussian targets, in heatmap cells.
-        weight: factor of the loss; the task's weight, which multiplies the heatmap loss in other trainings too.
+        task: targets, loss and weight.
         teacher: a function from images (B, 3, H, W) and the size (h, w) of the students' heatmaps to heatmaps
             (B, L, h, w) without gradient. It is given the images of the students before these are masked.
         school: the network that `teacher` runs, whose output maps the students learn if they have projections.
@@ -216,7 +217,7 @@ def distill_step(
                 found.append(peer(view).float().contiguous())  # contiguous, as the losses read cell after cell
             maps.append(own)
         h, w = found[0].shape[-2:]
-        goal = targets(batch.landmarks_BL2, (h, w), images.shape[-1] / w, sigma)
+        goal = targets(batch.landmarks_BL2, (h, w), task.input_size / w, task.sigma)
         together = ensemble(found, how.constant_ensemble) if how.peer else None
         with output_maps(school if net.projections else None) as lesson:
             taught = teacher(images, (h, w)).float().contiguous() if teacher is not None else None
@@ -224,9 +225,9 @@ def distill_step(
         terms = []
         for i, heatmaps in enumerate(found):
             feature = feature_loss(net.projections[i], maps[i], lesson) if net.projections else None
-            terms.append(student_loss(heatmaps, goal, together, taught, how, feature, fade))
+            terms.append(student_loss(heatmaps, goal, together, taught, how, feature, fade, task.kind))
         means = {name: torch.stack([t[name] for t in terms]).mean() for name in terms[0]}
-        return {**means, "loss": weight * len(terms) * means["loss"]}
+        return {**means, "loss": task.weight * len(terms) * means["loss"]}
 
     return step
 

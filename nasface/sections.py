@@ -11,7 +11,7 @@ from annotated_types import Interval
 from pydantic import BaseModel, ConfigDict
 
 from nasface.bounds import Epochs, Seed, Share, Weight
-from nasface.settings import Augmentation, Decoder, Distillation
+from nasface.settings import Augmentation, Decoder, Distillation, HeatmapLoss
 from nasface.step import Optimizer
 
 
@@ -56,12 +56,15 @@ class Task(Part):
     """The heatmap targets, their loss, and decoding.
 
     Attributes:
+        loss: 'mse', the mean squared error, or 'adaptive_wing' (Wang et al. 2019), which cares more about errors that
+            are small already; its values are some 200 times as large.
         sigma: standard deviation of the Gaussian targets, in cells.
-        weight: factor of the mean squared error.
+        weight: factor of the loss.
         decoder: see `nasface.task.decode`.
         flip_test: whether to average the heatmaps with those of the mirrored image.
     """
 
+    loss: HeatmapLoss = "mse"
     sigma: Annotated[float, Interval(gt=0, le=1000)] = 1.5
     weight: Annotated[float, Interval(gt=0, le=1e9)] = 1.0
     decoder: Decoder = "quarter"

@@ -11,8 +11,10 @@ from nasface.bounds import Epochs, Portion, Share, Weight
 from nasface.errors import RecipeError
 from nasface.step import STRICT, Optimizer
 
-Decoder = Literal["quarter", "dark", "soft"]
+Decoder = Literal["quarter", "dark", "soft", "centroid"]
 """How heatmaps become landmarks, see `nasface.task.decode`."""
+HeatmapLoss = Literal["mse", "adaptive_wing"]
+"""How heatmaps are compared with their targets, see `nasface.task.LOSSES`."""
 
 # settings of what only a teacher or a peer can teach
 _NEEDS = {"ensemble_share": "peer", "teacher_share": "teacher", "target_mix": "teacher", "feature_weight": "teacher"}

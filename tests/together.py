@@ -30,6 +30,7 @@ from nasface.rundir import RunDir
 from nasface.stages.distill.run import distill
 from nasface.stages.search.run import search
 from nasface.step import Batch, Optimizer, Phase, Row
+from nasface.task import HeatmapTask
 from nasface.testing import scramble
 from tests.searched import MACHINE, recipe
 from tests.tiny import faces, step, supernet
@@ -80,7 +81,7 @@ def in_peers() -> tuple[nn.Module, list[Phase]]:
     teacher = small(1).eval().requires_grad_(False)
     scramble(teacher)
     students = Students(small(), how, 0)
-    taught = distill_step(how, 1.5, 10.0, lambda images, size: teacher(images))
+    taught = distill_step(how, HeatmapTask(32, weight=10.0), lambda images, size: teacher(images))
     return students, [Phase("students", tuple(students.parameters()), SGD, taught)]
 
 

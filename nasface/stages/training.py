@@ -32,8 +32,9 @@ def settings(recipe: Recipe, epochs: int = 1) -> Settings:
 
 
 def task(recipe: Recipe) -> HeatmapTask:
-    """Return the recipe's task: the mean squared error of the heatmaps, times the recipe's weight."""
-    return HeatmapTask(recipe.data.input_size, recipe.task.sigma, recipe.task.weight)
+    """Return the recipe's task: its loss of heatmaps, times the recipe's weight."""
+    how = recipe.task
+    return HeatmapTask(recipe.data.input_size, how.sigma, how.weight, how.loss)
 
 
 def rated(criterion: Plugin, net: GraphNet, context: Context) -> dict[Edge, float]:

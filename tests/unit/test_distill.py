@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from nasface.distill import Distillation, Students, distill_step, ensemble, kd_loss, student_loss
 from nasface.step import Batch
-from nasface.task import heatmap_loss
+from nasface.task import HeatmapTask, heatmap_loss
 from tests.tiny import scrambled, supernet
 
 SIZE = 32
@@ -85,7 +85,7 @@ def test_with_everything_off_the_step_is_plain_fine_tuning():
     students = Students(net, how, seed=0)
     assert len(students.peers) == 1
     given = batch()
-    mine = distill_step(how, 1.5, 1000.0, None)(students, given)
+    mine = distill_step(how, HeatmapTask(SIZE, weight=1000.0), None)(students, given)
     plain = 1000 * heatmap_loss(net(given.images_B3HW), given.landmarks_BL2, SIZE, 1.5)
     assert mine["loss"].item() == pytest.approx(plain.item(), rel=1e-6)
 
@@ -102,7 +102,7 @@ def test_peers_start_alike_where_masks_tell_them_apart():
 def test_without_masks_peers_that_start_alike_would_stay_alike():
     how = Distillation(masked=False, teacher=False)
     given = batch()
-    step = distill_step(how, 1.5, 1.0, None)
+    step = distill_step(how, HeatmapTask(SIZE, weight=1.0), None)
     for noise, alike in ((0.0, True), (how.peer_noise, False)):
         students = Students(scrambled(supernet()).train(), replace(how, peer_noise=noise), seed=0)
         step(students, given)["loss"].backward()
@@ -122,7 +122,7 @@ def test_each_student_sees_its_own_masks_and_the_teacher_none():
         return torch.zeros(len(images), 5, *size)
 
     given = batch()
-    step = distill_step(how, 1.5, 1.0, teacher)
+    step = distill_step(how, HeatmapTask(SIZE, weight=1.0), teacher)
     step(students, given)
     assert torch.equal(seen["teacher"], given.images_B3HW)
     covered = {name: (seen[name] != given.images_B3HW).any(1) for name in ("one", "two")}
@@ -140,7 +140,7 @@ def test_students_learn_from_teacher_and_peer_but_the_teacher_from_nobody():
     students = Students(scrambled(supernet()).train(), how, seed=0)
     wise = scrambled(supernet(), seed=1).requires_grad_(False)
     before = deepcopy(wise.state_dict())
-    terms = distill_step(how, 1.5, 1.0, lambda images, size: wise(images))(students, batch())
+    terms = distill_step(how, HeatmapTask(SIZE, weight=1.0), lambda images, size: wise(images))(students, batch())
     assert terms.keys() == {"loss", "mse", "ensemble", "teacher"}
     total = 2 * (terms["mse"] + 4 * terms["ensemble"] + 3 * terms["teacher"])
     assert terms["loss"].item() == pytest.approx(total.item(), rel=1e-5)
@@ -155,6 +155,6 @@ def test_a_constant_ensemble_gives_a_student_no_gradient_of_the_others_loss():
     for constant in (True, False):
         how = Distillation(masked=False, teacher=False, constant_ensemble=constant, peer_noise=1.0, ensemble_weight=1e4)
         students = Students(scrambled(supernet()), how, seed=0)
-        distill_step(how, 1.5, 1.0, None)(students, given)["loss"].backward()
+        distill_step(how, HeatmapTask(SIZE, weight=1.0), None)(students, given)["loss"].backward()
         grads[constant] = students.peers[0].head.heatmaps.weight.grad
     assert not torch.allclose(grads[True], grads[False])

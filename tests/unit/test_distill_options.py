@@ -31,7 +31,7 @@ from nasface.errors import RecipeError
 from nasface.graph import Graph, Node
 from nasface.net import GraphNet
 from nasface.step import Batch, Optimizer, Phase
-from nasface.task import targets
+from nasface.task import HeatmapTask, adaptive_wing, targets
 from tests.refusal import refused
 from tests.tiny import faces, fixed_net, scrambled, space_of, supernet
 
@@ -67,7 +67,7 @@ def school() -> GraphNet:
 def taught_by(net: GraphNet, how: Distillation) -> tuple[Students, Any]:
     """Students of the tiny supernet, and their step with `net` as the teacher."""
     students = Students(scrambled(supernet(), 4).train(), how, 3, net)
-    return students, distill_step(how, 1.5, 100.0, lambda images, size: net(images), net)
+    return students, distill_step(how, HeatmapTask(SIZE, weight=100.0), lambda images, size: net(images), net)
 
 
 def mass_near_peak(side: int, temperature: float, standardise: bool = False, sigma: float = 1.5) -> float:
@@ -153,6 +153,16 @@ def test_the_teachers_heatmaps_are_mixed_into_the_targets():
     assert faded == pytest.approx((0.875**2 + 0.25**2) / 2)
 
 
+def test_the_landmarks_are_learnt_by_the_loss_of_the_task():
+    mine, goal, taught = maps(0).clamp(0, 1), maps(1).clamp(0, 1), maps(2)
+    how = Distillation(peer=False, teacher_share=0.5)
+    terms = student_loss(mine.requires_grad_(), goal, None, taught, how, kind="adaptive_wing")
+    assert terms.keys() == {"loss", "adaptive_wing", "teacher", "teacher_weight"}
+    assert terms["adaptive_wing"] == adaptive_wing(mine, goal)
+    total = terms["adaptive_wing"] + terms["teacher_weight"] * terms["teacher"]
+    assert terms["loss"].item() == pytest.approx(total.item(), rel=1e-6)
+
+
 def test_decay_takes_weight_from_every_term_but_the_landmarks():
     how = Distillation(ensemble_weight=4, teacher_weight=3, feature_weight=2)
     mine, goal, together, taught = (maps(seed) for seed in range(4))
@@ -171,7 +181,7 @@ def test_the_step_fades_with_the_progress_of_the_training():
         terms = step(students, batch(progress=progress))
         total = 100 * (terms["mse"] + (1 - progress) * terms["teacher"])
         assert terms["loss"].item() == pytest.approx(total.item(), rel=1e-5)
-    steady = distill_step(replace(how, decay=False), 1.5, 100.0, lambda images, size: net(images))
+    steady = distill_step(replace(how, decay=False), HeatmapTask(SIZE, weight=100.0), lambda images, size: net(images))
     assert torch.equal(steady(students, batch())["loss"], steady(students, batch(progress=0.75))["loss"])
 
 

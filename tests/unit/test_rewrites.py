@@ -6,6 +6,7 @@ import logging
 import operator
 from collections.abc import Callable
 from functools import partial
+from typing import get_args
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from nasface.deploy.rewrites import (
 from nasface.net import GraphNet, slim_net
 from nasface.prune import top
 from nasface.space import SearchSpace
-from nasface.task import decode
+from nasface.task import Decoder, decode
 from searchspaces.hrflex import hrflex
 from tests.tiny import fixed_net, importance, scrambled, supernet
 
@@ -273,7 +274,7 @@ def test_what_cannot_be_traced_is_left_as_it_is(caplog: pytest.LogCaptureFixture
     assert "without rewrites" in caplog.text
 
 
-@pytest.mark.parametrize("decoder", ["quarter", "dark", "soft"])
+@pytest.mark.parametrize("decoder", get_args(Decoder))
 @pytest.mark.parametrize("flip", [None, (1, 0, 2, 4, 3)])
 def test_the_ends_are_those_of_prediction(decoder, flip):
     net = pruned(SPACES["mbconv"])

@@ -7,13 +7,23 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nasface.errors import RecipeError
-from nasface.task import TEMPERATURE, decode, heatmap_loss, targets, to_cells, to_pixels
+from nasface.step import Batch
+from nasface.task import (
+    TEMPERATURE,
+    HeatmapTask,
+    adaptive_wing,
+    decode,
+    heatmap_loss,
+    targets,
+    to_cells,
+    to_pixels,
+)
 from tests.refusal import refused
 
-DECODERS = ("quarter", "dark", "soft")
+DECODERS = ("quarter", "dark", "soft", "centroid")
 SIGMA = 1.5
 
 
@@ -73,9 +83,49 @@ def test_the_loss_is_the_mean_squared_error():
     assert half.item() == pytest.approx(loss.item(), rel=0.01)
 
 
+def wing_loop(found: float, goal: float) -> float:
+    """The Adaptive Wing loss of one cell, as the paper has it (Wang et al. 2019, equation 3)."""
+    omega, theta, epsilon, alpha = 14, 0.5, 1, 2.1
+    error, power = abs(goal - found), alpha - goal
+    if error < theta:
+        return omega * math.log(1 + (error / epsilon) ** power)
+    slope = omega / (1 + (theta / epsilon) ** power) * power * (theta / epsilon) ** (power - 1) / epsilon
+    return slope * error - (theta * slope - omega * math.log(1 + (theta / epsilon) ** power))
+
+
+def test_the_adaptive_wing_loss_by_hand():
+    goal = bells(torch.tensor([[[4.3, 5.8], [0.0, 3.0]]]).repeat(3, 1, 1), (9, 12))
+    found = goal + torch.randn(goal.shape, generator=torch.Generator().manual_seed(0)).clamp(-0.9, 0.9)
+    total = 0.0
+    for cell in np.ndindex(3, 2, 9, 12):
+        total += (11 if goal[cell] >= 0.2 else 1) * wing_loop(found[cell].item(), goal[cell].item())
+    assert adaptive_wing(found, goal).item() == pytest.approx(total / goal.numel(), rel=1e-5)
+
+
+def test_the_gradient_of_the_adaptive_wing_loss():
+    """It is finite where heatmaps are right, also for targets outside of 0 to 1, and what finite differences give."""
+    right = torch.linspace(-0.5, 1.5, 64).view(1, 1, 8, 8).requires_grad_()
+    assert adaptive_wing(right, right.detach()).item() < 1e-6
+    adaptive_wing(right, right.detach()).backward()
+    assert torch.isfinite(right.grad).all()
+    goal = bells(torch.tensor([[[3.2, 2.9]]]), (6, 6)).double()
+    found = (torch.rand(1, 1, 6, 6, generator=torch.Generator().manual_seed(0)).double() * 1.6 - 0.3).requires_grad_()
+    assert torch.autograd.gradcheck(lambda maps: adaptive_wing(maps, goal), (found,))
+
+
+def test_a_task_logs_its_loss_by_name():
+    maps, landmarks = torch.rand(2, 3, 8, 8), 32 * torch.rand(2, 3, 2)
+    batch = Batch(maps, landmarks)
+    wing = HeatmapTask(32, weight=7.0, kind="adaptive_wing")
+    found = wing.step(nn.Identity(), batch)
+    assert found["adaptive_wing"] == heatmap_loss(maps, landmarks, 32, SIGMA, "adaptive_wing")
+    assert found["loss"] == wing.loss(maps, batch) == 7 * found["adaptive_wing"]
+    assert HeatmapTask(32).step(nn.Identity(), batch).keys() == {"loss", "mse"}
+
+
 @pytest.mark.parametrize(
     ("decoder", "bound"),
-    [("dark", 0.05), ("quarter", 0.3), ("soft", 0.2)],
+    [("dark", 0.05), ("quarter", 0.3), ("soft", 0.2), ("centroid", 0.05)],
 )
 @pytest.mark.parametrize("sigma", [1.0, 1.5, 2.0])
 def test_error_on_clean_bells(decoder, bound, sigma):
@@ -121,7 +171,7 @@ def test_peaks_at_borders_and_corners(decoder, size_hw):
     assert torch.isfinite(found).all()
     assert (found >= 0).all()
     assert (found <= torch.tensor([w - 1.0, h - 1.0])).all()
-    limit = 1.0 if decoder == "soft" else 0.26  # an expectation is drawn inwards where half the bell is cut off
+    limit = 1.0 if decoder in ("soft", "centroid") else 0.26  # a mean is drawn inwards where half the bell is cut off
     assert (found - cells).abs().max() < limit
 
 
@@ -134,10 +184,17 @@ def test_flat_heatmaps_give_a_place_inside(decoder, value):
     assert (found <= torch.tensor([11.0, 7.0])).all()
 
 
-@pytest.mark.parametrize("decoder", ["quarter", "dark", "soft"])
+@pytest.mark.parametrize("decoder", DECODERS)
 def test_a_peak_below_zero_is_found(decoder):
     cells = places(20, 8, 24)
     assert (to_cells(decode(bells(cells) - 2, 32, decoder, SIGMA), 1) - cells).abs().max() < 2
+
+
+def test_the_centroid_of_a_wide_bell_takes_no_more_memory_than_the_map():
+    cells = torch.tensor([[[5.0, 3.0]]])
+    assert to_cells(decode(bells(cells, (8, 12), sigma=1.0), 12, "centroid", sigma=1000), 1).tolist() == [
+        [pytest.approx([5, 3], abs=0.01)]
+    ]
 
 
 def test_an_unknown_decoder_is_refused():
@@ -186,7 +243,18 @@ def soft_loop(heatmap: np.ndarray) -> tuple[float, float]:
     return (weight * xs).sum() / weight.sum(), (weight * ys).sum() / weight.sum()
 
 
-@pytest.mark.parametrize(("decoder", "loop"), [("quarter", quarter_loop), ("dark", dark_loop), ("soft", soft_loop)])
+def centroid_loop(heatmap: np.ndarray) -> tuple[float, float]:
+    ys, xs = np.mgrid[: heatmap.shape[0], : heatmap.shape[1]]
+    y, x = divmod(int(heatmap.argmax()), heatmap.shape[1])
+    near = (abs(xs - x) <= 4) & (abs(ys - y) <= 4)
+    mass = np.where(near & (heatmap > 0), heatmap, 0) ** 2
+    return (mass * xs).sum() / mass.sum(), (mass * ys).sum() / mass.sum()
+
+
+LOOPS = {"quarter": quarter_loop, "dark": dark_loop, "soft": soft_loop, "centroid": centroid_loop}
+
+
+@pytest.mark.parametrize(("decoder", "loop"), LOOPS.items())
 @pytest.mark.parametrize("noise", [0.02, 0.3])
 def test_against_a_loop_over_points(decoder, loop, noise):
     h, w = 20, 28

@@ -24,7 +24,7 @@ from nasface.stages.distill.teacher import Teacher, load_teacher, teacher_digest
 from nasface.stages.faces import Faces, load_faces
 from nasface.stages.measure import Evaluation, evaluate_net, held_out_error
 from nasface.stages.train import finish
-from nasface.stages.training import settings, trainer
+from nasface.stages.training import settings, task, trainer
 from nasface.stages.workspace import Machine, Work, reserved, working_in
 from nasface.step import Phase
 
@@ -126,7 +126,7 @@ def _teacher_name(recipe: Recipe, teacher: str | None, fallback: str | None) -> 
 def _taught(work: Work, slim: GraphNet, faces: Faces, tutor: Teacher | None) -> Students:
     """Train the students that start from a slim network."""
     recipe = work.recipe
-    how, task = recipe.distill, recipe.task
+    how = recipe.distill
     school = tutor.net if tutor is not None and isinstance(tutor.net, GraphNet) else None
     if how.feature_weight and school is None:
         raise RecipeError(
@@ -134,7 +134,7 @@ def _taught(work: Work, slim: GraphNet, faces: Faces, tutor: Teacher | None) -> 
             "nasface network, whose output maps are known; choose another teacher, or set it to 0"
         )
     students = Students(slim, how, recipe.seed, school)
-    step = distill_step(how, task.sigma, task.weight, tutor, school)
+    step = distill_step(how, task(recipe), tutor, school)
     phase = Phase("students", tuple(students.parameters()), how.optimizer, step)
 
     def validate(net: Students) -> float:
