@@ -10,6 +10,7 @@ import torch
 from hypothesis import settings
 
 from nasface import importing
+from tests.exported import export_once  # noqa: F401
 from tests.graphs import graphs_once  # noqa: F401 (fixtures of several test files)
 from tests.report_run import swept_and_searched  # noqa: F401
 from tests.searched import cached, folder, run, searched  # noqa: F401
