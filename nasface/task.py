@@ -140,7 +140,7 @@ def decode(heatmaps_BLhw: Tensor, input_size: int, decoder: Decoder = "quarter",
         input_size: width of the input in pixels.
         decoder: 'quarter' (the maximum, shifted by a quarter of a cell towards the higher neighbour, as is usual in the
             field), 'dark' (Zhang et al. 2020: Gaussian smoothing, then a second-order Taylor step in the logarithm),
-            'soft' (the expectation under a softmax around the maximum) or 'centroid' (the centre of mass of the squared
+            'soft' (the expectation under a softmax around the maximum) or 'centroid' (the centre of mass of the cubed
             heatmap around the maximum).
         sigma: standard deviation of the training targets, in cells; used by 'dark' and 'centroid'.
 
@@ -228,12 +228,12 @@ def _soft(heatmaps: Tensor, sigma: float) -> Tensor:
 def _centroid(heatmaps: Tensor, sigma: float) -> Tensor:
     h, w = heatmaps.shape[-2:]
     peak = _peak(heatmaps)
-    # The square of a Gaussian is one of sigma / sqrt(2): beyond 2.5 sigma there is nothing but noise.
-    reach = min(math.ceil(2.5 * sigma), max(h, w))
+    # The cube of a Gaussian is one of sigma / sqrt(3): beyond 2 sigma there is nothing but noise.
+    reach = min(math.ceil(2 * sigma), max(h, w))
     offset = torch.arange(-reach, reach + 1, device=heatmaps.device)
     xs, ys = (place[..., None] + offset for place in peak.unbind(2))
     inside = ((ys >= 0) & (ys < h))[..., :, None] & ((xs >= 0) & (xs < w))[..., None, :]
-    mass = _around(heatmaps, peak, reach).clamp_min(0).square() * inside
+    mass = _around(heatmaps, peak, reach).clamp_min(0) ** 3 * inside
     columns, rows = mass.sum(dim=2), mass.sum(dim=3)
     moments = torch.stack((columns, rows), dim=2) @ offset.to(mass.dtype)
     return peak + moments / rows.sum(dim=2, keepdim=True).clamp_min(torch.finfo(mass.dtype).tiny)

@@ -246,8 +246,8 @@ def soft_loop(heatmap: np.ndarray) -> tuple[float, float]:
 def centroid_loop(heatmap: np.ndarray) -> tuple[float, float]:
     ys, xs = np.mgrid[: heatmap.shape[0], : heatmap.shape[1]]
     y, x = divmod(int(heatmap.argmax()), heatmap.shape[1])
-    near = (abs(xs - x) <= 4) & (abs(ys - y) <= 4)
-    mass = np.where(near & (heatmap > 0), heatmap, 0) ** 2
+    near = (abs(xs - x) <= 3) & (abs(ys - y) <= 3)
+    mass = np.where(near & (heatmap > 0), heatmap, 0) ** 3
     return (mass * xs).sum() / mass.sum(), (mass * ys).sum() / mass.sum()
 
 
