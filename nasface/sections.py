@@ -57,7 +57,8 @@ class Task(Part):
 
     Attributes:
         loss: 'mse', the mean squared error, or 'adaptive_wing' (Wang et al. 2019), which cares more about errors that
-            are small already; its values are some 200 times as large.
+            are small already. Its values are some 200 times as large, so weights that are relative to this loss, such
+            as those of a teacher, have to be larger too.
         sigma: standard deviation of the Gaussian targets, in cells.
         weight: factor of the loss.
         decoder: see `nasface.task.decode`.
@@ -150,8 +151,11 @@ class Recipe(Part):
     def digest(self) -> str:
         """A hash of everything in the recipe that a search or a training depends on.
 
-        It leaves out the description, where the data lie, and `distill`, which only distillation uses.
+        It leaves out the description, where the data lie, and `distill`, which only distillation uses. A key that older
+        recipes did not have is left out while it has its default, so that their digests stay as they are.
         """
         left_out: Any = {"description": True, "distill": True, "data": {"root", "on_device"}}
+        if self.task.loss == Task().loss:
+            left_out["task"] = {"loss"}
         content = self.model_dump(mode="json", exclude=left_out)
         return hashlib.sha256(yaml.safe_dump(content, sort_keys=False).encode()).hexdigest()[:16]

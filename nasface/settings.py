@@ -71,7 +71,8 @@ class Distillation:
         masked: whether each student sees its own randomly masked copy of the batch.
         teacher_from: a run folder, a file of weights, or a network by plug-in name or 'module:attr'; None takes the
             searched supernet.
-        ensemble_weight, teacher_weight: lambda 1 and lambda 2 of equation 4, relative to the heatmap loss.
+        ensemble_weight, teacher_weight: lambda 1 and lambda 2 of equation 4, relative to the heatmap loss. They are
+            meant for `task.loss: mse`; with 'adaptive_wing', use the shares below, or some 200 times these weights.
         temperature: temperature of the softmax over the cells of a heatmap; losses are not rescaled by its square.
         constant_ensemble: whether the peers' ensemble is constant in its loss term, so that each student moves towards
             the ensemble but the ensemble does not move towards the students (the paper leaves this open).

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from nasface.errors import RecipeError, did_you_mean
@@ -54,13 +55,13 @@ def targets(landmarks_BL2: Tensor, size_hw: tuple[int, int], stride: float, sigm
 def adaptive_wing(heatmaps_BLhw: Tensor, goal_BLhw: Tensor) -> Tensor:
     """Return the Adaptive Wing loss, the mean over samples, landmarks and cells (Wang et al. 2019).
 
-    Unlike the squared error, it does not fade where a heatmap is nearly right, and a background that is nearly zero
-    hardly counts. Cells in which the target is at least 0.2 weigh 11 times as much as others. The paper widens this
-    region by one cell, which is left out here.
+    Near a landmark, its gradient hardly fades where the heatmap is nearly right; in the background, it does. Cells in
+    which the target is at least 0.2 weigh 11 times as much as others. Wang et al. widen this region by one cell, which
+    is left out here.
 
     Args:
         heatmaps_BLhw: predicted heatmaps.
-        goal_BLhw: targets between 0 and 1. They get no gradient.
+        goal_BLhw: targets, without gradient; the shape of the loss follows them from 0 to 1.
     """
     loss: Tensor = _AdaptiveWing.apply(heatmaps_BLhw, goal_BLhw)  # type: ignore[no-untyped-call]
     return loss
@@ -71,20 +72,21 @@ class _AdaptiveWing(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, heatmaps: Tensor, goal: Tensor) -> Tensor:
-        # With an error e, a target y and the paper's constants, the loss of a cell is 14 ln(1 + e^(2.1 - y)) up to an
-        # error of 0.5, where a line goes on with the same slope.
+        # With an error e, a target y and the constants of Wang et al., the loss of a cell is 14 ln(1 + e^(2.1 - y)) up
+        # to an error of 0.5, where a line goes on with the same slope.
         difference = heatmaps - goal
         error = difference.abs()
         inner = error.clamp(1e-12, 0.5)
-        exponent = 2.1 - goal
+        exponent = 2.1 - goal.clamp(0, 1)
         power = inner.log().mul_(exponent).exp_()
         slope = exponent.mul_(power).div_(torch.addcmul(inner, inner, power))
         loss = power.log1p_().addcmul_(slope, error.sub_(inner))
         weight = torch.where(goal >= 0.2, 154.0, 14.0)
-        ctx.save_for_backward(slope.mul_(weight).copysign_(difference))
+        ctx.save_for_backward(slope.mul_(weight).mul_(difference.sign_()))
         return loss.mul_(weight).mean()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * (factor / gradient.numel()), None
@@ -100,7 +102,7 @@ def heatmap_loss(
 
 
 LOSSES: dict[HeatmapLoss, Callable[[Tensor, Tensor], Tensor]] = {"mse": F.mse_loss, "adaptive_wing": adaptive_wing}
-"""Losses of heatmaps (B, L, h, w) and targets; the mean squared error is that of the paper (equation 2)."""
+"""Losses of heatmaps (B, L, h, w) and targets; 'mse' is equation 2 of SD-HRNet."""
 
 
 @dataclass(frozen=True)

@@ -120,11 +120,12 @@ def imitation(loss: Loss, part_BLhw: Tensor, whole_BLhw: Tensor, batch: Batch) -
 
     It is the mean loss of the two heatmaps whole + d and whole - d, with the difference d = part - whole, less the loss
     of the whole network's. For a weighted mean squared error that is the weighted mean square of d, whatever the weight
-    and the targets are. The Adaptive Wing loss is concave in larger errors: there, it may be less than zero.
+    and the targets are. The Adaptive Wing loss is concave in larger errors, where this would reward
+    a difference; it counts as zero then.
     """
     difference = part_BLhw - whole_BLhw
     mirrored = 0.5 * (loss(whole_BLhw + difference, batch) + loss(whole_BLhw - difference, batch))
-    return mirrored - loss(whole_BLhw, batch)
+    return (mirrored - loss(whole_BLhw, batch)).clamp_min(0)
 
 
 @dataclass(frozen=True)

@@ -228,11 +228,14 @@ def test_idle_workers_help_with_a_sweep(postgres: str, cached: None, tmp_path: P
         return {}
 
     until(at_work)
-    first = next(worker for worker in team if f"process {worker.pid}" in str(at_work()))
+    first = next(
+        worker for worker in team if any(name.endswith(f"process {worker.pid}") for name in at_work().values())
+    )
     while len({*at_work().values()}) < 2 and first.is_alive():
-        os.kill(first.pid, signal.SIGSTOP)
-        time.sleep(0.4)
-        os.kill(first.pid, signal.SIGCONT)
+        with suppress(ProcessLookupError):  # it has finished in between
+            os.kill(first.pid, signal.SIGSTOP)
+            time.sleep(0.4)
+            os.kill(first.pid, signal.SIGCONT)
         time.sleep(0.02)  # whatever lock it was holding, it can release
     for worker in team:
         worker.join(120)

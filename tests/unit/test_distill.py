@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from nasface.distill import Distillation, Students, distill_step, ensemble, kd_loss, student_loss
 from nasface.step import Batch
-from nasface.task import HeatmapTask, heatmap_loss
+from nasface.task import HeatmapLoss, HeatmapTask, heatmap_loss
 from tests.tiny import scrambled, supernet
 
 SIZE = 32
@@ -79,14 +80,16 @@ def test_the_loss_of_a_student_is_equation_4():
     assert alone["loss"].item() == pytest.approx(F.mse_loss(mine, goal).item())
 
 
-def test_with_everything_off_the_step_is_plain_fine_tuning():
+@pytest.mark.parametrize("kind", get_args(HeatmapLoss))
+def test_with_everything_off_the_step_is_plain_fine_tuning(kind):
     how = Distillation(teacher=False, peer=False, masked=False)
     net = scrambled(supernet())
     students = Students(net, how, seed=0)
     assert len(students.peers) == 1
     given = batch()
-    mine = distill_step(how, HeatmapTask(SIZE, weight=1000.0), None)(students, given)
-    plain = 1000 * heatmap_loss(net(given.images_B3HW), given.landmarks_BL2, SIZE, 1.5)
+    mine = distill_step(how, HeatmapTask(SIZE, weight=1000.0, kind=kind), None)(students, given)
+    plain = 1000 * heatmap_loss(net(given.images_B3HW), given.landmarks_BL2, SIZE, 1.5, kind)
+    assert mine.keys() == {"loss", kind}
     assert mine["loss"].item() == pytest.approx(plain.item(), rel=1e-6)
 
 

@@ -65,6 +65,11 @@ def test_the_digest_is_of_what_a_search_depends_on():
     assert load("demo", ["finetune.epochs=3"]).digest != recipe.digest
 
 
+def test_a_key_with_its_default_keeps_the_digests_of_recipes_that_did_not_have_it():
+    assert load("300w").digest == "70bfb3e0a513eab9"
+    assert load("300w", ["task.loss=adaptive_wing"]).digest != load("300w").digest
+
+
 def test_the_paper_settings():
     paper, wflw, cofw = load("300w"), load("wflw"), load("cofw")
     assert paper.search.optimizer == Optimizer(lr=1e-4, weight_decay=4e-5, schedule="steps", milestones=(40, 50))

@@ -17,7 +17,7 @@ from nasface.rundir import RunDir
 from nasface.search.shared import Draw, SharedSearcher, imitation
 from nasface.stages.search.run import search
 from nasface.step import Batch
-from nasface.task import HeatmapTask
+from nasface.task import HeatmapTask, targets
 from nasface.testing import check_searcher, scramble, trial
 from tests.refusal import refused
 from tests.searched import MACHINE, caching_in, recipe
@@ -27,6 +27,15 @@ FIRST = {"alpha_lr": 1e-3}
 
 def batch() -> Batch:
     return next(iter(faces(4).plain(4)))
+
+
+def test_imitation_never_rewards_a_difference():
+    """Where the loss is concave, heatmaps on either side of the whole network's would be better than those."""
+    given = batch()
+    goal = targets(given.landmarks_BL2, (8, 8), 4.0, 1.5)
+    loss, whole, step = HeatmapTask(32, kind="adaptive_wing").loss, 0.6 * goal, 0.05 * (goal > 0.8)
+    assert 0.5 * (loss(whole + step, given) + loss(whole - step, given)) < loss(whole, given)
+    assert imitation(loss, whole + step, whole, given) == 0
 
 
 def test_imitation_is_the_weighted_square_of_the_difference_whatever_the_targets():
