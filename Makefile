@@ -83,6 +83,7 @@ notebooks: setup  ## docs/notebooks with their outputs: make notebooks RUN=runs/
 
 bench: setup  ## the data pipeline against per-image code, a distillation step, a sweep, face detectors, memory, several processes and workers, exports
 	$(BIN)/python benchmarks/data_pipeline.py
+	$(BIN)/python benchmarks/losses.py
 	$(BIN)/python benchmarks/distillation.py
 	$(BIN)/python benchmarks/sweep.py
 	$(BIN)/python benchmarks/detectors.py

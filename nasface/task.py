@@ -68,7 +68,7 @@ def adaptive_wing(heatmaps_BLhw: Tensor, goal_BLhw: Tensor) -> Tensor:
 
 
 class _AdaptiveWing(torch.autograd.Function):
-    """The loss and its gradient in one pass: autograd takes five times as long."""
+    """The loss and its gradient in one pass: autograd takes three times as long (benchmarks/losses.py)."""
 
     @staticmethod
     def forward(ctx: Any, heatmaps: Tensor, goal: Tensor) -> Tensor:
