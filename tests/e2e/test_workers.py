@@ -85,6 +85,12 @@ def said(out: Path) -> str:
     return "\n".join(path.read_text() for path in out.parent.glob("worker-*.txt"))
 
 
+def member(team: list[ForkServerProcess], worker: str) -> ForkServerProcess:
+    """The process that a trial calls by this name."""
+    (found,) = (process for process in team if worker.endswith(f"process {process.pid}"))
+    return found
+
+
 def kill(url: str, out: Path, team: list[ForkServerProcess], count: int, draw: random.Random) -> list[str]:
     """Kill workers with SIGKILL, each at a random moment after its search has a checkpoint; returns the parts."""
     hit: list[str] = []
@@ -101,7 +107,7 @@ def kill(url: str, out: Path, team: list[ForkServerProcess], count: int, draw: r
     while len(hit) < count:
         until(begun)
         trial = draw.choice(begun())
-        (victim,) = (worker for worker in team if trial.user_attrs["worker"].endswith(f"process {worker.pid}"))
+        victim = member(team, trial.user_attrs["worker"])
         time.sleep(draw.uniform(0, 0.2))
         os.kill(victim.pid or 0, signal.SIGSTOP)
         if RunDir(out / trial.user_attrs["part"]).supernet.exists():
@@ -228,9 +234,7 @@ def test_idle_workers_help_with_a_sweep(postgres: str, cached: None, tmp_path: P
         return {}
 
     until(at_work)
-    first = next(
-        worker for worker in team if any(name.endswith(f"process {worker.pid}") for name in at_work().values())
-    )
+    first = member(team, next(iter(at_work().values())))
     while len({*at_work().values()}) < 2 and first.is_alive():
         with suppress(ProcessLookupError):  # it has finished in between
             os.kill(first.pid, signal.SIGSTOP)
