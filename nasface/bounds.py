@@ -22,6 +22,7 @@ Size = Annotated[int, Interval(ge=1, le=MAX_SIZE)]  # multiply-adds or parameter
 Macs = Annotated[float, Interval(ge=1, le=1e15)]  # the same, as recipes may write it: 40.0e+6
 Seed = Annotated[int, Interval(ge=0, lt=2**63)]
 Rate = Annotated[float, Interval(gt=0, le=1000)]  # a learning rate, or the factor of one
+Milliseconds = Annotated[float, Interval(gt=0, le=1e9)]
 Weight = Annotated[float, Interval(ge=0, le=1e9)]  # of a term of a loss, or a threshold
 Portion = Annotated[float, Interval(ge=0, le=1)]
 Share = Annotated[float, Interval(gt=0, le=1)]  # a portion that is not nothing

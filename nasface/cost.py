@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from nasface.compute import counting
 from nasface.eager import DispatchMode
-from nasface.errors import NasfaceError
+from nasface.errors import NasfaceError, RunError
 from nasface.graph import Edge, Graph
 from nasface.net import GraphNet, key
 from nasface.space import SearchSpace
@@ -46,6 +46,26 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Timing:
+    """The latency of a network and, measured in turn with it, that of its supernet.
+
+    Attributes:
+        latency_ms, supernet_latency_ms: milliseconds of one pass.
+        latency_batch: images in it.
+        latency_runtime: what runs the networks.
+        threads: CPU threads.
+        device: where they run.
+    """
+
+    latency_ms: float
+    supernet_latency_ms: float
+    latency_batch: int
+    latency_runtime: str
+    threads: int
+    device: str
+
+
+@dataclass(frozen=True)
 class Costs:
     """Costs of the parts of a search space at one input size; the cost of any sub-graph is their sum.
 
@@ -55,6 +75,7 @@ class Costs:
         input_size: side of the square input in pixels.
         stem, nodes, edges: cost of each part. The cost of a node is that of its encoder.
         heads: cost of the head by the output nodes that it reads; filled in on demand.
+        clock: measures the latency of a sub-graph in a runtime; None where nothing can be measured.
     """
 
     space: SearchSpace
@@ -64,6 +85,7 @@ class Costs:
     nodes: Mapping[str, Cost]
     edges: Mapping[Edge, Cost]
     heads: dict[tuple[str, ...], Cost] = field(default_factory=dict, repr=False)
+    clock: Callable[[Graph, str], Timing] | None = field(default=None, repr=False, compare=False)
 
     def head(self, outputs: tuple[str, ...]) -> Cost:
         """Return the cost of the head that reads these output nodes."""
@@ -95,6 +117,20 @@ class Costs:
     def fixed(self, graph: Graph) -> Cost:
         """Return the cost of the stem, stage 1 and the head."""
         return self.stem + _sum(self.nodes[name] for name in graph.inputs) + self.head(graph.outputs)
+
+    def latency(self, graph: Graph, runtime: str = "torch") -> Timing:
+        """Return the latency of the whole network of a sub-graph for one image, measured on this machine.
+
+        Args:
+            graph: the sub-graph.
+            runtime: 'torch', or that of an export format, see `nasface.deploy.runtimes`.
+
+        Raises:
+            RunError: if there is no such runtime, or if these costs come without a clock.
+        """
+        if self.clock is None:
+            raise RunError("these costs were only counted, so they cannot say how long a network takes")
+        return self.clock(graph, runtime)
 
     def by_stage(self, graph: Graph) -> dict[str, Cost]:
         """Return the costs of the stem, of each stage (its nodes and the edges into them) and of the head."""

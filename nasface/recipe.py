@@ -32,8 +32,8 @@ PLUGINS = {
 }
 """The group of the plug-in that each of these sections of a recipe names."""
 
-_BUDGETS = ("share", "macs", "params")  # options of pruners that exclude one another
-_PRUNER_OF = {"threshold": "threshold", "share": "share", "edges": "top", "macs": "budget", "params": "budget"}
+_BUDGETS = ("share", "macs", "params", "latency_ms")  # options of pruners that exclude one another
+_PRUNER_OF = {"threshold": "threshold", "share": "share", "edges": "top"} | dict.fromkeys(_BUDGETS[1:], "budget")
 """The pruner that is meant by an option where none is named."""
 _L1 = ("l1", "nasface.search.l1:L1Searcher")
 

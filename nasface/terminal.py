@@ -178,6 +178,11 @@ def cost_table(report: Mapping[str, Any], title: str) -> Table:
         f"input 3 x {size} x {size}, {report['num_landmarks']} landmarks; {report['edges']} of {report['edges_full']} "
         f"edges, {report['blocks']} of {report['blocks_full']} prunable blocks, {share:.1f} % of the prunable MACs"
     )
+    if "latency_ms" in report:
+        caption += (
+            f"; {report['latency_ms']:.3g} ms in {report['latency_runtime']} with {report['threads']} threads, the "
+            f"supernet {report['supernet_latency_ms']:.3g} ms"
+        )
     return table(title, ["", "params", "MACs"], rows, caption)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -28,6 +29,14 @@ from nasface.cli.sizes import SIZE, Real, Share
 @click.option("--top", type=click.IntRange(1, 1_000_000), help="Keep this many edges.")
 @click.option("--macs", type=SIZE, help="Keep at most this many MACs in the whole network, for example 12M.")
 @click.option("--params", type=SIZE, help="Keep at most this many parameters in the whole network.")
+@click.option(
+    "--latency", "latency_ms", type=Real(0, 1e9, min_open=True), metavar="MS",
+    help="Keep a network that takes at most this many milliseconds for one image, measured on this machine's CPU.",
+)  # fmt: skip
+@click.option(
+    "--latency-runtime", metavar="NAME",
+    help="Runtime in which --latency is measured: torch, onnxruntime or openvino.  [default: torch]",
+)  # fmt: skip
 @click.option("--pruner", help="Pruner (see `nasface plugins`).  [default: the run's own, if it takes the option]")
 @click.option(
     "--criterion",
@@ -45,6 +54,8 @@ def prune(
     top: int | None,
     macs: int | None,
     params: int | None,
+    latency_ms: float | None,
+    latency_runtime: str | None,
     pruner: str | None,
     criterion: str | None,
     data_root: Path | None,
@@ -62,16 +73,25 @@ def prune(
       nasface prune runs/mini --threshold 0.0017 --out runs/paper
       nasface prune runs/mini --criterion taylor --share 0.5 --out runs/taylor
       nasface prune runs/mini --macs 60M --out runs/small
+      nasface prune runs/mini --latency 4 --latency-runtime onnxruntime --out runs/fast
     """
     from nasface.model.source import run_recipe
     from nasface.rundir import RunDir
     from nasface.stages.count import cost_report
     from nasface.stages.prune import prune as run_prune
 
-    limits = {"threshold": threshold, "share": share, "edges": top, "macs": macs, "params": params}
+    limits = {
+        "threshold": threshold, "share": share, "edges": top, "macs": macs, "params": params, "latency_ms": latency_ms
+    }  # fmt: skip
     given = [(option, value) for option, value in limits.items() if value is not None]
     if len(given) > 1:
-        raise click.UsageError("--threshold, --share, --top, --macs and --params exclude one another; give only one")
+        raise click.UsageError(
+            "--threshold, --share, --top, --macs, --params and --latency exclude one another; give only one"
+        )
+    if latency_runtime is not None:
+        if latency_ms is None:
+            raise click.UsageError("--latency-runtime needs --latency")
+        overrides = (f"prune.options.runtime={latency_runtime}", *overrides)
     source = RunDir(run)
     budget = given[0] if given else None
     resolved = run_recipe(
@@ -79,4 +99,7 @@ def prune(
     )
     with place.machine(as_json) as machine:
         costs, graph = run_prune(source, resolved, RunDir(out), machine)
-    show_costs(cost_report(costs, graph), f"{out / 'arch.json'}", as_json)
+        report = cost_report(costs, graph)
+        if latency_ms is not None:
+            report |= asdict(costs.latency(graph, resolved.prune.options.get("runtime", "torch")))
+    show_costs(report, f"{out / 'arch.json'}", as_json)

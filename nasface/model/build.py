@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from nasface.arch import Architecture, Factors, check_digest
 from nasface.cost import Costs, count_space
 from nasface.errors import GraphError, RunError
 from nasface.graph import Graph
+from nasface.model.clock import space_clock
 from nasface.model.source import arch_graph
 from nasface.net import GraphNet, Inherited, place, slim_net
 from nasface.recipe import Recipe
@@ -45,7 +47,9 @@ def net_costs(net: GraphNet, recipe: Recipe) -> Costs:
     check_size(recipe.data.input_size, net.space)
     key = repr((recipe.space, net.space.graph.digest, net.num_landmarks, recipe.data.input_size))
     if key not in _counted:  # counting takes seconds, and an experiment asks often
-        _counted[key] = count_space(net.space, net.num_landmarks, recipe.data.input_size)
+        size = recipe.data.input_size
+        counted = count_space(net.space, net.num_landmarks, size)
+        _counted[key] = replace(counted, clock=space_clock(net.space, net.num_landmarks, size))
     return _counted[key]
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Annotated
 
 from annotated_types import Interval, Len
 
-from nasface.bounds import MAX_COUNT, Portion, Share, Size
+from nasface.bounds import MAX_COUNT, Milliseconds, Portion, Share, Size
 from nasface.cost import Costs
 from nasface.errors import GraphError, RecipeError
 from nasface.graph import Edge, Graph
 from nasface.prune.base import Importance, check_importance, worth
-from nasface.prune.limit import SLACK, Limit, limit_of
+from nasface.prune.latency import within_latency
+from nasface.prune.limit import SLACK, Limit, check_one_budget, limit_of
 from nasface.prune.programme import best, nearest
 
 _CLOSE = 1 - SLACK  # share of the budget that steps should rather not fall below, however much of it may be left
@@ -30,11 +32,13 @@ def budget(
     macs: Size | None = None,
     params: Size | None = None,
     share: Share | None = None,
+    latency_ms: Milliseconds | None = None,
+    runtime: str = "torch",
     tolerance: Portion = SLACK,
     per_cost: bool = True,
     via: Annotated[Sequence[Annotated[float, Interval(gt=0, le=1e15)]], Len(0, MAX_COUNT)] = (),
 ) -> Graph:
-    """Meet a budget of MACs or parameters by dropping what has the least importance per cost saved.
+    """Meet a budget of MACs, parameters or latency by dropping what has the least importance per cost saved.
 
     A step drops an edge, or all edges into or out of a node, whichever loses the least summed importance for what it
     saves: the edges that closure removes, the encoders of nodes that nothing is left of, and what the head shrinks by.
@@ -48,8 +52,12 @@ def budget(
         costs: costs of its parts.
         macs: largest number of multiply-adds of the whole network.
         params: largest number of parameters of the whole network.
-        share: largest share of the prunable MACs; give exactly one of the three.
-        tolerance: a network that is smaller than the budget by more than this share of it is refused.
+        share: largest share of the prunable MACs.
+        latency_ms: largest latency of the whole network for one image, in milliseconds; give exactly one of the four.
+            Networks within several budgets of MACs are measured on the CPU of this machine until one fits.
+        runtime: what runs them: 'torch', or the runtime of an export format, such as 'onnxruntime'.
+        tolerance: a network that is smaller than the budget by more than this share of it is refused. It does not
+            apply to latencies.
         per_cost: False drops edges in the order of their importance only, which suits importances that are ranks,
             such as those of the criterion `elimination`.
         via: larger budgets of the same kind, which are met first, each from the network of the one before. Networks
@@ -60,16 +68,26 @@ def budget(
         RecipeError: unless exactly one budget is given, or if a budget of `via` is smaller.
     """
     check_importance(graph, importance)
-    limit = limit_of("budget", graph, costs, macs, params, share)
+    check_one_budget("budget", macs, params, share, latency_ms)
+    least = next(float(value) for value in (macs, params, share, latency_ms) if value is not None)
+    if below := [value for value in via if value < least]:
+        raise RecipeError(
+            f"the option via of the pruner 'budget' holds {below[0]:.15g}, which is below the budget itself, "
+            f"{least:.15g}; give larger budgets"
+        )
     scale = costs.prunable(graph).macs if share is not None else 1
-    for wanted in (*sorted((scale * value for value in via), reverse=True), limit.value):
-        if wanted < limit.value:
-            raise RecipeError(
-                f"the option via of the pruner 'budget' holds {wanted / scale:.15g}, which is below the budget itself, "
-                f"{limit.value / scale:.15g}; give larger budgets"
-            )
-        graph = _met(graph, importance, replace(limit, value=wanted), tolerance, per_cost)
+    for wanted in (*sorted(via, reverse=True), least):
+        if latency_ms is not None:
+            graph = within_latency(wanted, runtime, graph, costs, partial(_closest, graph, importance, costs, per_cost))
+        else:
+            limit = replace(limit_of(graph, costs, macs, params, share), value=scale * wanted)
+            graph = _met(graph, importance, limit, tolerance, per_cost)
     return graph
+
+
+def _closest(graph: Graph, importance: Importance, costs: Costs, per_cost: bool, macs: int) -> Graph:
+    """Return a network within a budget of MACs, however far below it that is."""
+    return _met(graph, importance, limit_of(graph, costs, macs), 1.0, per_cost)
 
 
 def _met(graph: Graph, importance: Importance, limit: Limit, tolerance: float, per_cost: bool) -> Graph:

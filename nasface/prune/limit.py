@@ -40,27 +40,27 @@ class Limit:
         return f"{size:,.0f} {self.unit}"
 
 
+def check_one_budget(pruner: str, *budgets: float | None) -> None:
+    """Raise a RecipeError unless a pruner with this name is given exactly one budget."""
+    if sum(value is not None for value in budgets) != 1:
+        raise RecipeError(
+            f"the pruner '{pruner}' needs exactly one budget: macs, params or latency_ms of the whole network, or a "
+            "share of the prunable MACs, for example prune.options.macs=12000000"
+        )
+
+
 def limit_of(
-    pruner: str, graph: Graph, costs: Costs, macs: int | None, params: int | None, share: float | None
+    graph: Graph, costs: Costs, macs: int | None = None, params: int | None = None, share: float | None = None
 ) -> Limit:
-    """Return the limit that the options of a pruner ask for.
+    """Return a limit on the size of networks; exactly one of the last three is given.
 
     Args:
-        pruner: its name, for a message.
         graph: the graph to be pruned.
         costs: of the search space.
         macs: most multiply-adds of the whole network.
         params: most parameters of the whole network.
         share: most of the prunable MACs of `graph`.
-
-    Raises:
-        RecipeError: unless exactly one of the three options is given.
     """
-    if sum(value is not None for value in (macs, params, share)) != 1:
-        raise RecipeError(
-            f"the pruner '{pruner}' needs exactly one budget: macs or params of the whole network, or a share of the "
-            f"prunable MACs, for example prune.options.macs=12000000"
-        )
     if share is not None:
         full = costs.prunable(graph).macs
         return Limit(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Annotated, Any
 
@@ -12,12 +13,13 @@ import numpy as np
 from annotated_types import Interval
 from numpy.typing import NDArray
 
-from nasface.bounds import Portion, Share, Size
+from nasface.bounds import Milliseconds, Portion, Share, Size
 from nasface.cost import Costs
 from nasface.errors import GraphError
 from nasface.graph import Edge, Graph
 from nasface.prune.base import Importance, check_importance
-from nasface.prune.limit import Limit, limit_of
+from nasface.prune.latency import within_latency
+from nasface.prune.limit import Limit, check_one_budget, limit_of
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,8 @@ def exact(
     macs: Size | None = None,
     params: Size | None = None,
     share: Share | None = None,
+    latency_ms: Milliseconds | None = None,
+    runtime: str = "torch",
     tolerance: Portion = 1.0,
     seconds: Annotated[float, Interval(gt=0, le=86_400)] = 60.0,
 ) -> Graph:
@@ -49,7 +53,10 @@ def exact(
         costs: costs of its parts.
         macs: largest number of multiply-adds of the whole network.
         params: largest number of parameters of the whole network.
-        share: largest share of the prunable MACs; give exactly one of the three.
+        share: largest share of the prunable MACs.
+        latency_ms: largest latency of the whole network for one image, in milliseconds, see the pruner `budget`; give
+            exactly one of the four.
+        runtime: what runs networks whose latency is measured.
         tolerance: only networks that are smaller than the budget by at most this share of it are considered. With 1,
             the best network may leave much of the budget unused, for instance because it does without a large output.
         seconds: time limit, after which the best network found so far is taken; a warning then says how far from the
@@ -61,7 +68,11 @@ def exact(
         RecipeError: unless exactly one budget is given.
     """
     check_importance(graph, importance)
-    limit = limit_of("exact", graph, costs, macs, params, share)
+    check_one_budget("exact", macs, params, share, latency_ms)
+    if latency_ms is not None:
+        within = partial(exact, graph, importance, costs, tolerance=tolerance, seconds=seconds)
+        return within_latency(latency_ms, runtime, graph, costs, lambda macs: within(macs=macs))
+    limit = limit_of(graph, costs, macs, params, share)
     kept = best(graph, importance, limit, (1 - tolerance) * limit.value, seconds)
     if kept is None:
         room = f" and at most {tolerance:.2%} below it" if tolerance < 1 else ""

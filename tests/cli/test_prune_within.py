@@ -39,3 +39,21 @@ def test_a_budget_that_is_too_small_is_refused_in_one_sentence(run, tmp_path):
     names(said, "10,000", "MACs", "tolerance")
     said = command_refuses("prune", run.path, "--macs", "10k", "--share", 0.5, "--out", tmp_path / "out")
     names(said, "--macs", "--share")
+
+
+def test_a_network_is_chosen_by_its_latency(run, tmp_path):
+    whole = prune(run, tmp_path / "whole", "--latency", 60_000)
+    assert whole["edges"] == whole["edges_full"]
+    assert 0 < whole["latency_ms"] <= 60_000 and whole["latency_runtime"] == "torch"
+    found = read_arch(tmp_path / "whole" / "arch.json").provenance
+    assert found["pruner"] == "budget" and found["pruner_options"]["latency_ms"] == 60_000
+
+
+def test_a_latency_that_cannot_be_met_is_refused_in_one_sentence(run, tmp_path):
+    out = ("--out", tmp_path / "out")
+    names(command_refuses("prune", run.path, "--latency", 1e-6, *out), "1e-06 ms", "torch")
+    names(command_refuses("prune", run.path, "--latency", 5, "--macs", "1M", *out), "--latency", "--macs")
+    names(command_refuses("prune", run.path, "--latency-runtime", "torch", *out), "--latency")
+    names(command_refuses("prune", run.path, "--latency", 5, "--latency-runtime", "tarch", *out), "tarch", "torch")
+    names(command_refuses("prune", run.path, "--latency", 5, "--pruner", "greedy", *out), "greedy", "latency_ms")
+    assert not (tmp_path / "out").exists()

@@ -10,11 +10,10 @@ import hashlib
 import json
 import logging
 import shutil
-import statistics
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -22,11 +21,11 @@ import torch
 
 from nasface import engine, rundir
 from nasface.arch import Factors, check_digest
-from nasface.cost import Costs, latencies_ms
-from nasface.deploy.runtimes import TORCH, open_net, runtimes
+from nasface.cost import Costs
+from nasface.deploy.runtimes import TORCH, runtimes
 from nasface.errors import DivergedError, RecipeError, RunError
-from nasface.formats import Format, Run
 from nasface.model.build import build_net, net_costs, net_of
+from nasface.model.clock import Clock
 from nasface.model.files import save_net
 from nasface.model.source import arch_graph, read_arch
 from nasface.net import GraphNet, slim_net
@@ -48,7 +47,6 @@ from nasface.stages.train import finetune, finish
 from nasface.stages.training import settings
 from nasface.stages.workspace import Machine, Work, working_in
 from nasface.step import Batch
-from nasface.timing import in_turn
 
 log = logging.getLogger(__name__)
 
@@ -253,33 +251,25 @@ def _write(candidate: Candidate, factors: Factors, recipe: Recipe, source: RunDi
 
 @dataclass(frozen=True)
 class _Bench:
-    """What measuring needs and is loaded once: faces, supernet and costs.
-
-    `form` is the format in whose runtime latencies are measured, and `exported` the supernet in it; both are None for
-    torch, and where no latencies are measured.
-    """
+    """What measuring needs and is loaded once: faces, supernet and costs; no clock where latencies are not measured."""
 
     work: Work
     costs: Costs
     measuring: Measure
     faces: Faces
     supernet: GraphNet
-    images_B3HW: torch.Tensor
     ready: list[Batch]
-    form: Format | None
-    exported: Run | None
+    clock: Clock | None
 
     @classmethod
     def load(cls, work: Work, source: RunDir, costs: Costs, measure: Measure) -> _Bench:
         faces = load_faces(work.recipe, work.device, work.machine)
         supernet, _ = net_of(work.recipe, costs.num_landmarks, work.device, None, source.supernet)
-        size = costs.input_size
-        images = torch.randn(max(1, measure.latency_batch), 3, size, size, device=work.device)
+        clock = None
+        if batch := measure.latency_batch:
+            clock = Clock(supernet, costs.input_size, measure.latency_runtime, batch, measure.latency_repeats)
         ready = engine.measuring_batches(faces.train, settings(work.recipe))
-        images = images.contiguous(memory_format=torch.channels_last)
-        form = runtimes((measure.latency_runtime,))[measure.latency_runtime] if measure.latency_batch else None
-        exported = open_net(supernet, form, size, torch.get_num_threads()) if form else None
-        return cls(work, costs, measure, faces, supernet, images, ready, form, exported)
+        return cls(work, costs, measure, faces, supernet, ready, clock)
 
     def supernet_row(self) -> SweepRow:
         """Measure the supernet itself, for comparison."""
@@ -338,22 +328,4 @@ class _Bench:
 
     def _timed(self, row: SweepRow, slim: GraphNet) -> SweepRow:
         """The row with latencies, if they are asked for."""
-        if not self.measuring.latency_batch:
-            return row
-        repeats, device = self.measuring.latency_repeats, str(self.work.device)
-        if self.form is None or self.exported is None:
-            own, full = latencies_ms((slim, self.supernet), self.images_B3HW, repeats)
-        else:
-            call, device = open_net(slim, self.form, self.costs.input_size, torch.get_num_threads()), "cpu"
-            images = self.images_B3HW.cpu().contiguous().numpy()
-            seconds = in_turn([partial(call, images), partial(self.exported, images)], repeats, settled=True)
-            own, full = (1000 * statistics.median(times) for times in seconds)
-        return replace(
-            row,
-            latency_ms=own,
-            supernet_latency_ms=full,
-            latency_batch=len(self.images_B3HW),
-            latency_runtime=self.measuring.latency_runtime,
-            threads=torch.get_num_threads(),
-            device=device,
-        )
+        return row if self.clock is None else replace(row, **asdict(self.clock.time(slim)))
