@@ -147,7 +147,7 @@ def choose_pruner(content: dict[str, Any], name: str | None, given: tuple[str, A
     Raises:
         RecipeError: if there is no such pruner.
     """
-    old = {**Recipe().prune.model_dump(), **(content.get("prune") or {})}
+    old = merge({"prune": Recipe().prune.model_dump()}, {"prune": _section(content, "prune")})["prune"]
     if given and name is None and not plugins.takes("pruners", old["name"], given[0]):
         name = _PRUNER_OF[given[0]]
     name = name or old["name"]

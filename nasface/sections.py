@@ -14,6 +14,13 @@ from nasface.bounds import Epochs, Seed, Share, Weight
 from nasface.settings import Augmentation, Decoder, Distillation, HeatmapLoss
 from nasface.step import Optimizer
 
+_LATER: dict[tuple[str, ...], Any] = {
+    ("task", "loss"): "mse",
+    ("prune", "options", "latency_ms"): None,
+    ("prune", "options", "runtime"): "torch",
+}
+"""Keys and options that older recipes did not have, with their defaults."""
+
 
 class Part(BaseModel):
     """A section of a recipe: immutable, without unknown keys."""
@@ -151,11 +158,15 @@ class Recipe(Part):
     def digest(self) -> str:
         """A hash of everything in the recipe that a search or a training depends on.
 
-        It leaves out the description, where the data lie, and `distill`, which only distillation uses. A key that older
-        recipes did not have is left out while it has its default, so that their digests stay as they are.
+        It leaves out the description, where the data lie, and `distill`, which only distillation uses. A key of `_LATER`
+        is left out while it has its default, so that the digests of older recipes stay as they are.
         """
         left_out: Any = {"description": True, "distill": True, "data": {"root", "on_device"}}
-        if self.task.loss == Task().loss:
-            left_out["task"] = {"loss"}
         content = self.model_dump(mode="json", exclude=left_out)
+        for (*sections, key), default in _LATER.items():
+            inner = content
+            for section in sections:
+                inner = inner[section]
+            if key in inner and inner[key] == default:
+                del inner[key]
         return hashlib.sha256(yaml.safe_dump(content, sort_keys=False).encode()).hexdigest()[:16]

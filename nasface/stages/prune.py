@@ -16,6 +16,7 @@ from nasface.net import slim_net
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.sections import Plugin
+from nasface.stages.machine import use_threads
 from nasface.stages.score import score
 from nasface.stages.workspace import Machine, check_free, claim, provenance
 
@@ -33,6 +34,7 @@ def prune(source: RunDir, recipe: Recipe, out: RunDir, machine: Machine) -> tupl
     """
     job = {"job": "prune", "from": str(source.path.resolve())}
     check_free(out, recipe, job)  # a criterion may take long
+    use_threads(recipe)
     factors, _ = score(recipe, source, recipe.criterion, machine)
     net, costs = searched_net(recipe, source, factors, torch.device("cpu"))
     graph = choose(recipe, factors, costs)

@@ -68,6 +68,9 @@ def test_the_digest_is_of_what_a_search_depends_on():
 def test_a_key_with_its_default_keeps_the_digests_of_recipes_that_did_not_have_it():
     assert load("300w").digest == "70bfb3e0a513eab9"
     assert load("300w", ["task.loss=adaptive_wing"]).digest != load("300w").digest
+    within = ["prune={name: budget, options: {macs: 8000000}}"]
+    assert load("300w", within).digest == "54c032de05ca1ca5"
+    assert load("300w", [*within, "prune.options.runtime=onnxruntime"]).digest != load("300w", within).digest
 
 
 def test_the_paper_settings():

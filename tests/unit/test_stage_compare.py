@@ -31,7 +31,7 @@ from nasface.stages.experiment.compare import rest
 from nasface.stages.experiment.compare import run as comparing
 from nasface.stages.experiment.compare.choosers import random_within
 from nasface.stages.experiment.compare.entries import Comparison
-from nasface.stages.experiment.compare.plan import ComparisonPlan
+from nasface.stages.experiment.compare.plan import ComparisonPlan, budgeted
 from nasface.stages.experiment.compare.rest import NotComparableError, check_compute, total
 from nasface.stages.experiment.compare.results import differences, hypervolumes, rank_correlations
 from nasface.stages.experiment.compare.thin import thin_options
@@ -397,6 +397,13 @@ def test_a_row_that_does_not_exist_cannot_be_worked_on(tmp_path):
     listed = outline(plan, tmp_path / "out")
     assert set(listed.seed) == {3}
     assert not (tmp_path / "out").exists()
+
+
+def test_a_pruner_that_a_row_names_gets_the_budget_and_no_options_of_another_pruner():
+    bare = budgeted({"search": {"name": "l1"}, "prune": {"name": "budget"}}, 337e3, [337e3], "row 'bare'")
+    assert bare["prune"] == {"name": "budget", "options": {"macs": 337_000}}
+    own = budgeted({"prune": {"name": "budget", "options": {"per_cost": False}}}, 337e3, [337e3], "row 'own'")
+    assert own["prune"]["options"] == {"per_cost": False, "macs": 337_000}
 
 
 def test_the_searcher_gets_the_budget_where_it_has_the_option(tmp_path):

@@ -9,6 +9,7 @@ from annotated_types import Interval, Len
 from pydantic import AfterValidator, Field, model_validator
 
 from nasface import plugins
+from nasface import recipe as recipes
 from nasface.bounds import Some
 from nasface.errors import RecipeError, did_you_mean
 from nasface.places import name_fault
@@ -163,4 +164,4 @@ def budgeted(content: Mapping[str, Any], macs: float, budgets: Sequence[float], 
 
 def _section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     default: dict[str, Any] = getattr(Recipe(), name).model_dump(mode="json")
-    return {**default, **(content.get(name) or {})}
+    return dict(recipes.merge({name: default}, {name: content.get(name) or {}})[name])
