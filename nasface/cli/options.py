@@ -159,7 +159,8 @@ recipe_options = gathered(
     click.option("--data-root", type=FOLDER, help="Folder of the dataset."),
     click.option(
         "--recipe",
-        help="Recipe: a name from `nasface plugins`, or a YAML file.  [default: the dataset's recipe, or else 300w]",
+        help="Recipe: a name from `nasface plugins`, or a YAML file.  [default: the dataset's own, such as 300w, which "
+        "needs a GPU]",
     ),
     set_option,
 )

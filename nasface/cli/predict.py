@@ -207,6 +207,8 @@ def _show(summary: dict[str, Any], out: Path, overlay: bool) -> None:
     ]
     if "frames_per_second" in summary:
         rows.append(["video frames per second", f"{summary['frames_per_second']:,.1f}"])
-    caption = "the speed includes reading, detection and landmarks" + (", and drawing" if overlay else "")
+    caption = "the speed includes image reading, detection" + (
+        ", landmarks and drawing" if overlay else " and landmarks"
+    )
     terminal.show(terminal.table("Predictions", ["", "number"], rows, caption))
     click.echo(f"written: {out / 'landmarks.csv'}, {out / 'landmarks.json'}" + (f", {out / 'overlays'}" * overlay))

@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     metavar="MS|RATIOx",
     help="Maximum latency in milliseconds (5), or as a multiple of the supernet's (0.5x), as measured by the sweep.",
 )
-@click.option(
-    "--knee", is_flag=True, help="Choose the knee of the front, beyond which more cost improves the error least."
-)
+@click.option("--knee", is_flag=True, help="Choose the knee of the front, its point of diminishing returns.")
 @click.option(
     "--cost",
     type=click.Choice(["macs", "params", "latency"]),

@@ -206,7 +206,7 @@ def sweep_thresholds(
     place: Place,
     as_json: bool,
 ) -> None:
-    """Turn one searched RUN into a family of slim networks, and mark their Pareto front.
+    """Measure many slim networks of one searched RUN, and mark their Pareto front.
 
     If no networks are requested, it measures ten. Give the same command again to continue where it stopped; give other
     requests to add networks to the sweep. Several processes may work on one sweep at the same time, and so may several

@@ -15,6 +15,8 @@ from nasface.net import GraphNet, place, slim_net
 from nasface.space import SearchSpace
 from nasface.timing import in_turn
 
+_REPEATS = 50  # a choice needs a latency that is steadier than a table does
+
 
 class Clock:
     """Measures how long a forward pass of a network takes in a runtime, with the CPU threads that PyTorch has now.
@@ -62,7 +64,7 @@ def space_clock(space: SearchSpace, num_landmarks: int, size: int) -> Callable[[
     @cache
     def clock(runtime: str, threads: int) -> tuple[GraphNet, Clock]:
         supernet = place(GraphNet(space, num_landmarks), torch.device("cpu")).eval()
-        return supernet, Clock(supernet, size, runtime)
+        return supernet, Clock(supernet, size, runtime, repeats=_REPEATS)
 
     @cache
     def timed(graph: Graph, runtime: str, threads: int) -> Timing:

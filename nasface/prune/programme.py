@@ -40,7 +40,7 @@ def exact(
     tolerance: Portion = 1.0,
     seconds: Annotated[float, Interval(gt=0, le=86_400)] = 60.0,
 ) -> Graph:
-    """Keep the edges with the largest summed importance that fit into a budget: the best that `budget` could find.
+    """Keep the edges with the largest summed importance that fit into a budget: the optimum, which `budget` may miss.
 
     An integer programme (solved by HiGHS) with one binary variable per edge and per node: a kept edge needs both of its
     nodes, and a node needs a kept edge on either side unless it is an input or an output. The cost of the head may

@@ -17,7 +17,7 @@ from nasface.prune.base import Importance, check_importance
 def top(
     graph: Graph, importance: Importance, costs: Costs, *, edges: Annotated[int, Interval(ge=1, le=1_000_000)]
 ) -> Graph:
-    """Keep the `edges` most important prunable edges, without those that closure drops. Graph order breaks ties."""
+    """Keep the `edges` most important prunable edges, except dead ends; of equal edges, the first in the graph."""
     check_importance(graph, importance)
     ranked = sorted(graph.prunable, key=lambda edge: -importance[edge])
     return graph.keep_prunable(ranked[:edges])

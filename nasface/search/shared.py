@@ -33,7 +33,7 @@ class First(L1Searcher):
 
 @dataclass(frozen=True)
 class SharedSearcher:
-    """Trains the whole network, and in each step a few sub-networks too, so that these do well as inherited.
+    """Trains the whole network, and in each step a few sub-networks too, so that these do well with inherited weights.
 
     It fine-tunes a supernet that another searcher has trained: start it with `nasface search --weights`, or let it run
     `l1` first. A sub-network learns the task and the heatmaps of the whole network. The criterion and the pruner choose

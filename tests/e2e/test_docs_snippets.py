@@ -60,9 +60,9 @@ def page_id(page: Path) -> str:
 def template(run: RunDir, folder: Path) -> Path:
     """What pages find in the working folder: photos, weights, and one run under the names that they use.
 
-    A tutorial's `nasface search --out runs/demo` finds it finished and does not search again.
+    A tutorial's `nasface search --out runs/first` finds it finished and does not search again.
     """
-    for name in ("mini", "demo"):
+    for name in ("mini", "demo", "first"):
         shutil.copytree(run.path, folder / "runs" / name)
     shutil.copy(run.slim, folder / "received.safetensors")
     torch.save({"state_dict": {"weight": torch.zeros(2)}}, folder / "hrnetv2_w18.pth")
