@@ -158,8 +158,8 @@ class Recipe(Part):
     def digest(self) -> str:
         """A hash of everything in the recipe that a search or a training depends on.
 
-        It leaves out the description, where the data lie, and `distill`, which only distillation uses. A key of `_LATER`
-        is left out while it has its default, so that the digests of older recipes stay as they are.
+        It leaves out the description, where the data lie, and `distill`, which only distillation uses. Keys of `_LATER`
+        are left out while they have their defaults, so that digests of older recipes stay as they are.
         """
         left_out: Any = {"description": True, "distill": True, "data": {"root", "on_device"}}
         content = self.model_dump(mode="json", exclude=left_out)

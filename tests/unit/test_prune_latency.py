@@ -99,4 +99,6 @@ def test_a_space_is_timed_once_per_network_and_draws_no_random_numbers():
     first = clock(space.graph, "torch")
     assert torch.equal(before, torch.get_rng_state())
     assert first is clock(space.graph, "torch")
-    assert first.latency_ms > 0 and first.latency_runtime == "torch" and first.latency_batch == 1
+    assert first.latency_ms > 0
+    assert first.latency_runtime == "torch"
+    assert first.latency_batch == 1
