@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from nasface import engine, plugins, ranks
+from nasface import engine, joint, plugins, ranks
 from nasface.context import Context
 from nasface.engine import Settings
 from nasface.errors import RunError
@@ -109,12 +109,15 @@ def trainer(
         full = f"{stage}-{title or len(titles) + 1}" if title or titles else stage
         if full in titles:
             raise RunError(f"two trainings of a run are called '{full}'; give each a title of its own, or none")
+        how = settings(work.recipe, planned if epochs is None else epochs)
+        if titles:  # its epochs count from 0 once more, and must not draw the batches of the training before
+            how = replace(how, seed=joint.mix(how.seed, len(titles)))
         titles.append(full)
         rows = engine.fit(
             trained if net is None else net,
             phases,
             faces.train,
-            settings(work.recipe, planned if epochs is None else epochs),
+            how,
             title=full,
             checkpoint=work.run.checkpoint(full),
             identity=faces.prepared["train"].key,

@@ -9,6 +9,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from tiny import supernet
+from torch import nn
 
 import nasface
 from nasface.cli import main
@@ -21,7 +22,8 @@ from nasface.rundir import RunDir
 from nasface.search.family import FamilySearcher, in_words
 from nasface.stages.search.run import search
 from nasface.stages.select import read_table, select
-from nasface.step import Optimizer
+from nasface.step import Batch, Optimizer
+from nasface.task import HeatmapTask
 from nasface.testing import check_searcher, trial
 from tests.refusal import refused
 from tests.searched import MACHINE, caching_in, recipe, stopping_after
@@ -105,15 +107,35 @@ def test_networks_are_nested_within_their_budgets_and_go_on_from_the_trunk():
         torch.testing.assert_close(smallest.eval()(images), net.eval()(images, graph=smallest.graph))
 
 
+WANTED = (
+    "search.name=family",
+    "search.options={budgets: [3.5e5, 3.1e5], anneal: 2}",
+    "search.epochs=4",
+    "finetune.epochs=0",
+    "criterion={name: taylor, options: {batches: 1}}",
+)
+
+
+@pytest.mark.slow
+def test_no_two_epochs_of_a_family_see_the_same_batches(tmp_path, monkeypatch):
+    seen: list[float] = []
+    step = HeatmapTask.step
+
+    def watched(task: HeatmapTask, net: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        if batch.seed:  # those of a criterion have none
+            seen.append(float(batch.images_B3HW.double().sum()))
+        return step(task, net, batch)
+
+    monkeypatch.setattr(HeatmapTask, "step", watched)
+    with caching_in(tmp_path):
+        search(recipe(*WANTED), RunDir(tmp_path / "run"), MACHINE)
+    assert len(seen) >= 8  # one batch or more in each of the trunk's four epochs and of the networks' two
+    assert len(set(seen)) == len(seen)
+
+
 @pytest.mark.slow
 def test_a_family_is_a_folder_to_choose_from_and_a_stopped_search_ends_with_the_same_one(tmp_path):
-    wanted = recipe(
-        "search.name=family",
-        "search.options={budgets: [3.5e5, 3.1e5], anneal: 2}",
-        "search.epochs=4",
-        "finetune.epochs=0",
-        "criterion={name: taylor, options: {batches: 1}}",
-    )
+    wanted = recipe(*WANTED)
     whole, stopped = RunDir(tmp_path / "whole"), RunDir(tmp_path / "stopped")
     with caching_in(tmp_path):
         search(wanted, whole, MACHINE)
