@@ -67,10 +67,10 @@ class Loop:
     If the first steps differ, as they do where sub-networks are drawn at random, all steps are counted.
 
     Args:
-        probes: number of first steps; 1 is enough for steps that are certainly alike.
+        probes: number of first steps; 1 is enough for steps that are certainly alike, and None counts every step.
     """
 
-    def __init__(self, probes: int = 2) -> None:
+    def __init__(self, probes: int | None = 2) -> None:
         self._probes = probes
         self._rates: list[float] = []  # multiply-adds per image
 
@@ -86,7 +86,7 @@ class Loop:
         if scope is None:
             yield
             return
-        counted = len(self._rates) < self._probes or not self._alike
+        counted = self._probes is None or len(self._rates) < self._probes or not self._alike
         with counting(times if counted else 0):
             before = scope.meter.macs  # now that the scope outside of the step has paused, and added what it counted
             yield

@@ -201,7 +201,7 @@ def _steps(net: nn.Module, plan: _Plan, epoch: int, progress: Progress) -> dict[
     phase, optimizer, settings = plan.phase, plan.optimizer, plan.settings
     net.train()
     sums: dict[str, Tensor] = {}
-    count, loop = 0, Loop()
+    count, loop = 0, Loop(None if phase.varies else 2)
     for count, batch in enumerate(plan.batches(epoch), start=1):
         at = epoch - plan.span.start + (count - 1) / plan.steps  # fractional epochs since the phase began
         for group in optimizer.param_groups:

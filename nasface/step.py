@@ -136,6 +136,8 @@ class Phase:
         begin: called with the number of the epoch, counted from 0, before its first batch. What it changes must be a
             part of the trained module's state, and depend on nothing else: a resumed training calls it again for the
             epoch in which it was interrupted, with the state at the end of the epoch before.
+        varies: whether the steps of an epoch differ in their cost, as where sub-networks are drawn. The multiply-adds
+            of every step are then counted, which takes time; otherwise those of the first steps stand for all.
     """
 
     name: str
@@ -146,6 +148,7 @@ class Phase:
     start: int = 0
     end: int | None = None
     begin: Callable[[int], None] = lambda epoch: None
+    varies: bool = False
 
     def span(self, epochs: int) -> range:
         """Return the epochs in which the phase runs, in a training of `epochs` epochs."""

@@ -56,7 +56,7 @@ class Changes:
     required=True,
     help="arch.json of the slim network; its weights, recipe and teacher are found through it.",
 )
-@click.option("--weights", type=FILE, help="Weights to start from: those of the network itself or of its supernet.")
+@click.option("--weights", type=FILE, help="Weights to start from.  [default: the network's own, else its supernet's]")
 @click.option("--teacher", help="Teacher: a run folder, a file of weights, or 'module:attr'.  [default: the supernet]")
 @gathered(
     "changes",
@@ -108,7 +108,7 @@ def distill(
             run,
             machine,
             arch=source.arch,
-            weights=weights or source.weights(),
+            weights=weights or source.start(),
             teacher=teacher,
             fallback=source.supernet_run,
         )

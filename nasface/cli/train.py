@@ -28,7 +28,7 @@ from nasface.cli.options import (
 @main.command(short_help="Train one network.")
 @recipe_options
 @click.option("--arch", type=FILE, help="arch.json of a pruned network; its recipe and weights are found through it.")
-@click.option("--weights", type=FILE, help="Weights to start from: those of the network itself or of its supernet.")
+@click.option("--weights", type=FILE, help="Weights to start from.  [default: the network's own, else its supernet's]")
 @click.option(
     "--backbone", type=FILE, help="Public checkpoint (safetensors) from which to start the full graph of a space."
 )
@@ -67,7 +67,7 @@ def train(
     source = read_source(arch) if arch else None
     if source is not None:
         wanted = of_source(wanted, source)
-        weights = weights or (None if scratch else source.weights())
+        weights = weights or (None if scratch else source.start())
     resolved = wanted.resolve()
     what = f"train-seed{resolved.seed}" if source is None else "scratch" if scratch else "tuned"
     run = new_run(out, resolved, what, source)

@@ -285,7 +285,7 @@ def _of_exported(path: Path, form: Format) -> Saved:
 
 def _of_arch(path: Path, weights: Path | None) -> Saved:
     source = read_source(path)
-    found = weights or source.trained_weights() or source.weights()
+    found = weights or source.start()
     return Saved("slim", found, source.arch, source.recipe, sections=source.sections)
 
 

@@ -137,6 +137,10 @@ class Source:
         path = RunDir(self.path.parent).slim
         return path if path.exists() else None
 
+    def start(self) -> Path:
+        """Return the path of the network's own weights, or else of those that it inherits, see `weights`."""
+        return self.trained_weights() or self.weights()
+
     def weights(self) -> Path:
         """Return the path of the supernet's weights from which the network inherits.
 

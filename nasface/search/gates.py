@@ -90,8 +90,17 @@ class GateSearcher:
         gates, gate_optimizer = (gated.log_alpha,), Optimizer(lr=self.gate_lr)
         context.fit(
             [
-                Phase("gates", gates, gate_optimizer, gate_step, self.gate_share, self.warmup_epochs, settled_at),
-                Phase("weights", tuple(net.parameters()), context.optimizer, weight_step),
+                Phase(
+                    "gates",
+                    gates,
+                    gate_optimizer,
+                    gate_step,
+                    self.gate_share,
+                    self.warmup_epochs,
+                    settled_at,
+                    varies=True,
+                ),
+                Phase("weights", tuple(net.parameters()), context.optimizer, weight_step, varies=True),
             ],
             net=gated,
         )

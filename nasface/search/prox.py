@@ -62,7 +62,7 @@ class ProxSearcher:
         factors = Proximal(self, edges.shrink)
         context.fit(
             [
-                Phase("alpha", (net.alpha,), factors, step, self.alpha_share, self.warmup_epochs),
+                Phase("alpha", (net.alpha,), factors, step, self.alpha_share, self.warmup_epochs, varies=True),
                 Phase("weights", weights, context.optimizer, step),
             ]
         )

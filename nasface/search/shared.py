@@ -86,7 +86,9 @@ class SharedSearcher:
 
         optimizer = Scaled(context.optimizer, self.lr_scale)
         title = "shared" if self.first is not None else None
-        context.fit([Phase("shared", tuple(net.parameters()), optimizer, step)], epochs=epochs, title=title)
+        context.fit(
+            [Phase("shared", tuple(net.parameters()), optimizer, step, varies=True)], epochs=epochs, title=title
+        )
 
     def _first(self) -> First | None:
         """Return the searcher that comes first; RecipeError if its options are not those of `l1`."""

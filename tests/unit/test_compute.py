@@ -20,9 +20,12 @@ from nasface.data.augment import Augmentation
 from nasface.model.build import build_net, net_costs
 from nasface.net import GraphNet
 from nasface.rundir import RunDir
+from nasface.search.gates import GateSearcher
+from nasface.search.prox import ProxSearcher
 from nasface.stages.measure import evaluate_net
 from nasface.stages.search.run import search
 from nasface.step import Batch, Optimizer, Phase
+from nasface.testing import trial
 from tests import tiny
 from tests.searched import MACHINE, recipe
 
@@ -108,6 +111,21 @@ def test_a_loop_of_equal_steps_is_charged_and_one_of_different_steps_is_counted(
             with loop.step(4):
                 nn.Linear(width, 1)(torch.ones(4, width))
     assert meter.total == 4 * 11
+    with metering() as meter:  # the first steps happen to be alike
+        loop = Loop(None)
+        for width in (2, 2, 5, 3):
+            with loop.step(4):
+                nn.Linear(width, 1)(torch.ones(4, width))
+    assert meter.total == 4 * 12
+
+
+@pytest.mark.parametrize("kind", [ProxSearcher, GateSearcher])
+def test_searchers_whose_steps_differ_have_each_of_them_counted(kind, monkeypatch):
+    seen = []
+    monkeypatch.setattr(engine, "Loop", lambda probes=2: seen.append(probes) or Loop(probes))
+    net, context = trial(tiny.supernet(), input_size=32)
+    kind().search(net, context)
+    assert None in seen
 
 
 def test_the_rows_of_a_training_say_what_it_took_with_hooks_and_validation():

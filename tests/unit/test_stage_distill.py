@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import nasface
 from nasface.distill import Distillation
 from nasface.errors import GraphError, NasfaceError, RecipeError, RunError
 from nasface.model.files import at
@@ -227,6 +230,19 @@ def test_a_teacher_that_cannot_teach_is_refused_in_a_sentence(teacher, error, fa
 def test_without_any_teacher_the_option_is_named(run, tmp_path):
     with refused(RunError, "--teacher", "--no-teacher"):
         distilling.distill(recipe(*SHORT), RunDir(tmp_path / "out"), MACHINE, read_arch(run.arch), run.supernet)
+
+
+def test_a_supernet_that_its_searcher_has_pruned_is_no_default_teacher(run, tmp_path):
+    pruned = RunDir(tmp_path / "pruned")
+    shutil.copytree(run.path, pruned.path)
+    net, kept = nasface.load(run.supernet).module, read_arch(run.arch).kept
+    tensors = load_file(run.supernet)
+    tensors["alpha"] *= torch.tensor([float(edge in kept) for edge in net.graph.prunable])
+    with safe_open(run.supernet, "pt") as opened:
+        save_file(tensors, pruned.supernet, opened.metadata())
+    with refused(RunError, pruned.path, "--teacher", "--no-teacher"):
+        distill(pruned, tmp_path / "out")
+    distill(pruned, tmp_path / "asked", teacher=str(pruned.path))  # whoever asks for it gets it
 
 
 def test_the_warning_of_a_resized_teacher_is_in_the_log_of_the_run(run, tmp_path):

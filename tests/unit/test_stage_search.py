@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -171,6 +172,24 @@ def test_the_seed_is_an_option_of_search_train_and_distill(run, monkeypatch):
     assert seen == [
         (7, "hrflex-synthetic-seed7"), (7, "hrflex-synthetic-train-seed7"), (7, f"{run.path.name}-distilled"),
     ]  # fmt: skip
+
+
+def test_a_network_starts_from_its_own_weights_where_it_has_some(run, tmp_path, monkeypatch):
+    started: list[Path] = []
+
+    def note(recipe, run, machine, arch=None, weights=None, *others, **named):
+        started.append(weights)
+
+    for name, stage in (("train", "train.train"), ("distill", "distill.run.distill")):
+        monkeypatch.setattr(f"nasface.stages.{stage}", note)
+        monkeypatch.setattr(f"nasface.cli.{name}.show_run", lambda final, run, as_json: None)
+    alone = tmp_path / "arch.json"
+    alone.write_bytes(run.arch.read_bytes())
+    for name in ("train", "distill"):
+        for arch in (run.arch, alone):
+            command(name, "--arch", arch, "--out", tmp_path / "out", "--quiet")
+    command("train", "--arch", run.arch, "--scratch", "--out", tmp_path / "out", "--quiet")
+    assert started == [run.slim, run.supernet, run.slim, run.supernet, None]
 
 
 def test_a_process_that_comes_second_leaves_the_folder_of_the_first(tmp_path):

@@ -17,7 +17,7 @@ from nasface.errors import RecipeError, RunError
 from nasface.importing import allow
 from nasface.model.build import net_of
 from nasface.model.files import save_net
-from nasface.net import GraphNet
+from nasface.net import GraphNet, edge_values
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.distill.teacher import Teacher, load_teacher, teacher_digest
@@ -64,7 +64,7 @@ def distill(
         can be counted and sees images of the same size.
 
     Raises:
-        RunError: when the recipe wants a teacher and none is named.
+        RunError: when the recipe wants a teacher and none is named, or if a pruned supernet would be the teacher.
         RecipeError: when the recipe wants a feature term, and the teacher has no output maps that fit.
     """
     name = _teacher_name(recipe, teacher, fallback)
@@ -82,6 +82,8 @@ def distill(
             if name:
                 log.info("teacher: %s%s", name, "" if teacher or recipe.distill.teacher_from else " (the default)")
                 tutor = load_teacher(name, arch.num_landmarks, recipe, work.device)
+                if not (teacher or recipe.distill.teacher_from):
+                    _check_supernet(tutor, arch)
             slim, costs = net_of(recipe, faces.train.scheme.num_landmarks, work.device, arch, weights)
             with work.measuring():
                 engine.recalibrate(slim, faces.train, settings(recipe))
@@ -121,6 +123,17 @@ def _teacher_name(recipe: Recipe, teacher: str | None, fallback: str | None) -> 
             "without one with --no-teacher"
         )
     return name
+
+
+def _check_supernet(tutor: Teacher, arch: Architecture) -> None:
+    """Refuse, with a RunError, a supernet as the default teacher if its searcher has pruned it down to the student."""
+    factors = edge_values(tutor.net) if isinstance(tutor.net, GraphNet) else {}
+    dropped = [value for edge, value in factors.items() if edge not in {*arch.kept}]
+    if dropped and not any(dropped):
+        raise RunError(
+            f"the supernet of {tutor.name} was pruned while it was trained, so it knows no more than its slim network; "
+            "give another teacher with --teacher, or train without one with --no-teacher"
+        )
 
 
 def _taught(work: Work, slim: GraphNet, faces: Faces, tutor: Teacher | None) -> Students:
