@@ -104,10 +104,12 @@ def _met(graph: Graph, importance: Importance, limit: Limit, tolerance: float, p
     if not found and (kept := best(graph, importance, limit, least, _SECONDS)) is not None:
         found.append(kept)
     if not found:
+        most, near = limit.words(limit.value), nearest(graph, limit, _SECONDS)
+        if tolerance >= 1:
+            raise GraphError(f"no connected network has at most {most}; {near}: ask for that, or take a smaller space")
         raise GraphError(
-            f"no connected network is within {tolerance:.2%} of the budget of {limit.words(limit.value)}; "
-            f"{nearest(graph, limit, _SECONDS)}: ask for that, or allow a larger distance with the pruner's option "
-            "tolerance"
+            f"no connected network has at most {most} and is less than {tolerance:.2%} smaller; {near}: ask for that, or "
+            "allow a larger distance with the pruner's option tolerance"
         )
     return max(found, key=lambda kept: worth(kept, importance))
 
