@@ -35,6 +35,8 @@ PLUGINS = {
 _BUDGETS = ("share", "macs", "params", "latency_ms")  # options of pruners that exclude one another
 _PRUNER_OF = {"threshold": "threshold", "share": "share", "edges": "top"} | dict.fromkeys(_BUDGETS[1:], "budget")
 """The pruner that is meant by an option where none is named."""
+_MOVED = {f"nasface.stages.experiment.compare.{name.rpartition('.')[2]}": name for name in plugins.CHOOSERS}
+"""The searchers of comparisons, by the names that older run folders give them."""
 _L1 = ("l1", "nasface.search.l1:L1Searcher")
 
 
@@ -261,9 +263,12 @@ def _migrated(content: Mapping[str, Any]) -> dict[str, Any]:
 
     Up to version 0.1, the searcher 'l1' had an option `importance`, which named what is now the criterion. If both are
     given the option wins: the recipe that this one extends has already been translated, so the option is the newer one.
+    The searchers of comparisons once lay in another module.
     """
     migrated = dict(content)
     search = migrated.get("search")
+    if isinstance(search, dict) and isinstance(name := search.get("name"), str) and name in _MOVED:
+        migrated["search"] = search = {**search, "name": _MOVED[name]}
     options = search.get("options") if isinstance(search, dict) else None
     if not (isinstance(search, dict) and isinstance(options, dict) and "importance" in options):
         return migrated
