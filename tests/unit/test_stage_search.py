@@ -9,14 +9,16 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from nasface import plugins, rundir
 from nasface import recipe as recipes
-from nasface import rundir
 from nasface.arch import Factors
 from nasface.cli import main
 from nasface.engine import Progress
 from nasface.errors import DataError, GraphError, RunBusyError, RunError
+from nasface.model.source import read_arch
 from nasface.rundir import RunDir
 from nasface.sections import Criterion
+from nasface.stages.distill.run import distill
 from nasface.stages.score import score
 from nasface.stages.search.run import search
 from nasface.stages.sweep.candidates import SweepRequest
@@ -124,6 +126,47 @@ def negative(net, context, *, value: float = -1.0):
 def test_a_criterion_that_breaks_its_contract_is_told(run):
     with refused(GraphError, "test_stage_search:negative", -1.0):
         score(recipe(), run, Criterion(name="test_stage_search:negative", options={"value": -1.0}), MACHINE)
+
+
+def without_an_edge(net, context):
+    return dict.fromkeys(net.graph.prunable[1:], 1.0)
+
+
+@pytest.mark.slow
+def test_a_criterion_that_breaks_its_contract_is_told_by_a_search_that_rates_on_the_way(run, tmp_path):
+    hot = ("search.name=hot", "search.options={macs: 3.0e5}", "search.epochs=2", "finetune.epochs=0")
+    for number, (criterion, facts) in enumerate({
+        "{name: 'test_stage_search:negative', options: {value: .nan}}": ["test_stage_search:negative", "nan"],
+        "{name: 'test_stage_search:without_an_edge'}": ["test_stage_search:without_an_edge", "1 are missing"],
+    }.items()):  # fmt: skip
+        with refused(GraphError, *facts):
+            search(recipe(*hot, f"criterion={criterion}"), RunDir(tmp_path / str(number)), MACHINE)
+        assert not RunDir(tmp_path / str(number)).supernet.exists()  # it is told before the rest is trained
+
+
+NONE_HELD_OUT = "data.held_out=1e-9"
+
+
+@pytest.mark.slow
+def test_nothing_is_chosen_by_held_out_faces_where_there_are_none(run, tmp_path):
+    facts = ("synthetic", "48 training faces", "data.held_out", "1e-09")
+    with refused(DataError, *facts):
+        score(recipe(NONE_HELD_OUT), run, Criterion(name="leave_one_out"), MACHINE)
+    draws = ("search.epochs=0", f"search.name={plugins.CHOOSERS[1]}", "search.options={macs: 3.0e5, count: 2}")
+    with refused(DataError, *facts):
+        search(recipe(NONE_HELD_OUT, *draws), RunDir(tmp_path / "search"), MACHINE, run.supernet)
+    for wanted, measure in (
+        (SweepRequest(count=2), Measure(epochs=1, best=1)),
+        (SweepRequest(count=2, refine=1), Measure()),
+    ):
+        with refused(DataError, *facts):
+            sweep(recipe(NONE_HELD_OUT), run, RunDir(tmp_path / "sweep"), wanted, measure, MACHINE)
+    assert not (tmp_path / "sweep").exists()
+    with refused(DataError, *facts, "student"):
+        distill(
+            recipe(NONE_HELD_OUT), RunDir(tmp_path / "out"), MACHINE, read_arch(run.arch), run.supernet, str(run.path)
+        )
+    assert not (tmp_path / "out").exists()
 
 
 def command(*args: object) -> str:

@@ -34,7 +34,7 @@ from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.scores import HELD_OUT, SUPERNET, Score, Stage, SweepRow
 from nasface.sections import Prune
-from nasface.stages.faces import Faces, load_faces, load_prepared
+from nasface.stages.faces import Faces, check_held_out, load_faces, load_prepared
 from nasface.stages.measure import Evaluation, evaluate_net, scores_at, sweep_row
 from nasface.stages.prune import write_arch
 from nasface.stages.score import score
@@ -108,6 +108,7 @@ def sweep(
     Raises:
         RecipeError: when no network is asked for, or the pruner cannot do what is asked.
         RunError: when the folder holds another sweep, or one on other data.
+        DataError: when networks are to be compared and there is no held-out face.
     """
     _check(request, measure)
     if out.path.parent == source.path:  # the default: no one has named this folder
@@ -118,6 +119,8 @@ def sweep(
     costs = net_costs(build_net(recipe, factors.num_landmarks, torch.device("cpu")), recipe)
     check_digest(str(source.factors), factors.graph_digest, costs.space.graph)
     wanted = candidates(request, factors, costs)
+    if measure.best or request.refine:
+        check_held_out(recipe, load_prepared(recipe, machine)["train"], "the best of several networks")
     job = _job(source, factors, file, measure) | _data(out, recipe, machine) | _timing(out, measure)
     with (
         working_in(out, recipe, machine, job, shared=True) as work,
