@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -15,7 +16,7 @@ from nasface.arch import Factors
 from nasface.cli import main
 from nasface.engine import Progress
 from nasface.errors import DataError, GraphError, RunBusyError, RunError
-from nasface.model.source import read_arch
+from nasface.model.source import read_arch, read_factors
 from nasface.rundir import RunDir
 from nasface.sections import Criterion
 from nasface.stages.distill.run import distill
@@ -197,6 +198,26 @@ def test_score_and_prune_by_criterion_from_the_command_line(run, tmp_path):
     assert least["taylor"] not in (least["gain"], least["own"])
     own, gain = ((copy / f"factors{name}.json").read_text() for name in ("", "-alpha_gain"))
     assert own != gain  # although the gain of the least edge that is kept may be 1
+
+
+@pytest.mark.slow
+def test_finished_factors_are_taken_as_they_are_unless_asked_for_again(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    path = RunDir(tmp_path / "run").factors_by("taylor")
+
+    def is_new(*more: object) -> bool:
+        wanted = ("--criterion", "taylor", "--option", "batches=1", "--quiet", "--device", "cpu", "--workers", 1)
+        command("score", tmp_path / "run", *wanted, *more)
+        found = read_factors(path)
+        path.write_text(replace(found, provenance={**found.provenance, "created": "long ago"}).to_json())
+        return found.provenance["created"] != "long ago"
+
+    assert is_new()
+    assert not is_new()
+    assert not is_new("--data-root", tmp_path / "gone")
+    assert is_new("--again")
+    assert is_new("--option", "batches=2")
+    assert is_new("--set", "training.batch=8")
 
 
 def test_the_seed_is_an_option_of_search_train_and_distill(run, monkeypatch):
