@@ -241,6 +241,19 @@ def edge_values(net: GraphNet) -> dict[Edge, float]:
     return dict(zip(net.graph.prunable, values, strict=True))
 
 
+def gains(net: GraphNet) -> Tensor:
+    """Return (number of prunable edges,) the mean |gain| of the BN that ends each edge; 1 where none has a gain."""
+    found = []
+    for edge in net.graph.prunable:
+        norms = [module for module in net.edges[key(*edge)].modules() if isinstance(module, _BatchNorm)]
+        if norms and norms[-1].affine:
+            # a floor, since searchers divide what is left of a factor by its gain
+            found.append(norms[-1].weight.detach().abs().mean().clamp(min=1e-6))
+        else:
+            found.append(torch.ones(()))
+    return torch.stack([gain.to(net.alpha.device) for gain in found])
+
+
 @dataclass(frozen=True)
 class _Index:
     """A part of a tensor: the indices along each dimension, or None for the whole dimension."""

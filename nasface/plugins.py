@@ -49,7 +49,7 @@ RESULTS: dict[str, type] = {"criteria": Mapping, "pruners": Graph}
 
 log = logging.getLogger(__name__)
 
-CHOOSERS = tuple(f"nasface.stages.experiment.compare.choosers:{name}" for name in ("AsSearched", "BestOfRandom"))
+CHOOSERS = tuple(f"nasface.search.choosers:{name}" for name in ("AsSearched", "BestOfRandom"))
 """Searchers that `nasface experiment` writes into recipes. Nobody chooses them, so they are no entry points."""
 
 

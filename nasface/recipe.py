@@ -17,8 +17,8 @@ from nasface.importing import allow, names_in
 from nasface.sections import Plugin, Recipe
 
 __all__ = [
-    "Recipe", "assemble", "choose_pruner", "folder", "listing", "load", "merge", "override", "read", "resolve",
-    "shipped",
+    "Recipe", "assemble", "choose_pruner", "folder", "listing", "load", "merge", "override", "plugin_section", "read",
+    "resolve", "shipped",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,8 @@ PLUGINS = {
 _BUDGETS = ("share", "macs", "params", "latency_ms")  # options of pruners that exclude one another
 _PRUNER_OF = {"threshold": "threshold", "share": "share", "edges": "top"} | dict.fromkeys(_BUDGETS[1:], "budget")
 """The pruner that is meant by an option where none is named."""
+_MOVED = {f"nasface.stages.experiment.compare.{name.rpartition('.')[2]}": name for name in plugins.CHOOSERS}
+"""The searchers of comparisons, by the names that older run folders give them."""
 _L1 = ("l1", "nasface.search.l1:L1Searcher")
 
 
@@ -145,16 +147,32 @@ def choose_pruner(content: dict[str, Any], name: str | None, given: tuple[str, A
             does not accept the option, one that does takes its place.
 
     Raises:
-        RecipeError: if there is no such pruner.
+        RecipeError: if there is no such pruner, or if the recipe's own section cannot be one.
     """
-    old = merge({"prune": Recipe().prune.model_dump()}, {"prune": _section(content, "prune")})["prune"]
+    old = plugin_section(content, "prune")
     if given and name is None and not plugins.takes("pruners", old["name"], given[0]):
         name = _PRUNER_OF[given[0]]
     name = name or old["name"]
-    options = dict(old.get("options") or {}) if name == old["name"] else {}
+    options = old["options"] if name == old["name"] else {}
     if given and given[0] in _BUDGETS:  # a budget takes the place of the recipe's
         options = {option: value for option, value in options.items() if option not in _BUDGETS}
     content["prune"] = {"name": name, "options": {**options, **dict([given] if given else [])}}
+
+
+def plugin_section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a section that names a plug-in, with its defaults, from the content of a recipe that is not checked yet.
+
+    Raises:
+        RecipeError: if it is not a mapping with a name and options.
+    """
+    default: dict[str, Any] = getattr(Recipe(), name).model_dump(mode="json")
+    found: dict[str, Any] = merge({name: default}, {name: _section(content, name)})[name]
+    if not isinstance(found["name"], str):
+        raise RecipeError(
+            f"the recipe sets {name}.name to {shown(found['name'])}; expected a name from `nasface plugins`, such as "
+            f"{default['name']}"
+        )
+    return {**found, "options": dict(_section(found, "options", f"{name}.options"))}
 
 
 def _change_space(content: dict[str, Any], name: str) -> None:
@@ -245,9 +263,12 @@ def _migrated(content: Mapping[str, Any]) -> dict[str, Any]:
 
     Up to version 0.1, the searcher 'l1' had an option `importance`, which named what is now the criterion. If both are
     given the option wins: the recipe that this one extends has already been translated, so the option is the newer one.
+    The searchers of comparisons once lay in another module.
     """
     migrated = dict(content)
     search = migrated.get("search")
+    if isinstance(search, dict) and isinstance(name := search.get("name"), str) and name in _MOVED:
+        migrated["search"] = search = {**search, "name": _MOVED[name]}
     options = search.get("options") if isinstance(search, dict) else None
     if not (isinstance(search, dict) and isinstance(options, dict) and "importance" in options):
         return migrated

@@ -135,8 +135,8 @@ class Files:
 def evaluate(inputs: Inputs, wanted: Wanted, display: Display, files: Files, place: Place, as_json: bool) -> None:
     """Evaluate networks, or landmarks that any program has predicted, on a test set.
 
-    A MODEL is a run folder or a file of weights. Runs that differ only in their seeds are averaged. A subset that is
-    incomplete on disk is shown with the number of faces found.
+    A MODEL is a run folder or a file of weights. Runs of the same kind that differ only in their seeds are averaged. A
+    subset that is incomplete on disk is shown with the number of faces found.
 
     \b
     Examples:

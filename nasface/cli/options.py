@@ -221,11 +221,13 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON i
 def of_source(wanted: Wanted, source: Source) -> Wanted:
     """Return options for the recipe of an architecture's run, or for the recipe given instead.
 
-    The architecture's own search space and input size come over the recipe's.
+    The architecture's own search space and input size come over the recipe's. A network that a sweep has fine-tuned is
+    trained for as many epochs as its run's recipe says, and not for as few as the sweep did.
     """
     if wanted.space:
         raise click.UsageError("--space does not go with --arch: an arch.json names its own search space")
-    return replace(wanted, recipe=wanted.recipe or source.recipe, sections=source.sections)
+    sections = source.sections if wanted.recipe else source.to_train | source.sections
+    return replace(wanted, recipe=wanted.recipe or source.recipe, sections=sections)
 
 
 def new_run(out: Path | None, recipe: Recipe, what: str, source: Source | None = None) -> RunDir:

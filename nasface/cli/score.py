@@ -26,6 +26,11 @@ from nasface.cli.options import (
 @click.option(
     "--option", "options", multiple=True, metavar="NAME=VALUE", help="An option of the criterion (may be repeated)."
 )
+@click.option(
+    "--again",
+    is_flag=True,
+    help="Rate the edges again, even if RUN has factors by this criterion with these options. --set implies it.",
+)
 @run_data_option
 @run_set_option
 @machine_options
@@ -34,6 +39,7 @@ def score(
     run: Path,
     criterion: str,
     options: tuple[str, ...],
+    again: bool,
     data_root: Path | None,
     overrides: tuple[str, ...],
     place: Place,
@@ -41,8 +47,9 @@ def score(
 ) -> None:
     """Rate how much each edge of a searched RUN matters, and write RUN/factors-CRITERION.json.
 
-    The run's own factors.json stays as it is; if CRITERION is the run's own, factors.json is shown instead. `nasface
-    prune` and `nasface sweep-thresholds` use the new file when they are given the same --criterion.
+    The run's own factors.json stays as it is; if CRITERION is the run's own, factors.json is shown instead. Factors
+    that are there already, for the same options and weights, are shown too. `nasface prune` and `nasface
+    sweep-thresholds` use the new file when they are given the same --criterion.
 
     \b
     Examples:
@@ -57,7 +64,7 @@ def score(
     source, chosen = RunDir(run), Criterion(name=criterion, options=read_options(options))
     resolved = run_recipe(source, data_root=data_root, overrides=overrides)
     with place.machine(as_json) as machine:
-        found, path = run_score(resolved, source, chosen, machine, again=True)
+        found, path = run_score(resolved, source, chosen, machine, again=again or bool(overrides))
     if as_json:
         click.echo(found.to_json(), nl=False)
         return

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from nasface.net import GraphNet
 
 
+EPOCHS = "finetune_epochs"
+"""The key in the provenance of a swept network for the epochs of a training that is not the sweep's own."""
+
+
 def read_arch(path: Path) -> Architecture:
     """Read an arch.json. Raises RunError or GraphError when it cannot be used."""
     return Architecture.from_json(rundir.read_text(path, "an architecture (arch.json)"), str(path))
@@ -128,6 +132,18 @@ class Source:
         }
 
     @property
+    def to_train(self) -> dict[str, Any]:
+        """The sections for a training that begins here, where the recipe beside the arch.json is not meant for it.
+
+        A sweep may fine-tune its networks briefly, and its recipe says so. Further trainings are as long as the run's.
+        """
+        job = RunDir(self.path.parent).job
+        epochs = self.arch.provenance.get(EPOCHS)
+        if epochs is None or (job.exists() and not _is_selected(job)):
+            return {}
+        return {"finetune": {"epochs": epochs}}
+
+    @property
     def supernet_run(self) -> str | None:
         """The folder of the run from which it was pruned, if its supernet still exists; it is the default teacher."""
         return str(self.run) if RunDir(self.run).supernet.exists() else None
@@ -159,6 +175,12 @@ class Source:
         if digest and rundir.file_digest(path) != digest:
             raise RunError(f"{path} has changed since {self.path} was pruned from it; prune again, or give --weights")
         return path
+
+
+def _is_selected(path: Path) -> bool:
+    """Return whether a job.json is that of a network that was copied from a sweep."""
+    job = rundir.read_json(path, "the job of a run folder")
+    return isinstance(job, dict) and job.get("job") == "select"
 
 
 def read_source(path: Path) -> Source:

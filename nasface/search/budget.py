@@ -9,12 +9,11 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from nasface.cost import Costs
 from nasface.errors import GraphError, RecipeError
 from nasface.graph import Edge, Graph, Node
-from nasface.net import GraphNet, key, masked
+from nasface.net import GraphNet, gains, masked
 from nasface.prune.limit import SLACK
 
 
@@ -196,16 +195,6 @@ class Budget:
     @cached_property
     def _path(self) -> tuple[Edge, ...]:
         return self.cheapest(self.graph).prunable
-
-
-def gains(net: GraphNet) -> Tensor:
-    """Return (number of prunable edges,) the mean |gain| of the last BN of each edge; 1 for an edge without BN."""
-    found = []
-    for edge in net.graph.prunable:
-        norms = [m for m in net.edges[key(*edge)].modules() if isinstance(m, _BatchNorm) and m.affine]
-        # a floor, since what is left of a factor is divided by its gain
-        found.append(norms[-1].weight.detach().abs().mean().clamp(min=1e-6) if norms else torch.ones(()))
-    return torch.stack([gain.to(net.alpha.device) for gain in found])
 
 
 def strengths(net: GraphNet) -> Tensor:

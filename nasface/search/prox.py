@@ -13,8 +13,8 @@ from nasface.bounds import Epochs, Portion, Rate, Share, Size, Weight
 from nasface.context import Context
 from nasface.eager import without_compiler
 from nasface.graph import Edge, Graph
-from nasface.net import GraphNet
-from nasface.search.budget import Budget, cost_weights, gains, group_sums, rivals, sub_graph, switch_off
+from nasface.net import GraphNet, gains
+from nasface.search.budget import Budget, cost_weights, group_sums, rivals, sub_graph, switch_off
 from nasface.step import Batch, Phase
 
 FLOOR = 1e-3  # strength of an edge that must stay, relative to the mean of its group: zero would mean that it is gone

@@ -72,6 +72,22 @@ def divided(names: Sequence[str], share: float) -> tuple[list[int], list[int]]:
     return parts
 
 
+def check_held_out(recipe: Recipe, train: PreparedFaces, chosen: str) -> None:
+    """Raise a DataError if no training face is held out, by which something is to be chosen.
+
+    Args:
+        recipe: names the dataset and the share of held-out faces.
+        train: the prepared training split.
+        chosen: what is to be chosen, for the message.
+    """
+    if not divided(train.names, recipe.data.held_out)[1]:
+        raise DataError(
+            f"{chosen} is chosen by held-out faces, but none of the {len(train)} training faces of dataset "
+            f"'{recipe.data.name}' is held out; add training faces, or set data.held_out above "
+            f"{recipe.data.held_out:g}"
+        )
+
+
 def input_crops(images_NHWC: NDArray[np.uint8], input_size: int) -> NDArray[np.uint8]:
     """Return the network's input, uint8 (N, S, S, 3): the centre of each stored crop."""
     pad = (images_NHWC.shape[1] - input_size) // 2

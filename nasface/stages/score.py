@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from nasface.arch import Factors
 from nasface.compute import counting, metering
 from nasface.context import Context
 from nasface.device import pick_device
-from nasface.errors import GraphError, RunError
+from nasface.errors import RunError
 from nasface.model.build import searched_net
 from nasface.model.source import read_factors
 from nasface.net import GraphNet, edge_values
@@ -82,21 +81,10 @@ def measure(
         made_by: goes into the provenance.
 
     Raises:
-        GraphError: when the criterion's importance is not of exactly the prunable edges, negative or not finite.
+        GraphError: see `rated`.
     """
     with metering() as meter, counting():
         importance = rated(criterion, net, context)
-    if strange := importance.keys() ^ set(net.graph.prunable):
-        raise GraphError(
-            f"the criterion '{criterion.name}' must return the importance of exactly the prunable edges, but "
-            f"{len(strange)} are missing or too many, for example {min(strange, key=str)}"
-        )
-    for edge, value in importance.items():
-        if not 0 <= value < math.inf:
-            raise GraphError(
-                f"the criterion '{criterion.name}' gives the edge {edge[0]} -> {edge[1]} the importance {value}; "
-                "expected a finite number that is not negative"
-            )
     return Factors(
         space=recipe.space.name,
         options=recipe.space.options,

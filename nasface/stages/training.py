@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -12,13 +13,13 @@ from torch import nn
 from nasface import engine, joint, plugins, ranks
 from nasface.context import Context
 from nasface.engine import Settings
-from nasface.errors import RunError
+from nasface.errors import GraphError, RunError
 from nasface.graph import Edge, Graph
 from nasface.model.build import net_costs
 from nasface.net import GraphNet, slim_net
 from nasface.recipe import Recipe
 from nasface.sections import Plugin
-from nasface.stages.faces import Faces
+from nasface.stages.faces import Faces, check_held_out
 from nasface.stages.measure import held_out_error
 from nasface.stages.workspace import Work
 from nasface.step import Fit, Phase, Row
@@ -38,13 +39,28 @@ def task(recipe: Recipe) -> HeatmapTask:
 
 
 def rated(criterion: Plugin, net: GraphNet, context: Context) -> dict[Edge, float]:
-    """Return the importance of edges by a criterion.
+    """Return the importance of every prunable edge of a network by a criterion.
 
     Where several processes train together, each of them measures, and all go on with the leader's figures: a difference
     in the last bit could give them different networks.
+
+    Raises:
+        GraphError: when the criterion's importance is not of exactly the prunable edges, negative or not finite.
     """
     found = plugins.criterion(criterion.name, criterion.options)(net, context)
-    return dict(zip(found, ranks.agreed(list(found.values())), strict=True))
+    if strange := found.keys() ^ set(net.graph.prunable):
+        raise GraphError(
+            f"the criterion '{criterion.name}' must return the importance of exactly the prunable edges, but "
+            f"{len(strange)} are missing or too many, for example {min(strange, key=str)}"
+        )
+    importance = dict(zip(found, ranks.agreed(list(found.values())), strict=True))
+    for edge, value in importance.items():
+        if not 0 <= value < math.inf:
+            raise GraphError(
+                f"the criterion '{criterion.name}' gives the edge {edge[0]} -> {edge[1]} the importance {value}; "
+                "expected a finite number that is not negative"
+            )
+    return importance
 
 
 def search_context(net: GraphNet, recipe: Recipe, faces: Callable[[], Faces], fit: Fit) -> Context:
@@ -59,6 +75,7 @@ def search_context(net: GraphNet, recipe: Recipe, faces: Callable[[], Faces], fi
     how, goal = settings(recipe), task(recipe)
 
     def evaluator(parent: GraphNet) -> Callable[[Graph], float]:
+        check_held_out(recipe, faces().prepared["train"], "the best of several sub-networks")
         return engine.evaluator(parent, faces().train, how, partial(held_out_error, recipe=recipe, faces=faces()))
 
     own = cache(lambda: evaluator(net))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,19 @@ def test_an_arch_is_found_with_its_weights_and_recipe(runs: list[Path]):
     other = json.loads(evaluate(*weights, "--recipe", RunDir(runs[0]).recipe, "--json"))
     found = other["runs"][0]["networks"]["slim"]["subsets"]["inter_ocular"]["full"]["nme"]
     assert found == pytest.approx(final(runs[1])["slim"]["subsets"]["inter_ocular"]["full"]["nme"], rel=1e-5)
+
+
+def test_networks_that_came_about_in_different_ways_are_no_seeds_of_one_another(runs: list[Path], tmp_path: Path):
+    scratch = [shutil.copytree(run, tmp_path / f"scratch{seed}") for seed, run in enumerate(runs)]
+    for run in scratch:
+        RunDir(run).job.write_text(json.dumps({"job": "train", "edges": f"{run.name}", "weights": "random"}))
+    assert json.loads(evaluate(runs[0], scratch[1], "--json"))["means"] == []
+    every = json.loads(evaluate(*runs, *scratch, "--json"))["means"]
+    assert [mean["runs"] for mean in every] == [["seed0", "seed1"], ["scratch0", "scratch1"]]
+    for run in scratch:
+        RunDir(run).job.unlink()
+    (mean,) = json.loads(evaluate(*scratch, "--json"))["means"]
+    assert mean["seeds"] == [0, 1]
 
 
 def test_seeds_side_by_side_and_their_mean(runs: list[Path]):

@@ -115,6 +115,40 @@ def test_sections_that_are_no_mappings(tmp_path: Path, text: str, options: list[
     names(command_refuses("search", "--recipe", path, "--out", tmp_path / "run", *options), *facts)
 
 
+COMPARISON = """
+extends: demo
+experiment: {comparison: {budgets: [8.0e+6], reference: a, rows: {a: {finetune: {epochs: 1}}}}}
+"""
+NO_PLUGINS = [
+    ("prune: 5", ["prune", "5", "mapping"]),
+    ("prune: {name: [1]}", ["prune.name", "[1]", "nasface plugins"]),
+    ("prune: {options: 5}", ["prune.options", "5", "mapping"]),
+    ("prune: {options: [1]}", ["prune.options", "[1]", "mapping"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "facts"),
+    [
+        *NO_PLUGINS,
+        ("search: 5", ["search", "5", "mapping"]),
+        ("search: {options: 3}", ["search.options", "3", "mapping"]),
+        ("search: {name: [hot]}", ["search.name", "['hot']", "nasface plugins"]),
+        ("search: {name: null}", ["search.name", "None", "nasface plugins"]),
+    ],
+)
+def test_a_comparison_whose_sections_name_no_plugin(tmp_path: Path, text: str, facts: list[str]):
+    path = tmp_path / "x.yaml"
+    path.write_text(COMPARISON + text)
+    names(command_refuses("experiment", path, "--dry-run", "--out", tmp_path / "out"), *facts)
+
+
+@pytest.mark.parametrize(("text", "facts"), NO_PLUGINS)
+def test_a_run_whose_recipe_names_no_pruner_is_not_pruned(tmp_path: Path, text: str, facts: list[str]):
+    (tmp_path / "recipe.yaml").write_text(text)
+    names(command_refuses("prune", tmp_path, "--share", 0.5, "--out", tmp_path / "out"), *facts)
+
+
 def test_an_empty_section_takes_another_space(tmp_path: Path):
     from nasface.recipe import assemble
 

@@ -60,6 +60,17 @@ def test_alpha_gain_multiplies_by_the_gain_of_the_last_bn():
     assert gained["2.0", "3.2"] == pytest.approx(3 * abs(factors["2.0", "3.2"]))
 
 
+def test_a_bn_without_a_gain_counts_as_one_of_gain_1():
+    net, context = tried(supernet(width=4, stages=3, resolutions=3, stem_channels=4))
+    chain = net.edges[key("2.0", "3.2")]
+    first, last = (name for name, m in chain.named_modules() if isinstance(m, nn.BatchNorm2d))
+    with torch.no_grad():
+        chain.get_submodule(first).weight.fill_(50)
+    place, _, name = last.rpartition(".")
+    setattr(chain.get_submodule(place), name, nn.BatchNorm2d(chain.get_submodule(last).num_features, affine=False))
+    assert alpha_gain(net, context)["2.0", "3.2"] == abs(edge_values(net)["2.0", "3.2"])
+
+
 def test_taylor_is_how_far_the_loss_moves():
     net, context = tried()
     with torch.no_grad():

@@ -304,6 +304,16 @@ def test_recipes_from_before_there_were_criteria_mean_the_same(tmp_path, mine, n
     assert load(mine, ["criterion.name=leave_one_out"]).digest != new.digest
 
 
+def test_the_searchers_of_comparisons_may_have_their_old_names(tmp_path):
+    for name in plugins.CHOOSERS:
+        old = f"nasface.stages.experiment.compare.{name.rpartition('.')[2]}"
+        text = "search: {name: 'NAME', options: {OPTIONS}}".replace("OPTIONS", "macs: 1.0e+6" * ("Best" in name))
+        read_back = load(written(tmp_path, "old.yaml", text.replace("NAME", old)))
+        assert read_back.search.name == name
+        assert read_back.digest == load(written(tmp_path, "new.yaml", text.replace("NAME", name))).digest
+        assert plugins.searcher(name, read_back.search.options).__class__.__module__ == "nasface.search.choosers"
+
+
 def test_the_old_option_and_the_new_section_override_one_another_along_extends(tmp_path):
     written(tmp_path, "old.yaml", OLD.replace("IMPORTANCE", "taylor"))
     assert load(written(tmp_path, "a.yaml", "extends: old.yaml\n")).criterion.name == "taylor"

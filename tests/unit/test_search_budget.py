@@ -12,8 +12,8 @@ from tiny import diamond, fixed_net, importance, scrambled, space_of, supernet
 from nasface.cost import Costs, count_space
 from nasface.errors import GraphError, RecipeError
 from nasface.graph import Graph
-from nasface.net import GraphNet, key, slim_net
-from nasface.search.budget import Budget, cost_weights, gains, group_sums, rivals, strengths, switch_off
+from nasface.net import GraphNet, gains, key, slim_net
+from nasface.search.budget import Budget, cost_weights, group_sums, rivals, strengths, switch_off
 from tests.refusal import refused
 
 

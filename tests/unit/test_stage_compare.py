@@ -27,9 +27,9 @@ from nasface.recipe import Recipe
 from nasface.report.comparison import comparison_tables, main_score
 from nasface.report.experiment import findings
 from nasface.rundir import RunDir
+from nasface.search.choosers import random_within
 from nasface.stages.experiment.compare import rest
 from nasface.stages.experiment.compare import run as comparing
-from nasface.stages.experiment.compare.choosers import random_within
 from nasface.stages.experiment.compare.entries import Comparison
 from nasface.stages.experiment.compare.plan import ComparisonPlan, budgeted
 from nasface.stages.experiment.compare.rest import NotComparableError, check_compute, total

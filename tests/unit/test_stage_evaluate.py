@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import statistics
 from pathlib import Path
@@ -14,9 +15,10 @@ from nasface.data.crop import PrepareOptions
 from nasface.data.prepare import PreparedFaces, prepare
 from nasface.errors import DataError
 from nasface.recipe import Recipe
+from nasface.rundir import RunDir
 from nasface.scores import NetworkCost
 from nasface.sections import Data
-from nasface.stages.evaluate.results import Case, Comparison
+from nasface.stages.evaluate.results import Case, Comparison, kind_of
 from nasface.stages.measure import Evaluation, measure, true_landmarks
 from tests.refusal import names, refused
 
@@ -71,6 +73,31 @@ def test_other_recipes_and_repeated_seeds_are_not(caplog: pytest.LogCaptureFixtu
         assert Comparison([case("a", 0, test), case("b", 0, test)]).as_dict()["means"] == []
     (warning,) = [record.getMessage() for record in caplog.records]
     names(warning, "a and b", "seed 0")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        ({"job": "search"}, {"job": "search"}, True),
+        ({"job": "search"}, {"job": "search", "weights": "ab"}, False),
+        ({"job": "train", "edges": "ab", "weights": "cd"}, {"job": "train", "edges": "12", "weights": "34"}, True),
+        ({"job": "train", "edges": "ab", "weights": "cd"}, {"job": "train", "edges": "ab", "weights": "random"}, False),
+        ({"job": "train", "edges": "all", "weights": "ab"}, {"job": "train", "edges": "ab", "weights": "ab"}, False),
+        ({"job": "distill", "teacher": "a" * 64}, {"job": "distill", "teacher": "b" * 64}, True),
+        ({"job": "distill", "teacher": "a" * 64}, {"job": "distill", "teacher": "none"}, False),
+        ({"job": "prune", "from": "/a"}, {"job": "prune", "from": "/b"}, True),
+        (["search"], {"job": "search"}, False),
+    ],
+)
+def test_seeds_are_of_one_kind_of_job(tmp_path: Path, one: object, other: object, alike: bool):
+    runs = [RunDir(tmp_path / name) for name in ("one", "other")]
+    assert kind_of(runs[0].path) == ()
+    for run, job in zip(runs, (one, other), strict=True):
+        run.path.mkdir()
+        run.job.write_text(json.dumps(job))
+    kinds = [kind_of(run.path) for run in runs]
+    assert (kinds[0] == kinds[1]) is alike
+    assert kind_of(runs[0].slim) == kinds[0]
 
 
 def test_names_are_as_short_as_they_can_be():

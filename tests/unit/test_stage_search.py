@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from click.testing import CliRunner
 
+from nasface import plugins, rundir
 from nasface import recipe as recipes
-from nasface import rundir
 from nasface.arch import Factors
 from nasface.cli import main
 from nasface.engine import Progress
 from nasface.errors import DataError, GraphError, RunBusyError, RunError
+from nasface.model.source import read_arch, read_factors
 from nasface.rundir import RunDir
 from nasface.sections import Criterion
+from nasface.stages.distill.run import distill
 from nasface.stages.score import score
 from nasface.stages.search.run import search
 from nasface.stages.sweep.candidates import SweepRequest
@@ -127,6 +130,47 @@ def test_a_criterion_that_breaks_its_contract_is_told(run):
         score(recipe(), run, Criterion(name="test_stage_search:negative", options={"value": -1.0}), MACHINE)
 
 
+def without_an_edge(net, context):
+    return dict.fromkeys(net.graph.prunable[1:], 1.0)
+
+
+@pytest.mark.slow
+def test_a_criterion_that_breaks_its_contract_is_told_by_a_search_that_rates_on_the_way(run, tmp_path):
+    hot = ("search.name=hot", "search.options={macs: 3.0e5}", "search.epochs=2", "finetune.epochs=0")
+    for number, (criterion, facts) in enumerate({
+        "{name: 'test_stage_search:negative', options: {value: .nan}}": ["test_stage_search:negative", "nan"],
+        "{name: 'test_stage_search:without_an_edge'}": ["test_stage_search:without_an_edge", "1 are missing"],
+    }.items()):  # fmt: skip
+        with refused(GraphError, *facts):
+            search(recipe(*hot, f"criterion={criterion}"), RunDir(tmp_path / str(number)), MACHINE)
+        assert not RunDir(tmp_path / str(number)).supernet.exists()  # it is told before the rest is trained
+
+
+NONE_HELD_OUT = "data.held_out=1e-9"
+
+
+@pytest.mark.slow
+def test_nothing_is_chosen_by_held_out_faces_where_there_are_none(run, tmp_path):
+    facts = ("synthetic", "48 training faces", "data.held_out", "1e-09")
+    with refused(DataError, *facts):
+        score(recipe(NONE_HELD_OUT), run, Criterion(name="leave_one_out"), MACHINE)
+    draws = ("search.epochs=0", f"search.name={plugins.CHOOSERS[1]}", "search.options={macs: 3.0e5, count: 2}")
+    with refused(DataError, *facts):
+        search(recipe(NONE_HELD_OUT, *draws), RunDir(tmp_path / "search"), MACHINE, run.supernet)
+    for wanted, measure in (
+        (SweepRequest(count=2), Measure(epochs=1, best=1)),
+        (SweepRequest(count=2, refine=1), Measure()),
+    ):
+        with refused(DataError, *facts):
+            sweep(recipe(NONE_HELD_OUT), run, RunDir(tmp_path / "sweep"), wanted, measure, MACHINE)
+    assert not (tmp_path / "sweep").exists()
+    with refused(DataError, *facts, "student"):
+        distill(
+            recipe(NONE_HELD_OUT), RunDir(tmp_path / "out"), MACHINE, read_arch(run.arch), run.supernet, str(run.path)
+        )
+    assert not (tmp_path / "out").exists()
+
+
 def command(*args: object) -> str:
     done = CliRunner().invoke(main, [str(arg) for arg in args])
     assert done.exit_code == 0, done.output
@@ -155,6 +199,26 @@ def test_score_and_prune_by_criterion_from_the_command_line(run, tmp_path):
     assert least["taylor"] not in (least["gain"], least["own"])
     own, gain = ((copy / f"factors{name}.json").read_text() for name in ("", "-alpha_gain"))
     assert own != gain  # although the gain of the least edge that is kept may be 1
+
+
+@pytest.mark.slow
+def test_finished_factors_are_taken_as_they_are_unless_asked_for_again(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    path = RunDir(tmp_path / "run").factors_by("taylor")
+
+    def is_new(*more: object) -> bool:
+        wanted = ("--criterion", "taylor", "--option", "batches=1", "--quiet", "--device", "cpu", "--workers", 1)
+        command("score", tmp_path / "run", *wanted, *more)
+        found = read_factors(path)
+        path.write_text(replace(found, provenance={**found.provenance, "created": "long ago"}).to_json())
+        return found.provenance["created"] != "long ago"
+
+    assert is_new()
+    assert not is_new()
+    assert not is_new("--data-root", tmp_path / "gone")
+    assert is_new("--again")
+    assert is_new("--option", "batches=2")
+    assert is_new("--set", "training.batch=8")
 
 
 def test_the_seed_is_an_option_of_search_train_and_distill(run, monkeypatch):

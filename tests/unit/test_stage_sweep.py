@@ -15,17 +15,21 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
-from nasface import engine
+from nasface import engine, rundir
 from nasface import recipe as recipes
+from nasface.cli.options import Wanted, of_source
 from nasface.errors import GraphError, RunError
 from nasface.model.files import at
-from nasface.model.source import read_arch, read_factors
+from nasface.model.source import read_arch, read_factors, read_source
 from nasface.pareto import front
 from nasface.prune import share as share_of
+from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.scores import Score, Stage, SweepRow, table_of
 from nasface.stages.count import count
+from nasface.stages.doctor.folder import examine
 from nasface.stages.evaluate.compare import evaluate
+from nasface.stages.select import copy_network, select
 from nasface.stages.sweep import run as sweeping
 from nasface.stages.sweep.book import Study
 from nasface.stages.sweep.candidates import SweepRequest
@@ -177,7 +181,33 @@ def test_fine_tuned_networks_are_runs_that_other_commands_read(run, tmp_path):
     assert not (home.path / "checkpoints").exists()
     (again,) = evaluate(recipe(), MACHINE, at(home.path))
     assert again.held_out_error == pytest.approx(row.held_out_nme_finetuned, rel=1e-6)
-    assert recipes.load(str(home.recipe)).finetune == recipe().finetune  # as the run would train it, not the sweep
+
+
+def resolved(home: RunDir, **options: object) -> Recipe:
+    """The recipe with which `train` and `distill` begin at an arch.json."""
+    wanted = Wanted(**{"recipe": None, "space": None, "dataset": None, "data_root": None, "overrides": ()} | options)
+    return of_source(wanted, read_source(home.arch)).resolve()
+
+
+def test_a_network_has_the_recipe_of_its_fine_tuning_but_is_trained_further_for_as_long_as_the_run(run, tmp_path):
+    out, tuned = tmp_path / "out", RunDir(tmp_path / "tuned")
+    request = SweepRequest(shares=(0.7, 0.8), pruner="random")
+    table = sweep(run, out, request, Measure(epochs=2, latency_batch=0, best=1))
+    copies = [RunDir((out / row.arch).parent) for row in table.itertuples() if row.network != "supernet"]
+    copy_network(select(out, max_macs=float(table.macs.max())), tuned)
+    assert not [finding for finding in examine(tmp_path) if finding.state != "ok"]
+    for home in (*copies, tuned):
+        own = recipes.load(str(home.recipe))
+        assert own.prune.name == "random"
+        assert own.finetune.epochs == (2 if home.metrics.exists() else 1)
+        assert rundir.read_meta(home.slim)["card"]["training"]["recipe_digest"] == own.digest
+        assert not home.metrics.exists() or json.loads(home.metrics.read_text())["recipe_digest"] == own.digest
+        assert resolved(home).finetune == recipe().finetune  # of 1 epoch
+        assert resolved(home, overrides=("finetune.epochs=7",)).finetune.epochs == 7
+        assert resolved(home, recipe=str(home.recipe)).finetune == own.finetune
+    assert tuned.metrics.exists()
+    rundir.write_json(tuned.job, {"job": "train"})  # what was trained from it, has its own recipe
+    assert resolved(tuned).finetune.epochs == 2
 
 
 def test_a_folder_holds_one_sweep(run, swept):

@@ -21,7 +21,7 @@ from nasface.net import GraphNet, edge_values
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.distill.teacher import Teacher, load_teacher, teacher_digest
-from nasface.stages.faces import Faces, load_faces
+from nasface.stages.faces import Faces, check_held_out, load_faces
 from nasface.stages.measure import Evaluation, evaluate_net, held_out_error
 from nasface.stages.train import finish
 from nasface.stages.training import settings, task, trainer
@@ -65,6 +65,7 @@ def distill(
 
     Raises:
         RunError: when the recipe wants a teacher and none is named, or if a pruned supernet would be the teacher.
+        DataError: when there are two students and no held-out face.
         RecipeError: when the recipe wants a feature term, and the teacher has no output maps that fit.
     """
     name = _teacher_name(recipe, teacher, fallback)
@@ -77,6 +78,8 @@ def distill(
     }
     with reserved(run, recipe, job):
         faces = load_faces(recipe, pick_device(machine.device), machine)  # before the folder is claimed
+        if recipe.distill.peer:
+            check_held_out(recipe, faces.prepared["train"], "the better one of two students")
         with working_in(run, recipe, machine, job, shared=True) as work:
             tutor: Teacher | None = None
             if name:

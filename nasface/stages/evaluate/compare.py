@@ -13,7 +13,7 @@ from nasface.recipe import Recipe
 from nasface.scores import MaskLevel
 from nasface.stages.evaluate.landmarks_csv import Missing, read_predictions
 from nasface.stages.evaluate.networks import evaluate_all, load_tested
-from nasface.stages.evaluate.results import Case, Comparison
+from nasface.stages.evaluate.results import Case, Comparison, kind_of
 from nasface.stages.faces import load_prepared
 from nasface.stages.machine import Machine
 from nasface.stages.measure import Evaluation, measure
@@ -89,6 +89,7 @@ def _run(subjects: Sequence[Subject], machine: Machine, masked: MaskLevel | None
             subject.recipe,
             evaluate_all(subject.recipe, machine, subject.networks, faces),
             faces.prepared["test"],
+            kind_of(Path(subject.name)),
             faces.shown,
         )
         for subject in subjects

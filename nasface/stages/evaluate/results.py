@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 
 from nasface import metrics, rundir
 from nasface.data.prepare import PreparedFaces
-from nasface.errors import DataError
+from nasface.errors import DataError, RunError
 from nasface.recipe import Recipe
+from nasface.rundir import RunDir
 from nasface.scores import DEFAULT_NORMALISER, MaskLevel
 from nasface.stages.evaluate.landmarks_csv import write_predictions
 from nasface.stages.faces import input_crops
@@ -36,6 +38,7 @@ class Case:
         recipe: the recipe that names the test faces.
         found: one result per network.
         test: the test faces.
+        kind: see `kind_of`.
         shown: the test faces as the networks saw them, including masks; None for a file of predictions and where
             there is no test face.
     """
@@ -44,6 +47,7 @@ class Case:
     recipe: Recipe
     found: Sequence[Accuracy]
     test: PreparedFaces = field(repr=False)
+    kind: tuple[str, ...] = ()
     shown: DeviceFaces | None = field(default=None, repr=False)
 
     @property
@@ -100,7 +104,7 @@ class Comparison:
         """Return plain values for JSON.
 
         `runs` has every case with its networks (`Evaluation.as_dict()`). `means` has one entry for every recipe that
-        was run with several seeds: each figure of a network becomes {mean, std}, with ddof 1.
+        was run in the same way with several seeds: each figure of a network becomes {mean, std}, with ddof 1.
         """
         labels = _labels(self.cases)
         runs: list[dict[str, Any]] = [
@@ -163,6 +167,28 @@ class Comparison:
         )
 
 
+def kind_of(place: Path) -> tuple[str, ...]:
+    """Return how the networks at a place came about, as far as that is the same for all seeds; () where nobody knows.
+
+    The recipe does not say which command followed it, and on what. job.json does, but names files that differ by seed.
+    """
+    path = RunDir(place if place.is_dir() else place.parent).job
+    try:
+        job = rundir.read_json(path, "the job of a run folder")
+    except RunError:
+        return ()
+    if not isinstance(job, dict):
+        return ()
+    weights, teacher = job.get("weights", "random"), job.get("teacher", "none")
+    return (
+        str(job.get("job")),
+        "random weights" if weights == "random" else "given weights",
+        "the full graph" if job.get("edges") == "all" else "a sub-network",
+        "a network teaches" if re.fullmatch("[0-9a-f]{64}", str(teacher)) else f"teacher {teacher}",
+        f"backbone {job.get('backbone', 'none')}",
+    )
+
+
 def _labels(cases: Sequence[Case]) -> list[str]:
     """A label per case: empty for a single case, else its last folder, or its whole name where folders repeat."""
     if len(cases) == 1:
@@ -182,11 +208,11 @@ def _require_test_faces(cases: Sequence[Case]) -> None:
 
 def _seeds_of_one_recipe(cases: Sequence[Case]) -> list[list[int]]:
     """Indices of the cases that differ only in their seeds, in groups of two or more."""
-    groups: dict[str, list[int]] = {}
+    groups: dict[tuple[str, ...], list[int]] = {}
     for i, case in enumerate(cases):
         if case.seed is not None:
             rest = case.recipe.model_dump_json(exclude={"seed": True, "description": True, "data": {"root"}})
-            groups.setdefault(rest, []).append(i)
+            groups.setdefault((rest, *case.kind), []).append(i)
     several = [group for group in groups.values() if len(group) > 1]
     for group in list(several):
         seed, times = Counter(cases[i].seed for i in group).most_common(1)[0]

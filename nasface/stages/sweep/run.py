@@ -16,10 +16,12 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from nasface import engine, rundir
+from nasface import engine, plugins, rundir
+from nasface import recipe as recipes
 from nasface.arch import Factors, check_digest
 from nasface.cost import Costs
 from nasface.deploy.runtimes import TORCH, runtimes
@@ -27,14 +29,14 @@ from nasface.errors import DivergedError, RecipeError, RunError
 from nasface.model.build import build_net, net_costs, net_of
 from nasface.model.clock import Clock
 from nasface.model.files import save_net
-from nasface.model.source import arch_graph, read_arch
+from nasface.model.source import EPOCHS, arch_graph, read_arch
 from nasface.net import GraphNet, slim_net
 from nasface.places import refuse_link
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.scores import HELD_OUT, SUPERNET, Score, Stage, SweepRow
 from nasface.sections import Prune
-from nasface.stages.faces import Faces, load_faces, load_prepared
+from nasface.stages.faces import Faces, check_held_out, load_faces, load_prepared
 from nasface.stages.measure import Evaluation, evaluate_net, scores_at, sweep_row
 from nasface.stages.prune import write_arch
 from nasface.stages.score import score
@@ -108,6 +110,7 @@ def sweep(
     Raises:
         RecipeError: when no network is asked for, or the pruner cannot do what is asked.
         RunError: when the folder holds another sweep, or one on other data.
+        DataError: when networks are to be compared and there is no held-out face.
     """
     _check(request, measure)
     if out.path.parent == source.path:  # the default: no one has named this folder
@@ -118,6 +121,8 @@ def sweep(
     costs = net_costs(build_net(recipe, factors.num_landmarks, torch.device("cpu")), recipe)
     check_digest(str(source.factors), factors.graph_digest, costs.space.graph)
     wanted = candidates(request, factors, costs)
+    if measure.best or request.refine:
+        check_held_out(recipe, load_prepared(recipe, machine)["train"], "the best of several networks")
     job = _job(source, factors, file, measure) | _data(out, recipe, machine) | _timing(out, measure)
     with (
         working_in(out, recipe, machine, job, shared=True) as work,
@@ -238,15 +243,15 @@ def _earlier(out: RunDir) -> dict[str, str]:
 def _write(candidate: Candidate, factors: Factors, recipe: Recipe, source: RunDir, run: RunDir) -> None:
     """Write arch.json and recipe.yaml of a candidate into a folder that other commands read like any run's."""
     assert candidate.graph is not None
-    if candidate.pruner in (OWN, EVOLUTION):
-        rundir.write_text(run.recipe, recipe.to_yaml())
-        arch = write_arch(run, candidate.graph, factors, recipe, source.supernet)
-        made = {**arch.provenance, "pruner": candidate.pruner, "pruner_options": {"asked": candidate.asked}}
-        rundir.write_text(run.arch, replace(arch, provenance=made).to_json())
-        return
-    chosen = recipe.model_copy(update={"prune": Prune(name=candidate.pruner, options=dict(candidate.options))})
-    rundir.write_text(run.recipe, chosen.to_yaml())
-    write_arch(run, candidate.graph, factors, chosen, source.supernet)
+    made: dict[str, Any] = {"pruner": candidate.pruner, "pruner_options": {"asked": candidate.asked}}
+    if candidate.pruner not in (OWN, EVOLUTION):
+        made["pruner_options"] = dict(candidate.options)
+        options = plugins.check_options("pruners", candidate.pruner, candidate.options)  # as every recipe is read back
+        recipe = recipe.model_copy(update={"prune": Prune(name=candidate.pruner, options=options)})
+    rundir.write_text(run.recipe, recipe.to_yaml())
+    arch = write_arch(run, candidate.graph, factors, recipe, source.supernet)
+    made[EPOCHS] = recipe.finetune.epochs  # recipe.yaml names the sweep's own once it has fine-tuned the network
+    rundir.write_text(run.arch, replace(arch, provenance={**arch.provenance, **made}).to_json())
 
 
 @dataclass(frozen=True)
@@ -308,7 +313,7 @@ class _Bench:
                 log.warning("network %s: %s", name, err)
                 error = str(err)
         if error is None:
-            save_net(run.slim, slim, self.work.recipe)
+            save_net(run.slim, slim, self._recipe(run))
         shutil.rmtree(run.checkpoint("").parent, ignore_errors=True)
         found = found or self._evaluate(slim)
         return self._timed(replace(sweep_row(name, found, self.costs), nme=nme, error=error), slim)
@@ -320,11 +325,25 @@ class _Bench:
         """Fine-tune a network in its own folder, which then reads like any finished run."""
         machine = self.work.machine
         bars = replace(machine.progress, begin=lambda _, total, done: machine.progress.begin(title, total, done))
-        work = replace(self.work, run=run, rows=[], machine=replace(machine, progress=bars))
+        recipe = self._recipe(run)
+        rundir.write_text(run.recipe, recipe.to_yaml())
+        work = replace(self.work, recipe=recipe, run=run, rows=[], machine=replace(machine, progress=bars))
         finetune(slim, work, self.faces)
         found = self._evaluate(slim)
         finish(work, [found])
         return found
+
+    def _recipe(self, run: RunDir) -> Recipe:
+        """The recipe of the network in a folder: the sweep's, with the network's pruner.
+
+        The length of the fine-tuning is the run's while the sweep does none.
+        """
+        recipe = self.work.recipe
+        if not run.recipe.exists():
+            return recipe
+        kept = recipes.resolve(recipes.read(str(run.recipe)), f"the recipe of {run.path}", checked=())
+        finetune = recipe.finetune if self.measuring.epochs else kept.finetune
+        return recipe.model_copy(update={"prune": kept.prune, "finetune": finetune})
 
     def _timed(self, row: SweepRow, slim: GraphNet) -> SweepRow:
         """The row with latencies, if they are asked for."""

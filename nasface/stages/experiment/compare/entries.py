@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from nasface import recipe as recipes
+from nasface.plugins import CHOOSERS
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.search.family import in_words
-from nasface.stages.experiment.compare.choosers import AS_SEARCHED, BEST_OF_RANDOM
 from nasface.stages.experiment.compare.plan import ComparisonPlan, budgeted, takes_all, takes_budget
 from nasface.stages.experiment.compare.rest import Bill, Rest, changed
 from nasface.stages.experiment.part import Part, Status, is_finished, run_status
@@ -22,6 +22,7 @@ from nasface.stages.experiment.plan import Experiment
 from nasface.stages.search.run import search
 from nasface.stages.workspace import Machine
 
+AS_SEARCHED, BEST_OF_RANDOM = CHOOSERS
 _ALPHA = {"name": "alpha", "options": {}}  # the criterion that costs nothing
 _KEEP_ALL = {"name": "top", "options": {"edges": 10**6}}
 

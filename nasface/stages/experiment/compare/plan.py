@@ -13,7 +13,7 @@ from nasface import recipe as recipes
 from nasface.bounds import Some
 from nasface.errors import RecipeError, did_you_mean
 from nasface.places import name_fault
-from nasface.sections import Part, Recipe
+from nasface.sections import Part
 
 Changes = dict[str, Any]
 
@@ -129,12 +129,12 @@ class ComparisonPlan(Part):
 
 def takes_budget(content: Mapping[str, Any]) -> bool:
     """Return whether the searcher of a recipe's content is given the budget, so that it searches once per budget."""
-    return plugins.takes("searchers", _section(content, "search")["name"], "macs")
+    return plugins.takes("searchers", recipes.plugin_section(content, "search")["name"], "macs")
 
 
 def takes_all(content: Mapping[str, Any]) -> bool:
     """Return whether the searcher of a recipe's content is given all budgets, and returns a network for each."""
-    return plugins.takes("searchers", _section(content, "search")["name"], "budgets")
+    return plugins.takes("searchers", recipes.plugin_section(content, "search")["name"], "budgets")
 
 
 def budgeted(content: Mapping[str, Any], macs: float, budgets: Sequence[float], where: str) -> dict[str, Any]:
@@ -143,11 +143,11 @@ def budgeted(content: Mapping[str, Any], macs: float, budgets: Sequence[float], 
     A searcher with the option `budgets` is given all of them.
 
     Raises:
-        RecipeError: if none of them has such an option.
+        RecipeError: if none of them has such an option, or if one of these sections is no plug-in.
     """
-    search, prune = _section(content, "search"), _section(content, "prune")
+    search, prune = (recipes.plugin_section(content, name) for name in ("search", "prune"))
     if takes_all(content):
-        options = {**(search.get("options") or {}), "budgets": list(budgets)}
+        options = {**search["options"], "budgets": list(budgets)}
         return {**content, "search": {**search, "options": options}}
     if takes_budget(content):
         chosen, section = "search", search
@@ -158,10 +158,5 @@ def budgeted(content: Mapping[str, Any], macs: float, budgets: Sequence[float], 
             f"{where}: neither the searcher '{search['name']}' nor the pruner '{prune['name']}' has an option `macs` "
             "for the budget; choose another one, such as the pruner 'budget'"
         )
-    options = {**(section.get("options") or {}), "macs": round(macs)}
+    options = {**section["options"], "macs": round(macs)}
     return {**content, chosen: {**section, "options": options}}
-
-
-def _section(content: Mapping[str, Any], name: str) -> dict[str, Any]:
-    default: dict[str, Any] = getattr(Recipe(), name).model_dump(mode="json")
-    return dict(recipes.merge({name: default}, {name: content.get(name) or {}})[name])

@@ -11,7 +11,7 @@ from nasface import plugins
 from nasface.cost import count_space
 from nasface.errors import GraphError, NasfaceError, RecipeError
 from nasface.recipe import Recipe
-from nasface.stages.experiment.compare.choosers import CLOSE
+from nasface.search.choosers import CLOSE
 
 _LARGEST = 2.0  # options grow at most by this factor, where others are fixed at small values
 _counted: dict[str, int] = {}

@@ -13,9 +13,7 @@ from nasface.cost import Costs
 from nasface.errors import GraphError
 from nasface.graph import Edge, Graph
 from nasface.net import GraphNet
-from nasface.plugins import CHOOSERS
 
-AS_SEARCHED, BEST_OF_RANDOM = CHOOSERS
 CLOSE = 0.94  # the least part of the budget that a network uses
 
 
