@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nasface import durable, plugins, rundir
 from nasface import recipe as recipes
-from nasface.errors import DivergedError, GraphError, RecipeError, RunError, shortened
+from nasface.device import pick_device
+from nasface.errors import DivergedError, GraphError, NasfaceError, RunError, shortened
 from nasface.places import name_fault, refuse_link
 from nasface.rundir import RunDir
 from nasface.scores import HELD_OUT, scores_in
@@ -45,7 +46,14 @@ PATIENCE = 10.0
 """Seconds between two looks at what other workers are at."""
 _PLAN, _HEARTBEAT = "experiment", "heartbeat"  # attributes of the study
 LONGEST_BEAT = 3600
-_GIVEN_UP = (DivergedError, GraphError, NotComparableError, RecipeError, RunError)
+
+
+class _UnknownPartError(NasfaceError):
+    """A trial of a part that the plan does not have."""
+
+
+_GIVEN_UP = (DivergedError, GraphError, NotComparableError, _UnknownPartError)
+"""What ends a part on any machine; other errors may be this machine's own, such as a full disk."""
 
 
 class _Planned(BaseModel):
@@ -110,7 +118,12 @@ class Shared:
         return self.tally()
 
     def work(self, machine: Machine) -> pd.DataFrame:
-        """Do one part after the other until nothing is left; write results.csv after each, and return its rows."""
+        """Do one part after the other until nothing is left; write results.csv after each, and return its rows.
+
+        Raises:
+            NasfaceError: when a part cannot be done here, which leaves it to other workers; see `_GIVEN_UP`.
+        """
+        pick_device(machine.device)  # a worker without its device takes no part
         self.trials.work_off(
             lambda name, _: self._do(name, machine), self._wanted, lambda: self._wait(machine), _GIVEN_UP
         )
@@ -126,7 +139,7 @@ class Shared:
 
     def _do(self, name: str, machine: Machine) -> float:
         if name not in self.parts:
-            raise RecipeError(f"{shortened(name)} is not a part of the experiment in {self.out}")
+            raise _UnknownPartError(f"{shortened(name)} is not a part of the experiment in {self.out}")
         part = self.parts[name]
         refuse_link(part.folder.path)
         resumed = part.status().stand is not Stand.NOT_BEGUN

@@ -1,0 +1,81 @@
+"""Workers on an experiment that meet errors, damaged folders and one another: no part is lost or done twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from nasface.errors import DivergedError, GraphError, NasfaceError, RecipeError, RunError
+from nasface.stages.experiment.compare.rest import NotComparableError
+from nasface.stages.experiment.part import Stand, Status
+from nasface.stages.experiment.plan import read_experiment
+from nasface.stages.experiment.shared import Shared, sharing
+from nasface.stages.studies.storage import Kept
+from nasface.stages.workspace import Machine
+from tests.refusal import refused
+from tests.searched import MACHINE
+from tests.workers import written
+
+
+@dataclass
+class Work:
+    """What stands for the work of a part: raises an error as often as asked, and then is done."""
+
+    error: NasfaceError | None = None
+    times: int = 1
+    begun: int = 0
+    done: bool = False
+
+    def __call__(self, machine: Machine) -> None:
+        self.begun += 1
+        if self.error is not None and self.begun <= self.times:
+            raise self.error
+        self.done = True
+
+    def status(self) -> Status:
+        return Status(Stand.FINISHED if self.done else Stand.NOT_BEGUN)
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[Shared]:
+    """An experiment of two searches, plain-0 and plain-1, that wait."""
+    experiment, out = read_experiment(str(written(tmp_path, seeds=[0, 1])), None), tmp_path / "out"
+    with sharing(experiment, out, (), Kept(str(out / "study.log"), "out")) as shared:
+        shared.enqueue()
+        yield shared
+
+
+def given(shared: Shared, *works: Work) -> None:
+    """Let the parts have this work instead of their own."""
+    for (name, part), work in zip(list(shared.parts.items()), works, strict=True):
+        shared.parts[name] = replace(part, work=work, status=work.status)
+
+
+def test_a_worker_without_its_device_takes_no_part(shared: Shared):
+    given(shared, first := Work(), Work())
+    with refused(RunError, "nonsense", "--device"):
+        shared.work(replace(MACHINE, device="nonsense"))
+    assert (first.begun, shared.tally().waiting, len(shared.study.trials)) == (0, 2, 2)
+
+
+@pytest.mark.parametrize("error", [RunError("the disk is full"), RecipeError("a plug-in is not installed")])
+def test_an_error_of_this_machine_leaves_the_part_to_others(shared: Shared, error: NasfaceError):
+    given(shared, first := Work(error), second := Work())
+    with refused(type(error), error):
+        shared.work(MACHINE)
+    assert (shared.tally().waiting, shared.tally().given_up, second.begun) == (2, 0, 0)
+    shared.work(MACHINE)  # as another worker
+    assert (shared.tally().finished, first.begun, second.begun) == (2, 2, 1)
+
+
+@pytest.mark.parametrize("error", [DivergedError("nan"), GraphError("nothing fits"), NotComparableError("too much")])
+def test_what_nobody_can_do_is_given_up(shared: Shared, error: NasfaceError, caplog: pytest.LogCaptureFixture):
+    given(shared, first := Work(error), Work())
+    shared.study.enqueue_trial({}, user_attrs={"part": "../outside"})
+    shared.work(MACHINE)
+    assert (shared.tally().finished, shared.tally().given_up, first.begun) == (1, 1, 1)
+    assert "is given up" in caplog.text
+    assert "not a part" in shared.study.trials[2].user_attrs["error"]
