@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nasface.errors import DivergedError, GraphError, NasfaceError, RecipeError, RunError
+from nasface.rundir import RunDir
 from nasface.stages.experiment.compare.rest import NotComparableError
 from nasface.stages.experiment.part import Stand, Status
 from nasface.stages.experiment.plan import read_experiment
@@ -49,8 +50,8 @@ def shared(tmp_path: Path) -> Iterator[Shared]:
 
 
 def given(shared: Shared, *works: Work) -> None:
-    """Let the parts have this work instead of their own."""
-    for (name, part), work in zip(list(shared.parts.items()), works, strict=True):
+    """Let the first parts have this work instead of their own."""
+    for (name, part), work in zip(list(shared.parts.items()), works, strict=False):
         shared.parts[name] = replace(part, work=work, status=work.status)
 
 
@@ -79,3 +80,16 @@ def test_what_nobody_can_do_is_given_up(shared: Shared, error: NasfaceError, cap
     assert (shared.tally().finished, shared.tally().given_up, first.begun) == (1, 1, 1)
     assert "is given up" in caplog.text
     assert "not a part" in shared.study.trials[2].user_attrs["error"]
+
+
+def test_damage_in_the_folder_of_a_part_does_not_undo_another_one(shared: Shared, caplog: pytest.LogCaptureFixture):
+    damaged = RunDir(shared.out / "plain-1")
+    damaged.path.mkdir()
+    damaged.recipe.write_text(shared.experiment.recipe({}, 1).to_yaml())
+    damaged.metrics.write_text('{"networks": {"sl')
+    given(shared, Work())
+    with refused(RunError, damaged.metrics):  # when its turn comes
+        shared.work(MACHINE)
+    assert [trial.state.name for trial in shared.study.trials] == ["COMPLETE", "FAIL", "WAITING"]
+    assert (shared.tally().finished, shared.tally().waiting, shared.tally().given_up) == (1, 1, 0)
+    assert str(damaged.metrics) in caplog.text
