@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import optuna
 import pytest
 
 from nasface.errors import DivergedError, GraphError, NasfaceError, RecipeError, RunError
@@ -93,3 +94,24 @@ def test_damage_in_the_folder_of_a_part_does_not_undo_another_one(shared: Shared
     assert [trial.state.name for trial in shared.study.trials] == ["COMPLETE", "FAIL", "WAITING"]
     assert (shared.tally().finished, shared.tally().waiting, shared.tally().given_up) == (1, 1, 0)
     assert str(damaged.metrics) in caplog.text
+
+
+def test_a_worker_waits_for_one_that_lives_without_a_heartbeat(shared: Shared, monkeypatch: pytest.MonkeyPatch):
+    waited: list[tuple[int, int]] = []
+
+    def sleep(seconds: float) -> None:
+        waited.append((shared.tally().at_work, len(shared.study.trials)))
+        if len(waited) == 3:
+            first.done = True
+            owner.release()
+
+    monkeypatch.setattr("nasface.stages.experiment.shared.time.sleep", sleep)
+    given(shared, first := Work(), Work())
+    owner = shared._owner("plain-0")
+    owner.acquire()
+    trial = shared.study.ask()
+    trial.set_user_attr("worker", "alive")
+    shared.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    shared.work(MACHINE)
+    assert waited == [(1, 2)] * 3
+    assert (shared.tally().finished, first.begun) == (2, 0)

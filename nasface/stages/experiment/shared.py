@@ -31,7 +31,7 @@ from nasface.stages.experiment.plan import Experiment, Plan
 from nasface.stages.experiment.run import collect, parts_of
 from nasface.stages.select import read_table
 from nasface.stages.studies.storage import Kept, is_path, opened, shown
-from nasface.stages.studies.trials import PART, Trials, state_of
+from nasface.stages.studies.trials import PART, Trials
 from nasface.stages.workspace import Machine
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Shared:
 
     def tally(self) -> Tally:
         """Return how far the experiment has come."""
-        states = {name: state_of(trials) for name, trials in self.trials.by_job().items() if name in self.parts}
+        states = self.trials.states()
         left = {name: states.get(name) for name in self.parts if not self._is_finished(name)}
         at_work, waiting, given_up = (list(left.values()).count(state) for state in ("RUNNING", "WAITING", "FAIL"))
         finished, blocked = len(self.parts) - len(left), len(left) - at_work - waiting - given_up
@@ -167,10 +167,10 @@ class Shared:
 
     def _wait(self, machine: Machine) -> bool:
         """Help other workers, or wait for them; return False when there is nothing to wait for."""
-        jobs = self.trials.by_job()
-        if self._wanted().keys() - jobs.keys():  # another worker has finished what they need
+        states = self.trials.states()
+        if self._wanted().keys() - states.keys():  # another worker has finished what they need
             return True
-        at_work = [name for name, trials in jobs.items() if state_of(trials) == "RUNNING"]
+        at_work = [name for name, state in states.items() if state == "RUNNING"]
         for part in (self.parts[name] for name in at_work if name in self.parts):
             if part.can_help():
                 part.work(named(machine, f"helping with {part.folder.path.relative_to(self.out)}"))

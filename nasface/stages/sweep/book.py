@@ -237,6 +237,8 @@ class Study:
 
     def busy(self) -> int:
         """How many networks other processes are working on."""
+        if self.trials is not None:
+            return list(self.trials.states().values()).count("RUNNING")
         return len(self._trials("RUNNING"))
 
     def standing(self) -> Standing:
