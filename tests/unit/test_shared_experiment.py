@@ -17,7 +17,7 @@ from nasface.stages.experiment.plan import read_experiment
 from nasface.stages.experiment.shared import Shared, sharing
 from nasface.stages.studies.storage import Kept
 from nasface.stages.workspace import Machine
-from tests.refusal import refused
+from tests.refusal import names, refused
 from tests.searched import MACHINE
 from tests.workers import written
 
@@ -115,3 +115,35 @@ def test_a_worker_waits_for_one_that_lives_without_a_heartbeat(shared: Shared, m
     shared.work(MACHINE)
     assert waited == [(1, 2)] * 3
     assert (shared.tally().finished, first.begun) == (2, 0)
+
+
+@pytest.mark.parametrize("error", [GraphError("nothing fits"), RunError("the disk is full")])
+@pytest.mark.parametrize("asks", [True, False])
+def test_an_error_while_helping_is_a_warning(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: NasfaceError, asks: bool
+):
+    """Whether there is something to help with can fail too."""
+
+    def fail(*_: object) -> bool:
+        raise error
+
+    def other_worker_goes_on(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            first.done = True
+            shared.study.tell(trial, 1.0)
+            owner.release()
+
+    waited: list[float] = []
+    monkeypatch.setattr("nasface.stages.experiment.shared.time.sleep", other_worker_goes_on)
+    given(shared, first := Work(), second := Work())
+    helped = {"can_help": fail} if asks else {"can_help": lambda: True, "work": fail}
+    shared.parts["plain-0"] = replace(shared.parts["plain-0"], **helped)  # type: ignore[arg-type]
+    owner = shared._owner("plain-0")
+    owner.acquire()
+    trial = shared.study.ask()
+    trial.set_user_attr("worker", "alive")
+    shared.work(MACHINE)
+    assert (shared.tally().finished, second.begun, len(waited)) == (2, 1, 3)
+    (said,) = (record.message for record in caplog.records if record.levelname == "WARNING")
+    names(said, "plain-0", error)

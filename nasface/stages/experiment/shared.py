@@ -105,6 +105,7 @@ class Shared:
     storage: BaseStorage
     _finished: set[str] = field(default_factory=set)
     _mine: list[bool] = field(default_factory=list)
+    _unhelped: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         parts = parts_of(self.experiment, self.out, self.only, self.kept)
@@ -171,14 +172,25 @@ class Shared:
         if self._wanted().keys() - states.keys():  # another worker has finished what they need
             return True
         at_work = [name for name, state in states.items() if state == "RUNNING"]
-        for part in (self.parts[name] for name in at_work if name in self.parts):
-            if part.can_help():
-                part.work(named(machine, f"helping with {part.folder.path.relative_to(self.out)}"))
-                return True
+        if any(self._help(name, machine) for name in at_work if name in self.parts.keys() - self._unhelped):
+            return True
         if at_work:
             log.info("waiting for other workers, which are working on %s", ", ".join(at_work))
             time.sleep(PATIENCE)
         return bool(at_work)
+
+    def _help(self, name: str, machine: Machine) -> bool:
+        """Help with a part if it can be helped with; after an error, which is its owner's to deal with, never again."""
+        part = self.parts[name]
+        try:
+            if not part.can_help():
+                return False
+            part.work(named(machine, f"helping with {name}"))
+        except NasfaceError as err:
+            log.warning("no help with %s: %s", name, err)
+            self._unhelped.add(name)
+            return False
+        return True
 
     def _owner(self, name: str) -> FileLock:
         """The lock of a part, beside its folder."""
