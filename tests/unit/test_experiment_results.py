@@ -97,3 +97,13 @@ def test_truncated_figures_are_damage_and_not_the_end_of_a_run(tmp_path: Path, k
     assert status[str(run.path)].startswith("damaged")
     names(status[str(run.path)], run.metrics)
     assert status[str(run.path).removesuffix("1") + "0"] == "finished"
+
+
+@pytest.mark.parametrize("name", ["half[12]", "all*", "why?", "[!a]"])
+def test_names_with_the_letters_of_patterns_are_names(tmp_path: Path, name: str):
+    plan, out = experiment(tmp_path, runs={name: {}}), tmp_path / "runs"
+    searched(plan, out, name, 0)
+    assert collect(plan, out)[["run", "seed"]].to_numpy().tolist() == [[name, 0]]
+    plan, out = compared(tmp_path, name), tmp_path / "rows"
+    row(plan, out, name, 0)
+    assert collect(plan, out)[["row", "seed"]].to_numpy().tolist() == [[name, 0]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -79,7 +80,7 @@ def _seeds(experiment: Experiment, out: Path, name: str) -> list[int]:
         recipe = experiment.recipe(experiment.plan.runs[name], seed)
         return [seed] if home.recipe.exists() and recipes.load(str(home.recipe)).digest == recipe.digest else []
 
-    ends = (path.name.removeprefix(f"{name}-") for path in out.glob(f"{name}-*"))
+    ends = (path.name.removeprefix(f"{name}-") for path in out.glob(f"{glob.escape(name)}-*"))
     seeds = sorted(int(end) for end in ends if end.isdecimal())
     return [found for seed in seeds for found in _or_none(partial(own, seed), RunDir(out / f"{name}-{seed}"))]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 from collections.abc import Iterator
 from itertools import product
@@ -54,7 +55,7 @@ def results(comparison: Comparison) -> pd.DataFrame:
 def _entries(comparison: Comparison) -> Iterator[Entry]:
     """Yield the networks of the seeds that are there, whoever worked on them."""
     for name in comparison.plan.rows:
-        ends = (path.name.rpartition("-")[2] for path in comparison.out.glob(f"{name}-*"))
+        ends = (path.name.rpartition("-")[2] for path in comparison.out.glob(f"{glob.escape(name)}-*"))
         for seed, budget in product(sorted({int(end) for end in ends if end.isdecimal()}), comparison.plan.budgets):
             yield comparison.entry(name, budget, seed)
 
