@@ -238,10 +238,11 @@ def _has_waiting(folder: RunDir, kept: Kept | None) -> bool:
 
 def _sweep_status(folder: RunDir, request: SweepRequest, kept: Kept | None) -> Status:
     standing = standing_of(folder.path, kept)
+    asked = request.digest in standing.asked or (standing.finished and standing.wishes >= request.wishes)
+    if asked and not standing.open:  # older versions recorded the wishes only
+        return Status(Stand.FINISHED)
     if not standing.finished and not standing.open:
         return Status(Stand.NOT_BEGUN, f"not begun, up to {request.wishes} networks")
-    if not standing.open and standing.wishes >= request.wishes:
-        return Status(Stand.FINISHED)
     wishes = max(request.wishes, standing.finished + standing.open)
     return Status(Stand.BEGUN, f"begun, {standing.finished} of up to {wishes} networks")
 
