@@ -108,8 +108,8 @@ def _met(graph: Graph, importance: Importance, limit: Limit, tolerance: float, p
         if tolerance >= 1:
             raise GraphError(f"no connected network has at most {most}; {near}: ask for that, or take a smaller space")
         raise GraphError(
-            f"no connected network has at most {most} and is less than {tolerance:.2%} smaller; {near}: ask for that, or "
-            "allow a larger distance with the pruner's option tolerance"
+            f"no connected network has at most {most} and is less than {tolerance:.2%} smaller; {near}: ask for that, "
+            "or allow a larger distance with the pruner's option tolerance"
         )
     return max(found, key=lambda kept: worth(kept, importance))
 

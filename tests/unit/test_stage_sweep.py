@@ -29,9 +29,11 @@ from nasface.scores import Score, Stage, SweepRow, table_of
 from nasface.stages.count import count
 from nasface.stages.doctor.folder import examine
 from nasface.stages.evaluate.compare import evaluate
+from nasface.stages.experiment.part import Stand
+from nasface.stages.experiment.run import _sweep_status
 from nasface.stages.select import copy_network, select
 from nasface.stages.sweep import run as sweeping
-from nasface.stages.sweep.book import Study
+from nasface.stages.sweep.book import Study, standing_of
 from nasface.stages.sweep.candidates import SweepRequest
 from nasface.stages.sweep.run import Measure
 from tests.refusal import refused
@@ -48,6 +50,23 @@ def sweep(run: RunDir, out: Path, wanted: SweepRequest, measure: Measure = QUICK
     table = pd.read_csv(out / "pareto.csv")
     assert [row.network for row in rows] == table.network.tolist()
     return table
+
+
+def test_a_sweep_is_finished_when_all_that_its_request_yields_is_measured(run: RunDir, tmp_path: Path):
+    out, request = RunDir(tmp_path / "out"), SweepRequest(count=0, shares=(0.7, 0.7))  # they are one wish
+    assert _sweep_status(out, request, None).stand is Stand.NOT_BEGUN
+    sweep(run, out.path, request, replace(QUICK, recalibrated=False, latency_batch=0))
+    assert standing_of(out.path).wishes < request.wishes
+    assert _sweep_status(out, request, None).is_finished
+    older = replace(request, shares=(0.7,))  # of a version that has recorded no request
+    assert _sweep_status(out, older, None).is_finished
+    assert _sweep_status(out, replace(request, count=2), None).stand is Stand.BEGUN
+
+
+def test_a_sweep_for_which_there_is_no_network_is_finished_when_it_has_looked(tmp_path: Path):
+    request = SweepRequest(count=9)
+    Study.open(tmp_path, 0).note(request)
+    assert _sweep_status(RunDir(tmp_path), request, None).is_finished
 
 
 @pytest.fixture(scope="module")

@@ -133,6 +133,31 @@ def test_a_worker_that_was_taken_for_dead_goes_on_with_other_jobs(trials: Trials
     assert states(trials) == {"a": "COMPLETE", "b": "COMPLETE"}
 
 
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed")
+def test_a_job_whose_process_lives_is_left_to_it_without_a_heartbeat(trials: Trials, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("nasface.stages.studies.trials.time.sleep", lambda _: pytest.fail("it was tried"))
+    tries: list[str] = []
+    looks: list[dict[str, str]] = []
+
+    def wait() -> bool:
+        looks.append(trials.states())
+        if len(looks) == 2:
+            owner.release()
+        return len(looks) < 3
+
+    trials.refresh(wanted("a"))
+    owner = trials.owner("a")
+    owner.acquire()
+    first = trials.study.ask()
+    first.set_user_attr("worker", "alive")
+    trials.study.tell(first, state=optuna.trial.TrialState.FAIL)  # by Optuna, in another process
+    trials._again_if_lost(trials.study.trials[0])
+    trials.work_off(lambda name, _: tries.append(name) or 1.0, dict, wait)  # type: ignore[func-returns-value]
+    assert looks == [{"a": "RUNNING"}, {"a": "RUNNING"}, {"a": "COMPLETE"}]
+    assert tries == ["a"]
+    assert [trial.state.name for trial in trials.study.trials] == ["FAIL", "COMPLETE"]
+
+
 @pytest.mark.parametrize(
     ("where", "said"),
     [

@@ -10,7 +10,7 @@ from typing import Any
 
 from nasface import recipe as recipes
 from nasface import rundir
-from nasface.errors import NasfaceError
+from nasface.errors import NasfaceError, RunError
 from nasface.places import not_ours
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
@@ -91,13 +91,22 @@ def run_status(run: RunDir, recipe: Recipe) -> Status:
 
 
 def is_finished(run: RunDir, recipe: Recipe) -> bool:
-    """Return whether a run with this very recipe has finished."""
-    return run.metrics.exists() and recipes.load(str(run.recipe)).digest == recipe.digest
+    """Return whether a run with this very recipe has finished; a RunError when its figures are damaged."""
+    return has_figures(run) and recipes.load(str(run.recipe)).digest == recipe.digest
+
+
+def has_figures(run: RunDir) -> bool:
+    """Return whether metrics.json of a run is there; a RunError when it is damaged."""
+    return run.metrics.exists() and bool(figures_of(run))
 
 
 def figures_of(run: RunDir) -> dict[str, Any]:
-    """Return the content of metrics.json of a run that has finished."""
+    """Return the content of metrics.json of a run that has finished; a RunError when it is damaged."""
     found: dict[str, Any] = rundir.read_json(run.metrics, "the figures of a finished run")
+    if not (isinstance(found, dict) and isinstance(found.get("networks"), dict)):
+        raise RunError(
+            f"{run.metrics} does not hold the figures of networks; remove it, and let its run write it again"
+        )
     return found
 
 

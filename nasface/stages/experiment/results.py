@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import glob
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from nasface import pareto, rundir
 from nasface import recipe as recipes
+from nasface.errors import NasfaceError
 from nasface.rundir import RunDir
 from nasface.scores import DEFAULT_NORMALISER, HELD_OUT, Score, scores_in
 from nasface.stages.experiment.part import figures_of
@@ -20,6 +23,7 @@ from nasface.stages.select import read_table, slim_networks
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Row = dict[str, Any]
 COSTS = ("params", "macs", "params_no_head", "macs_no_head", "macs_prunable", "edges")
 
@@ -31,19 +35,16 @@ def results(experiment: Experiment, out: Path) -> pd.DataFrame:
         One row per network. Columns: run, seed, part ('search', or the name of a sweep or variant), network, its costs,
         and its inter-ocular NMEs as shares, named as `Score` names them: of held-out faces, of test subsets, and for
         variants of a distillation of masked test subsets. Where any test subset is complete on disk, those that are
-        not are left out.
+        not are left out. So is a damaged folder, with a warning.
     """
     rows: list[Row] = []
     for name in experiment.plan.runs:
         for seed in _seeds(experiment, out, name):
             home = RunDir(out / f"{name}-{seed}")
-            about = {"run": name, "seed": seed}
-            rows += [{**about, "part": "search", **row} for row in _networks(home)]
-            for title in experiment.plan.sweeps:
-                if RunDir(home.path / title).pareto.exists():
-                    rows += [{**about, "part": title, **row} for row in _swept(home.path / title)]
-            for title in experiment.plan.distill:
-                rows += [{**about, "part": title, **row} for row in _networks(RunDir(home.path / title))]
+            found = {"search": _or_none(_networks, home)}
+            found |= {title: _or_none(_swept, RunDir(home.path / title)) for title in experiment.plan.sweeps}
+            found |= {title: _or_none(_networks, RunDir(home.path / title)) for title in experiment.plan.distill}
+            rows += [{"run": name, "seed": seed, "part": title, **row} for title in found for row in found[title]]
     complete = {column for row in rows if row["part"] == "search" for column in row}
     for row in rows:  # the table of a sweep does not say how many faces a subset should have
         for score in scores_in(list(row)):
@@ -59,18 +60,38 @@ def masked_file(run: RunDir) -> Path:
     return run.path / "masked.json"
 
 
+def has_masked(run: RunDir) -> bool:
+    """Return whether that file is there; a RunError when it is damaged."""
+    return masked_file(run).exists() and bool(_masked(run))
+
+
+def _masked(run: RunDir) -> Mapping[str, Any]:
+    """Read masked.json; nothing where it is not there."""
+    if not masked_file(run).exists():
+        return {}
+    found: dict[str, Any] = rundir.read_json(masked_file(run), "the figures on masked faces")
+    return found
+
+
 def _seeds(experiment: Experiment, out: Path, name: str) -> list[int]:
     """List the seeds of a run that are there, whoever worked on them, except for runs with another recipe."""
-    ends = (path.name.removeprefix(f"{name}-") for path in out.glob(f"{name}-*"))
-    found = []
-    for seed in sorted(int(end) for end in ends if end.isdecimal()):
-        kept = RunDir(out / f"{name}-{seed}").recipe
-        if (
-            kept.exists()
-            and recipes.load(str(kept)).digest == experiment.recipe(experiment.plan.runs[name], seed).digest
-        ):
-            found.append(seed)
-    return found
+
+    def own(seed: int, home: RunDir) -> list[int]:
+        recipe = experiment.recipe(experiment.plan.runs[name], seed)
+        return [seed] if home.recipe.exists() and recipes.load(str(home.recipe)).digest == recipe.digest else []
+
+    ends = (path.name.removeprefix(f"{name}-") for path in out.glob(f"{glob.escape(name)}-*"))
+    seeds = sorted(int(end) for end in ends if end.isdecimal())
+    return [found for seed in seeds for found in _or_none(partial(own, seed), RunDir(out / f"{name}-{seed}"))]
+
+
+def _or_none(read: Callable[[RunDir], list[T]], run: RunDir) -> list[T]:
+    """Return what is read from a folder; nothing, and a warning, where the folder is damaged."""
+    try:
+        return read(run)
+    except NasfaceError as err:
+        log.warning("%s is left out of results.csv: %s", run.path, err)
+        return []
 
 
 def _networks(run: RunDir) -> list[Row]:
@@ -78,8 +99,7 @@ def _networks(run: RunDir) -> list[Row]:
     if not run.metrics.exists():
         return []
     found = figures_of(run)["networks"]
-    path = masked_file(run)
-    masked = rundir.read_json(path, "the figures on masked faces") if path.exists() else {}
+    masked = _masked(run)
     rows = []
     for name, figures in found.items():
         row = {k: figures[k] for k in COSTS}
@@ -104,11 +124,13 @@ def _subsets(found: Mapping[str, Any]) -> dict[str, float]:
     return complete or {name: row["nme"] for name, row in subsets.items()}
 
 
-def _swept(folder: Path) -> list[Row]:
+def _swept(run: RunDir) -> list[Row]:
     """Read the networks of a sweep, with their scores at the last stage of training that there is."""
-    table = read_table(folder)
+    if not run.pareto.exists():
+        return []
+    table = read_table(run.path)
     if slim_networks(table).empty:
-        log.warning("%s holds no pruned network: none of its requests could be met", folder)
+        log.warning("%s holds no pruned network: none of its requests could be met", run.path)
         return []
     stage = pareto.best_stage(table)
     at_stage = [score for score in scores_in(table) if score.stage is stage]

@@ -34,7 +34,7 @@ from nasface.stages.experiment.part import (
     status,
 )
 from nasface.stages.experiment.plan import Experiment, SweepPlan
-from nasface.stages.experiment.results import masked_file, results
+from nasface.stages.experiment.results import has_masked, masked_file, results
 from nasface.stages.search.run import search
 from nasface.stages.studies.storage import Kept, is_path
 from nasface.stages.sweep.book import standing_of
@@ -238,26 +238,26 @@ def _has_waiting(folder: RunDir, kept: Kept | None) -> bool:
 
 def _sweep_status(folder: RunDir, request: SweepRequest, kept: Kept | None) -> Status:
     standing = standing_of(folder.path, kept)
+    asked = request.digest in standing.asked or (standing.finished and standing.wishes >= request.wishes)
+    if asked and not standing.open:  # older versions recorded the wishes only
+        return Status(Stand.FINISHED)
     if not standing.finished and not standing.open:
         return Status(Stand.NOT_BEGUN, f"not begun, up to {request.wishes} networks")
-    if not standing.open and standing.wishes >= request.wishes:
-        return Status(Stand.FINISHED)
     wishes = max(request.wishes, standing.finished + standing.open)
     return Status(Stand.BEGUN, f"begun, {standing.finished} of up to {wishes} networks")
 
 
 def _variant_status(folder: RunDir, recipe: Recipe) -> Status:
     distilled = _is_distilled(folder, recipe)
-    if distilled and not masked_file(folder).exists():
+    if distilled and not has_masked(folder):
         return Status(Stand.BEGUN, "distilled, masked faces not evaluated")
     return status(folder, distilled)
 
 
 def _face_masks(run: RunDir, recipe: Recipe, machine: Machine) -> None:
     """Evaluate the slim network of a run on masked test faces too, and write masked.json."""
-    path = masked_file(run)
-    if path.exists():
+    if has_masked(run):
         return
     slim = [one(run.path, "slim")]
     found = {level: evaluate(recipe, machine, slim, level)[0].as_dict()["subsets"] for level in MASKS}
-    rundir.write_json(path, found)
+    rundir.write_json(masked_file(run), found)

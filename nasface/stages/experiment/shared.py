@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nasface import durable, plugins, rundir
 from nasface import recipe as recipes
-from nasface.errors import DivergedError, GraphError, RecipeError, RunError, shortened
+from nasface.device import pick_device
+from nasface.errors import DivergedError, GraphError, NasfaceError, RunError, shortened
 from nasface.places import name_fault, refuse_link
 from nasface.rundir import RunDir
 from nasface.scores import HELD_OUT, scores_in
@@ -30,7 +31,7 @@ from nasface.stages.experiment.plan import Experiment, Plan
 from nasface.stages.experiment.run import collect, parts_of
 from nasface.stages.select import read_table
 from nasface.stages.studies.storage import Kept, is_path, opened, shown
-from nasface.stages.studies.trials import PART, Trials, state_of
+from nasface.stages.studies.trials import PART, Trials
 from nasface.stages.workspace import Machine
 
 if TYPE_CHECKING:
@@ -45,7 +46,14 @@ PATIENCE = 10.0
 """Seconds between two looks at what other workers are at."""
 _PLAN, _HEARTBEAT = "experiment", "heartbeat"  # attributes of the study
 LONGEST_BEAT = 3600
-_GIVEN_UP = (DivergedError, GraphError, NotComparableError, RecipeError, RunError)
+
+
+class _UnknownPartError(NasfaceError):
+    """A trial of a part that the plan does not have."""
+
+
+_GIVEN_UP = (DivergedError, GraphError, NotComparableError, _UnknownPartError)
+"""What ends a part on any machine; other errors may be this machine's own, such as a full disk."""
 
 
 class _Planned(BaseModel):
@@ -97,6 +105,7 @@ class Shared:
     storage: BaseStorage
     _finished: set[str] = field(default_factory=set)
     _mine: list[bool] = field(default_factory=list)
+    _unhelped: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         parts = parts_of(self.experiment, self.out, self.only, self.kept)
@@ -110,7 +119,12 @@ class Shared:
         return self.tally()
 
     def work(self, machine: Machine) -> pd.DataFrame:
-        """Do one part after the other until nothing is left; write results.csv after each, and return its rows."""
+        """Do one part after the other until nothing is left; write results.csv after each, and return its rows.
+
+        Raises:
+            NasfaceError: when a part cannot be done here, which leaves it to other workers; see `_GIVEN_UP`.
+        """
+        pick_device(machine.device)  # a worker without its device takes no part
         self.trials.work_off(
             lambda name, _: self._do(name, machine), self._wanted, lambda: self._wait(machine), _GIVEN_UP
         )
@@ -118,7 +132,7 @@ class Shared:
 
     def tally(self) -> Tally:
         """Return how far the experiment has come."""
-        states = {name: state_of(trials) for name, trials in self.trials.by_job().items() if name in self.parts}
+        states = self.trials.states()
         left = {name: states.get(name) for name in self.parts if not self._is_finished(name)}
         at_work, waiting, given_up = (list(left.values()).count(state) for state in ("RUNNING", "WAITING", "FAIL"))
         finished, blocked = len(self.parts) - len(left), len(left) - at_work - waiting - given_up
@@ -126,7 +140,7 @@ class Shared:
 
     def _do(self, name: str, machine: Machine) -> float:
         if name not in self.parts:
-            raise RecipeError(f"{shortened(name)} is not a part of the experiment in {self.out}")
+            raise _UnknownPartError(f"{shortened(name)} is not a part of the experiment in {self.out}")
         part = self.parts[name]
         refuse_link(part.folder.path)
         resumed = part.status().stand is not Stand.NOT_BEGUN
@@ -154,18 +168,29 @@ class Shared:
 
     def _wait(self, machine: Machine) -> bool:
         """Help other workers, or wait for them; return False when there is nothing to wait for."""
-        jobs = self.trials.by_job()
-        if self._wanted().keys() - jobs.keys():  # another worker has finished what they need
+        states = self.trials.states()
+        if self._wanted().keys() - states.keys():  # another worker has finished what they need
             return True
-        at_work = [name for name, trials in jobs.items() if state_of(trials) == "RUNNING"]
-        for part in (self.parts[name] for name in at_work if name in self.parts):
-            if part.can_help():
-                part.work(named(machine, f"helping with {part.folder.path.relative_to(self.out)}"))
-                return True
+        at_work = [name for name, state in states.items() if state == "RUNNING"]
+        if any(self._help(name, machine) for name in at_work if name in self.parts.keys() - self._unhelped):
+            return True
         if at_work:
             log.info("waiting for other workers, which are working on %s", ", ".join(at_work))
             time.sleep(PATIENCE)
         return bool(at_work)
+
+    def _help(self, name: str, machine: Machine) -> bool:
+        """Help with a part if it can be helped with; after an error, which is its owner's to deal with, never again."""
+        part = self.parts[name]
+        try:
+            if not part.can_help():
+                return False
+            part.work(named(machine, f"helping with {name}"))
+        except NasfaceError as err:
+            log.warning("no help with %s: %s", name, err)
+            self._unhelped.add(name)
+            return False
+        return True
 
     def _owner(self, name: str) -> FileLock:
         """The lock of a part, beside its folder."""

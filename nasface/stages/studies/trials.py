@@ -87,6 +87,15 @@ class Trials:
                 found.setdefault(name, []).append(trial)
         return found
 
+    def states(self) -> dict[str, str]:
+        """Return the state of every job by name; one whose process lives is at work, even if its trial has failed."""
+        with self.lock:  # or a process that takes a job would find its lock held for a moment
+            return {name: self._state(name, trials) for name, trials in self.by_job().items()}
+
+    def _state(self, name: str, trials: Sequence[FrozenTrial]) -> str:
+        state = state_of(trials)
+        return "RUNNING" if state == "LOST" and not is_free(self.owner(name)) else state
+
     def refresh(self, wanted: Mapping[str, Mapping[str, Any]], again: bool = False) -> None:
         """Let jobs wait for a process: new ones, and those whose process is dead or has given them back.
 
@@ -99,8 +108,8 @@ class Trials:
             known = self.by_job()
             for name in (name for name in wanted if name not in known):
                 self.study.enqueue_trial({}, user_attrs=dict(wanted[name]))
-            for trials in known.values():
-                if state_of(trials) == "LOST" or (again and state_of(trials) == "FAIL"):
+            for name, trials in known.items():
+                if self._state(name, trials) in ("LOST", "FAIL" if again else "LOST"):
                     self._enqueue_again(trials[-1])
 
     def work_off(
@@ -225,9 +234,9 @@ class Trials:
         return not self._beats and is_free(self.owner(name))
 
     def _again_if_lost(self, trial: FrozenTrial) -> None:
-        """Let the job of a trial whose heartbeat has stopped wait again."""
+        """Let the job of a trial whose heartbeat has stopped wait again, unless its process lives."""
         name = self.job(trial)
-        if name is not None and state_of(self.by_job()[name]) == "LOST":
+        if name is not None and self._state(name, self.by_job()[name]) == "LOST":
             self._enqueue_again(trial)
 
     def _enqueue_again(self, trial: FrozenTrial) -> None:

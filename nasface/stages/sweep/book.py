@@ -25,7 +25,7 @@ from nasface.rundir import RunDir
 from nasface.scores import HELD_OUT, SUPERNET, Stage, State, SweepRow, table_of
 from nasface.stages.studies.storage import Kept, damaged, in_journal, journal, opened, shown
 from nasface.stages.studies.trials import Trials, is_free
-from nasface.stages.sweep.candidates import Candidate
+from nasface.stages.sweep.candidates import Candidate, SweepRequest
 
 if TYPE_CHECKING:
     import optuna
@@ -44,12 +44,14 @@ class Standing:
         finished, open: networks that are measured (or cannot be), and networks that wait or are being worked on.
         waiting: networks that nobody works on.
         wishes: requests so far; several can have the same network as their answer.
+        asked: digests of the requests whose candidates have all been asked for.
     """
 
     finished: int = 0
     open: int = 0
     waiting: int = 0
     wishes: int = 0
+    asked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,13 @@ class Study:
                 write(self.run(candidate.name))
                 self.study.enqueue_trial({}, user_attrs=attributes)
 
+    def note(self, request: SweepRequest) -> None:
+        """Record that all candidates of a request have been asked for: there may be fewer than its wishes."""
+        with self.lock():
+            asked = self.study.user_attrs.get("asked", [])
+            if request.digest not in asked:
+                self.study.set_user_attr("asked", [*asked, request.digest])
+
     def tune(self, networks: Iterable[str]) -> None:
         """Let networks that were only measured wait for a process that fine-tunes them too."""
         with self.lock():
@@ -237,6 +246,8 @@ class Study:
 
     def busy(self) -> int:
         """How many networks other processes are working on."""
+        if self.trials is not None:
+            return list(self.trials.states().values()).count("RUNNING")
         return len(self._trials("RUNNING"))
 
     def standing(self) -> Standing:
@@ -245,7 +256,8 @@ class Study:
         finished -= {trial.user_attrs["network"] for trial in self._trials("WAITING", "RUNNING")}
         open_ = {trial.user_attrs["network"] for trial in self._trials()} - finished
         waiting = len(self._trials("WAITING"))
-        return Standing(len(finished), len(open_), waiting, sum(map(len, self._wishes().values())))
+        wishes, asked = sum(map(len, self._wishes().values())), tuple(self.study.user_attrs.get("asked", ()))
+        return Standing(len(finished), len(open_), waiting, wishes, asked)
 
     def write_table(self) -> list[SweepRow]:
         """Write pareto.csv, one row for the supernet and one per network, and return its rows."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,11 @@ class SweepRequest:
         """How many networks it may come to: several requests can have the same answer."""
         budgets = len(self.macs) + len(self.params) + len(self.shares)
         return len(self.thresholds) + self.number + budgets * self.draws + len(self.archs) + self.refine
+
+    @property
+    def digest(self) -> str:
+        """Identifies the request in the study of a sweep."""
+        return _digest(json.dumps(asdict(self), sort_keys=True, default=str))
 
 
 @dataclass(frozen=True)

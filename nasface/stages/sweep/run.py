@@ -132,6 +132,7 @@ def sweep(
             if candidate.error:
                 log.warning("left out: %s", candidate.error)
             study.ask_for(candidate, partial(_write, candidate, factors, own, source), bool(measure.best))
+        study.note(request)
         bench = cache(partial(_Bench.load, work, source, costs, measure))
         rows = _work_off(study, bench)
         evolution = Evolution(study, costs.space.graph, factors.importance, measure.untuned)

@@ -19,7 +19,7 @@ from nasface.model.source import read_arch
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.stages.experiment.compare.thin import thin_options
-from nasface.stages.experiment.part import Status, figures_of, status
+from nasface.stages.experiment.part import Status, figures_of, has_figures, status
 from nasface.stages.faces import load_faces
 from nasface.stages.measure import held_out_error
 from nasface.stages.train import train
@@ -88,7 +88,7 @@ class Rest:
 
     def status(self) -> Status:
         """Return how far the training has come."""
-        return status(self.folder, self.folder.metrics.exists() and self.is_own())
+        return status(self.folder, has_figures(self.folder) and self.is_own())
 
     def is_own(self) -> bool:
         """Return whether the folder holds this training: epochs and scaled options are found out when it begins."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import logging
 from collections.abc import Iterator
 from itertools import product
 from typing import Any
@@ -10,12 +12,15 @@ import numpy as np
 import pandas as pd
 
 from nasface import pareto, rundir
+from nasface.errors import NasfaceError
 from nasface.scores import HELD_OUT, scores_in
 from nasface.stages.experiment.compare.entries import Comparison, Entry
 from nasface.stages.experiment.compare.plan import ComparisonPlan
 from nasface.stages.experiment.compare.rest import TOLERANCE, NotComparableError, check_compute, total
 from nasface.stages.experiment.part import figures_of
 from nasface.stages.experiment.results import over_seeds, subset_scores
+
+log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 INHERITED = f"inherited_{HELD_OUT.column}"
@@ -30,22 +35,34 @@ def results(comparison: Comparison) -> pd.DataFrame:
     Returns:
         One row per network. Columns: row, budget, seed; macs, params, edges; epochs of the training to the end;
         compute and the reference's, in multiply-adds; comparable, and why not; and inter-ocular NMEs as shares: of
-        held-out faces, of test subsets, and of held-out faces as inherited, when the network was chosen.
+        held-out faces, of test subsets, and of held-out faces as inherited, when the network was chosen. A network
+        that needs a damaged folder is left out, with a warning.
     """
-    rows = [_row(comparison, entry) for entry in _finished(comparison)]
+    rows, faults = [], []
+    for entry in _entries(comparison):
+        try:
+            if _is_finished(comparison, entry):
+                rows.append(_row(comparison, entry))
+        except NasfaceError as err:
+            faults.append(str(err))
+    for fault in dict.fromkeys(faults):  # several networks may need the same folder
+        log.warning("what needs this is left out of results.csv: %s", fault)
     if rows:
         rundir.write_rows(comparison.out / "results.csv", rows)
     return pd.DataFrame(rows)
 
 
-def _finished(comparison: Comparison) -> Iterator[Entry]:
+def _entries(comparison: Comparison) -> Iterator[Entry]:
+    """Yield the networks of the seeds that are there, whoever worked on them."""
     for name in comparison.plan.rows:
-        ends = (path.name.rpartition("-")[2] for path in comparison.out.glob(f"{name}-*"))
+        ends = (path.name.rpartition("-")[2] for path in comparison.out.glob(f"{glob.escape(name)}-*"))
         for seed, budget in product(sorted({int(end) for end in ends if end.isdecimal()}), comparison.plan.budgets):
-            entry = comparison.entry(name, budget, seed)
-            reference = comparison.entry(comparison.plan.reference, budget, seed)
-            if all(comparison.is_finished(part) for part in (*reference.parts, *entry.parts)):
-                yield entry
+            yield comparison.entry(name, budget, seed)
+
+
+def _is_finished(comparison: Comparison, entry: Entry) -> bool:
+    reference = comparison.entry(comparison.plan.reference, entry.budget, entry.seed)
+    return all(comparison.is_finished(part) for part in (*reference.parts, *entry.parts))
 
 
 def _row(comparison: Comparison, entry: Entry) -> Row:
