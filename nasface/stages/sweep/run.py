@@ -112,7 +112,7 @@ def sweep(
         RunError: when the folder holds another sweep, or one on other data.
         DataError: when networks are to be compared and there is no held-out face.
     """
-    _check(request, measure)
+    _check(request, measure, recipe, machine)
     if out.path.parent == source.path:  # the default: no one has named this folder
         refuse_link(out.path)
     own = recipe
@@ -121,8 +121,6 @@ def sweep(
     costs = net_costs(build_net(recipe, factors.num_landmarks, torch.device("cpu")), recipe)
     check_digest(str(source.factors), factors.graph_digest, costs.space.graph)
     wanted = candidates(request, factors, costs)
-    if measure.best or request.refine:
-        check_held_out(recipe, load_prepared(recipe, machine)["train"], "the best of several networks")
     job = _job(source, factors, file, measure) | _data(out, recipe, machine) | _timing(out, measure)
     with (
         working_in(out, recipe, machine, job, shared=True) as work,
@@ -148,8 +146,8 @@ def sweep(
         return rows
 
 
-def _check(request: SweepRequest, measure: Measure) -> None:
-    """Refuse what contradicts itself, with a RecipeError, and a runtime that is not there, with a RunError."""
+def _check(request: SweepRequest, measure: Measure, recipe: Recipe, machine: Machine) -> None:
+    """Refuse what contradicts itself or the data, and a runtime that is not there; see `sweep`."""
     runtimes((measure.latency_runtime,))
     if measure.best and not measure.epochs:
         raise RecipeError("only the best networks are to be fine-tuned, but for 0 epochs; give a number of epochs")
@@ -158,6 +156,8 @@ def _check(request: SweepRequest, measure: Measure) -> None:
             "networks cannot be compared before they are fine-tuned if they are evaluated neither as inherited nor "
             "after BN recalibration; leave out --no-inherited or --no-recalibrated"
         )
+    if measure.best or request.refine:
+        check_held_out(recipe, load_prepared(recipe, machine)["train"], "the best of several networks")
 
 
 def _work_off(study: Study, bench: Callable[[], _Bench]) -> list[SweepRow]:
