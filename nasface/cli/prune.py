@@ -30,7 +30,7 @@ from nasface.cli.sizes import SIZE, Real, Share
 @click.option("--macs", type=SIZE, help="Keep at most this many MACs in the whole network, for example 12M.")
 @click.option("--params", type=SIZE, help="Keep at most this many parameters in the whole network.")
 @click.option(
-    "--latency", "latency_ms", type=Real(0, 1e9, min_open=True), metavar="MS",
+    "--latency", "latency_ms", type=Real(0, min_open=True), metavar="MS",
     help="Keep a network that takes at most this many milliseconds for one image, measured on this machine's CPU.",
 )  # fmt: skip
 @click.option(

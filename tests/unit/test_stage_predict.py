@@ -308,7 +308,8 @@ def test_videos_are_tracked_drawn_and_numbered(tmp_path: Path):
     assert [entry.get("frame") for entry in report["images"]] == [None, 0, 1, 2, 3]
     assert pd.read_csv(tmp_path / "out" / "landmarks.csv", dtype=str)["frame"].fillna("").tolist()[:2] == ["", "0"]
     assert videos.probe(tmp_path / "drawn" / "film.mp4") == (4, 12)
-    assert Image.open(tmp_path / "drawn" / "a.png").size == (40, 40)
+    with Image.open(tmp_path / "drawn" / "a.png") as drawn:
+        assert drawn.size == (40, 40)
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["a.png", "film.mp4"]
 
 
