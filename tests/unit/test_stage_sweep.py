@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -100,6 +101,15 @@ def test_the_supernet_stands_beside_in_every_state_of_its_own(run, swept, tmp_pa
     assert whole.macs == supernet.macs
     assert whole.held_out_nme_inherited == pytest.approx(supernet.held_out_nme_inherited)
     assert whole.held_out_nme_recalibrated == pytest.approx(supernet.held_out_nme_recalibrated)
+
+
+def test_networks_of_several_budgets_are_nested_in_one_sweep(run, tmp_path):
+    full = count(None, {}, 0, None, run.arch, None)["macs"]
+    wanted = SweepRequest(pruner="budget", macs=tuple(round(part * full) for part in (1.0, 0.95, 0.9, 0.85)))
+    table = sweep(run, tmp_path / "out", wanted).query("network != 'supernet' and state == 'done'")
+    kept = [{*read_arch(tmp_path / "out" / path).kept} for path in table.sort_values("macs").arch]
+    assert len(kept) >= 3
+    assert all(small < large for small, large in pairwise(kept))
 
 
 def test_a_disconnected_threshold_is_a_marked_row(swept):

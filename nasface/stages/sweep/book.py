@@ -330,12 +330,10 @@ def _job(trial: optuna.Trial | optuna.trial.FrozenTrial) -> str | None:
 
 
 def _note_options(trial: optuna.Trial) -> None:
-    """Record the options of the pruner as parameters of the trial."""
+    """Record numeric options of the pruner as parameters of the trial; Optuna takes no others that differ by trial."""
     for name, value in trial.user_attrs["options"].items():
         if isinstance(value, float | int):
             trial.suggest_float(name, value, value)
-        else:
-            trial.suggest_categorical(name, [str(value)])
 
 
 def _values(row: SweepRow) -> list[float]:
