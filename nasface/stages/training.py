@@ -75,10 +75,12 @@ def search_context(net: GraphNet, recipe: Recipe, faces: Callable[[], Faces], fi
     how, goal = settings(recipe), task(recipe)
 
     def evaluator(parent: GraphNet) -> Callable[[Graph], float]:
-        check_held_out(recipe, faces().prepared["train"], "the best of several sub-networks")
-        return engine.evaluator(parent, faces().train, how, partial(held_out_error, recipe=recipe, faces=faces()))
+        @cache
+        def made() -> Callable[[Graph], float]:  # when it is first needed, since some criteria need no held-out faces
+            check_held_out(recipe, faces().prepared["train"], "the best of several sub-networks")
+            return engine.evaluator(parent, faces().train, how, partial(held_out_error, recipe=recipe, faces=faces()))
 
-    own = cache(lambda: evaluator(net))
+        return lambda graph: made()(graph)
 
     def rate(graph: Graph) -> Mapping[Edge, float]:
         slim, _ = slim_net(net, graph)
@@ -92,7 +94,7 @@ def search_context(net: GraphNet, recipe: Recipe, faces: Callable[[], Faces], fi
         epochs=recipe.search.epochs,
         batches=lambda: engine.training_batches(faces().train, how),
         held_out=lambda: faces().held_out.plain(how.batch),
-        evaluate=lambda graph: own()(graph),
+        evaluate=evaluator(net),
         rate=rate,
         fit=fit,
     )

@@ -164,6 +164,9 @@ def test_nothing_is_chosen_by_held_out_faces_where_there_are_none(run, tmp_path)
         with refused(DataError, *facts):
             sweep(recipe(NONE_HELD_OUT), run, RunDir(tmp_path / "sweep"), wanted, measure, MACHINE)
     assert not (tmp_path / "sweep").exists()
+    hot = ("search.name=hot", "search.options={macs: 3.0e5}", "finetune.epochs=0")
+    by_loss = "criterion={name: ablation, options: {batches: 1}}"  # which asks no held-out face
+    search(recipe(NONE_HELD_OUT, *hot, by_loss), RunDir(tmp_path / "hot"), MACHINE)
     with refused(DataError, *facts, "student"):
         distill(
             recipe(NONE_HELD_OUT), RunDir(tmp_path / "out"), MACHINE, read_arch(run.arch), run.supernet, str(run.path)
