@@ -23,6 +23,9 @@ class Clock:
 
     In torch, networks run where the supernet is, and in other runtimes on the CPU.
 
+    Attributes:
+        supernet: the network that is timed beside each other one.
+
     Args:
         supernet: what is timed in turn with every network, so that other load on the machine affects both alike.
         size: side of the square input in pixels.
@@ -36,7 +39,7 @@ class Clock:
 
     def __init__(self, supernet: GraphNet, size: int, runtime: str, batch: int = 1, repeats: int = 10) -> None:
         self._runtime, self._form = runtime, runtimes((runtime,))[runtime]
-        self._supernet, self._repeats, self._threads = supernet, repeats, torch.get_num_threads()
+        self.supernet, self._repeats, self._threads = supernet, repeats, torch.get_num_threads()
         self._device = torch.device("cpu") if self._form else supernet.alpha.device
         images = torch.randn(batch, 3, size, size, device=self._device)
         self._images = images if self._form else images.contiguous(memory_format=torch.channels_last)
@@ -46,7 +49,7 @@ class Clock:
         """Return the latency of a network beside that of the supernet."""
         batch, _, size, _ = self._images.shape
         if self._form is None or self._exported is None:
-            own, full = latencies_ms((net, self._supernet), self._images, self._repeats)
+            own, full = latencies_ms((net, self.supernet), self._images, self._repeats)
         else:
             call, images = open_net(net, self._form, size, self._threads), self._images.numpy()
             seconds = in_turn([partial(call, images), partial(self._exported, images)], self._repeats, settled=True)
@@ -62,14 +65,14 @@ def space_clock(space: SearchSpace, num_landmarks: int, size: int) -> Callable[[
     """
 
     @cache
-    def clock(runtime: str, threads: int) -> tuple[GraphNet, Clock]:
+    def clock(runtime: str, threads: int) -> Clock:
         supernet = place(GraphNet(space, num_landmarks), torch.device("cpu")).eval()
-        return supernet, Clock(supernet, size, runtime, repeats=_REPEATS)
+        return Clock(supernet, size, runtime, repeats=_REPEATS)
 
     @cache
     def timed(graph: Graph, runtime: str, threads: int) -> Timing:
         with torch.random.fork_rng(devices=[]):  # a pruner must not change the random numbers of what follows
-            supernet, own = clock(runtime, threads)
-            return own.time(slim_net(supernet, graph)[0])
+            own = clock(runtime, threads)
+            return own.time(slim_net(own.supernet, graph)[0])
 
     return lambda graph, runtime: timed(graph, runtime, torch.get_num_threads())

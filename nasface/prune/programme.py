@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from itertools import combinations
 from typing import Annotated, Any
 
@@ -70,8 +69,11 @@ def exact(
     check_importance(graph, importance)
     check_one_budget("exact", macs, params, share, latency_ms)
     if latency_ms is not None:
-        within = partial(exact, graph, importance, costs, tolerance=tolerance, seconds=seconds)
-        return within_latency(latency_ms, runtime, graph, costs, lambda macs: within(macs=macs))
+
+        def choose(most: int) -> Graph:
+            return exact(graph, importance, costs, macs=most, tolerance=tolerance, seconds=seconds)
+
+        return within_latency(latency_ms, runtime, graph, costs, choose)
     limit = limit_of(graph, costs, macs, params, share)
     kept = best(graph, importance, limit, (1 - tolerance) * limit.value, seconds)
     if kept is None:

@@ -87,19 +87,10 @@ class GateSearcher:
             heatmaps = net(images) if epoch < self.warmup_epochs else gated.sampled(images, batch.seed)
             return {"loss": context.loss(heatmaps, batch)}
 
-        gates, gate_optimizer = (gated.log_alpha,), Optimizer(lr=self.gate_lr)
+        gates, adam, span = (gated.log_alpha,), Optimizer(lr=self.gate_lr), (self.warmup_epochs, settled_at)
         context.fit(
             [
-                Phase(
-                    "gates",
-                    gates,
-                    gate_optimizer,
-                    gate_step,
-                    self.gate_share,
-                    self.warmup_epochs,
-                    settled_at,
-                    varies=True,
-                ),
+                Phase("gates", gates, adam, gate_step, self.gate_share, *span, varies=True),
                 Phase("weights", tuple(net.parameters()), context.optimizer, weight_step, varies=True),
             ],
             net=gated,

@@ -86,9 +86,8 @@ class SharedSearcher:
 
         optimizer = Scaled(context.optimizer, self.lr_scale)
         title = "shared" if self.first is not None else None
-        context.fit(
-            [Phase("shared", tuple(net.parameters()), optimizer, step, varies=True)], epochs=epochs, title=title
-        )
+        phase = Phase("shared", tuple(net.parameters()), optimizer, step, varies=True)
+        context.fit([phase], epochs=epochs, title=title)
 
     def _first(self) -> First | None:
         """Return the searcher that comes first; RecipeError if its options are not those of `l1`."""

@@ -83,9 +83,10 @@ def distill(
         with working_in(run, recipe, machine, job, shared=True) as work:
             tutor: Teacher | None = None
             if name:
-                log.info("teacher: %s%s", name, "" if teacher or recipe.distill.teacher_from else " (the default)")
+                is_default = not (teacher or recipe.distill.teacher_from)
+                log.info("teacher: %s%s", name, " (the default)" if is_default else "")
                 tutor = load_teacher(name, arch.num_landmarks, recipe, work.device)
-                if not (teacher or recipe.distill.teacher_from):
+                if is_default:
                     _check_supernet(tutor, arch)
             slim, costs = net_of(recipe, faces.train.scheme.num_landmarks, work.device, arch, weights)
             with work.measuring():

@@ -15,6 +15,7 @@ import pandas as pd
 from nasface import pareto, rundir
 from nasface import recipe as recipes
 from nasface.errors import NasfaceError
+from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.scores import DEFAULT_NORMALISER, HELD_OUT, Score, scores_in
 from nasface.stages.experiment.part import figures_of
@@ -38,13 +39,17 @@ def results(experiment: Experiment, out: Path) -> pd.DataFrame:
         not are left out. So is a damaged folder, with a warning.
     """
     rows: list[Row] = []
+    none: list[Row] = []
     for name in experiment.plan.runs:
         for seed in _seeds(experiment, out, name):
             home = RunDir(out / f"{name}-{seed}")
-            found = {"search": _or_none(_networks, home)}
-            found |= {title: _or_none(_swept, RunDir(home.path / title)) for title in experiment.plan.sweeps}
-            found |= {title: _or_none(_networks, RunDir(home.path / title)) for title in experiment.plan.distill}
-            rows += [{"run": name, "seed": seed, "part": title, **row} for title in found for row in found[title]]
+            parts: dict[str, tuple[Callable[[RunDir], list[Row]], RunDir]] = {"search": (_networks, home)}
+            parts |= {title: (_swept, RunDir(home.path / title)) for title in experiment.plan.sweeps}
+            parts |= {title: (_networks, RunDir(home.path / title)) for title in experiment.plan.distill}
+            for title, (read, folder) in parts.items():
+                rows += [
+                    {"run": name, "seed": seed, "part": title, **row} for row in _unless_damaged(read, folder, none)
+                ]
     complete = {column for row in rows if row["part"] == "search" for column in row}
     for row in rows:  # the table of a sweep does not say how many faces a subset should have
         for score in scores_in(list(row)):
@@ -75,23 +80,26 @@ def _masked(run: RunDir) -> Mapping[str, Any]:
 
 def _seeds(experiment: Experiment, out: Path, name: str) -> list[int]:
     """List the seeds of a run that are there, whoever worked on them, except for runs with another recipe."""
-
-    def own(seed: int, home: RunDir) -> list[int]:
-        recipe = experiment.recipe(experiment.plan.runs[name], seed)
-        return [seed] if home.recipe.exists() and recipes.load(str(home.recipe)).digest == recipe.digest else []
-
     ends = (path.name.removeprefix(f"{name}-") for path in out.glob(f"{glob.escape(name)}-*"))
-    seeds = sorted(int(end) for end in ends if end.isdecimal())
-    return [found for seed in seeds for found in _or_none(partial(own, seed), RunDir(out / f"{name}-{seed}"))]
+    found = []
+    for seed in sorted(int(end) for end in ends if end.isdecimal()):
+        own = partial(_is_of, experiment.recipe(experiment.plan.runs[name], seed))
+        if _unless_damaged(own, RunDir(out / f"{name}-{seed}"), False):
+            found.append(seed)
+    return found
 
 
-def _or_none(read: Callable[[RunDir], list[T]], run: RunDir) -> list[T]:
-    """Return what is read from a folder; nothing, and a warning, where the folder is damaged."""
+def _is_of(recipe: Recipe, run: RunDir) -> bool:
+    return run.recipe.exists() and recipes.load(str(run.recipe)).digest == recipe.digest
+
+
+def _unless_damaged(read: Callable[[RunDir], T], run: RunDir, otherwise: T) -> T:
+    """Return what is read from a folder; something else, and a warning, where the folder is damaged."""
     try:
         return read(run)
     except NasfaceError as err:
         log.warning("%s is left out of results.csv: %s", run.path, err)
-        return []
+        return otherwise
 
 
 def _networks(run: RunDir) -> list[Row]:
