@@ -299,9 +299,25 @@ def _default_name(section: str) -> str | None:
 
 
 def override(content: dict[str, Any], texts: Sequence[str]) -> None:
-    """Apply settings 'a.b=value' in place, with values in YAML; RecipeError if a text does not have this form."""
-    for text in texts:
+    """Apply settings 'a.b=value' in place, with values in YAML.
+
+    If a setting names another plug-in, the options of the one before are dropped, as in `merge`; options that are set
+    together with the name apply to the new plug-in, whichever comes first.
+
+    Raises:
+        RecipeError: if a text does not have this form.
+    """
+    for text in sorted(texts, key=lambda text: _plugin_named(_keys(text)) is None):
         _override(content, text)
+
+
+def _keys(text: str) -> list[str]:
+    return text.partition("=")[0].strip().split(".")
+
+
+def _plugin_named(keys: list[str]) -> str | None:
+    """Return the section whose plug-in a setting names, such as 'prune' for 'prune.name=greedy'."""
+    return keys[0] if len(keys) == 2 and keys[0] in PLUGINS and keys[1] == "name" else None
 
 
 def _override(content: dict[str, Any], text: str) -> None:
@@ -310,20 +326,23 @@ def _override(content: dict[str, Any], text: str) -> None:
         raise RecipeError(
             f"--set {shown(text)} does not have the form a.b=value; expected, for example, --set search.epochs=10"
         )
-    *sections, last = path.strip().split(".")
+    *sections, last = keys = _keys(text)
     inner = content
     for section in sections:
         inner = inner.setdefault(section, {})
         if not isinstance(inner, dict):
             raise RecipeError(f"--set {shown(text)}: '{section}' is a value, not a section; set it as a whole")
     try:
-        inner[last] = untrusted.parse_yaml(value)
+        new = untrusted.parse_yaml(value)
     except untrusted.NotReadableError as err:
         raise RecipeError(
             f"--set {shown(text)}: the value is not valid YAML ({err}); give a number, a word or a list, with text in "
             "quotes"
         ) from err
-    allow(*names_in(inner[last]))  # typed by the person, whatever files name too
+    if (plugin := _plugin_named(keys)) and new != inner.get("name", _default_name(plugin)):
+        inner.pop("options", None)
+    inner[last] = new
+    allow(*names_in(new))  # typed by the person, whatever files name too
 
 
 def _check_keys(content: Mapping[str, Any], where: str) -> None:

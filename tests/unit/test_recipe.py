@@ -147,6 +147,13 @@ def test_set_takes_yaml_values_in_order(mine):
     assert recipe.search.optimizer.milestones == (3,)
 
 
+def test_another_plugin_starts_from_its_own_options_wherever_they_are_set(mine):
+    other = ["search.options.macs=3.0e+6", "search.name=hot", "search.options.start=0.1"]
+    options = load(mine, other).search.options
+    assert (options["macs"], options["start"]) == (3e6, 0.1)
+    assert load(mine, ["search.name=l1"]) == load(mine)  # the same plug-in keeps what the recipe gives it
+
+
 @pytest.mark.parametrize("text", ["search.epochs", "=3", " =3", "search.epochs: 3"])
 def test_set_of_another_form_is_refused(text):
     with refused(RecipeError, "--set", repr(text), "a.b=value"):
