@@ -35,6 +35,10 @@ class DivergedError(NasfaceError):
     """Training whose loss is no longer finite."""
 
 
+class NotComparableError(NasfaceError):
+    """A network that cannot be compared with others at equal compute."""
+
+
 class RunBusyError(RunError):
     """A run folder in which another process is working."""
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import optuna
 import pytest
 
-from nasface.errors import DivergedError, GraphError, NasfaceError, RecipeError, RunError
+from nasface.errors import DivergedError, GraphError, NasfaceError, NotComparableError, RecipeError, RunError
 from nasface.rundir import RunDir
-from nasface.stages.experiment.compare.rest import NotComparableError
 from nasface.stages.experiment.part import Stand, Status
 from nasface.stages.experiment.plan import read_experiment
 from nasface.stages.experiment.shared import Shared, sharing

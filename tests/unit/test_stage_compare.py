@@ -21,18 +21,18 @@ from hypothesis import strategies as st
 from nasface import recipe as recipes
 from nasface import rundir
 from nasface.cli import main
-from nasface.errors import GraphError, RecipeError
+from nasface.errors import GraphError, NotComparableError, RecipeError
 from nasface.model.build import build_net, net_costs
 from nasface.recipe import Recipe
 from nasface.report.comparison import comparison_tables, main_score
 from nasface.report.experiment import findings
 from nasface.rundir import RunDir
 from nasface.search.choosers import random_within
+from nasface.stages.experiment import part as working
 from nasface.stages.experiment.compare import rest
-from nasface.stages.experiment.compare import run as comparing
 from nasface.stages.experiment.compare.entries import Comparison
 from nasface.stages.experiment.compare.plan import ComparisonPlan, budgeted
-from nasface.stages.experiment.compare.rest import NotComparableError, check_compute, total
+from nasface.stages.experiment.compare.rest import check_compute, total
 from nasface.stages.experiment.compare.results import differences, hypervolumes, rank_correlations
 from nasface.stages.experiment.compare.thin import thin_options
 from nasface.stages.experiment.plan import Experiment, read_experiment
@@ -228,7 +228,7 @@ def test_a_process_waits_for_what_another_one_works_on(done, lenient, monkeypatc
         (folder / "metrics.json").write_text(kept)
         lock.release()
 
-    monkeypatch.setattr(comparing.time, "sleep", other_process_finishes)
+    monkeypatch.setattr(working.time, "sleep", other_process_finishes)
     (folder / "metrics.json").unlink()
     taken = threading.Thread(target=lock.acquire)
     taken.start()

@@ -14,8 +14,9 @@ from filelock import FileLock
 from nasface import recipe as recipes
 from nasface import rundir
 from nasface.engine import Progress
-from nasface.errors import RecipeError
+from nasface.errors import DivergedError, RecipeError, RunError
 from nasface.report.experiment import ablation, experiment_figures, write_ablation
+from nasface.stages.experiment import part as working
 from nasface.stages.experiment import run as experiments
 from nasface.stages.experiment.plan import read_experiment
 from nasface.stages.experiment.results import at_equal_macs, summary
@@ -130,17 +131,53 @@ def test_only_some_runs_and_seeds_can_be_worked_on(folder, tmp_path):
     assert "small-3 search" in begun
     assert set(table.run) == {"small"}
     assert set(table.seed) == {3}
-    with refused(RecipeError, "wid", "small, wide"):
+    with refused(RecipeError, "wid", "'wide'"):
         run_experiment(plan, tmp_path / "out", MACHINE, only=("wid",))
 
 
-def test_what_another_process_is_at_is_left_alone(done, folder, tmp_path, caplog):
+def test_what_another_process_is_at_is_left_alone_until_nothing_else_is_left(tmp_path, monkeypatch):
     plan = read_experiment(str(written(tmp_path, sweeps={}, distill={}, seeds=[0])), None)
-    (tmp_path / "out" / "small-0").mkdir(parents=True)
-    with FileLock(tmp_path / "out" / "small-0" / ".lock"):
-        table = run_experiment(plan, tmp_path / "out", MACHINE)
-    assert set(table.run) == {"wide"}
-    assert "another process" in caplog.text
+    out = tmp_path / "out"
+    (out / "small-0").mkdir(parents=True)
+    waited: list[list[str]] = []
+
+    def other_process_gives_up(seconds: float) -> None:
+        waited.append(sorted(pd.read_csv(out / "results.csv").run.unique()))
+        lock.release()
+
+    monkeypatch.setattr(working.time, "sleep", other_process_gives_up)
+    lock = FileLock(out / "small-0" / ".lock")
+    with lock:
+        table = run_experiment(plan, out, MACHINE)
+    assert waited == [["wide"]]
+    assert set(table.run) == {"small", "wide"}
+
+
+def test_what_cannot_be_had_is_left_out_with_what_needs_it(tmp_path, monkeypatch, caplog):
+    real = experiments.search
+
+    def diverging(recipe, *rest):
+        if recipe.space.options["width"] == 6:
+            raise DivergedError("the loss is nan")
+        return real(recipe, *rest)
+
+    monkeypatch.setattr(experiments, "search", diverging)
+    plan = read_experiment(str(written(tmp_path, distill={}, seeds=[0])), None)
+    table = run_experiment(plan, tmp_path / "out", MACHINE)
+    assert set(table.run) == {"small"}
+    assert set(table.part) == {"search", "by-threshold", "by-chance"}
+    assert "wide, seed 0, search is left out: the loss is nan" in caplog.text
+
+
+def test_a_sweep_with_other_settings_is_not_taken_for_the_one_asked_for(tmp_path):
+    sweeps = {"halves": {"shares": [0.5], "epochs": 0}}
+    plan = read_experiment(str(written(tmp_path, runs={"small": {}}, sweeps=sweeps, distill={}, seeds=[0])), None)
+    run_experiment(plan, tmp_path / "out", MACHINE)
+    sweeps["halves"]["epochs"] = 1
+    plan = read_experiment(str(written(tmp_path, runs={"small": {}}, sweeps=sweeps, distill={}, seeds=[0])), None)
+    assert "begun with other settings" in outline(plan, tmp_path / "out").status.tolist()
+    with refused(RunError, "halves"):
+        run_experiment(plan, tmp_path / "out", MACHINE)
 
 
 def test_the_summary_is_mean_and_deviation_over_seeds(done):

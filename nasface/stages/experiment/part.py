@@ -1,20 +1,33 @@
-"""A piece of an experiment's work."""
+"""The parts of an experiment's work, and doing them one after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import glob
+import logging
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from nasface import recipe as recipes
 from nasface import rundir
-from nasface.errors import NasfaceError, RunError
-from nasface.places import not_ours
+from nasface.errors import DivergedError, GraphError, NasfaceError, NotComparableError, RunBusyError, RunError
+from nasface.places import not_ours, refuse_link
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
+from nasface.stages.studies.trials import is_free
 from nasface.stages.workspace import Machine
+
+log = logging.getLogger(__name__)
+
+GIVEN_UP = (DivergedError, GraphError, NotComparableError)
+"""What ends a part on any machine; other errors may be this machine's own, such as a full disk."""
+PATIENCE = 20.0
+"""Seconds between two looks at what other processes are working on."""
 
 
 class Stand(Enum):
@@ -73,6 +86,62 @@ class Part:
             return Status(Stand.DAMAGED, f"damaged: {err}")
 
 
+def work_off(parts: Sequence[Part], out: Path, machine: Machine, after_each: Callable[[], object]) -> None:
+    """Do the parts that are not finished, in the order in which they need each other, shared with other processes.
+
+    A part that fails for a reason in `GIVEN_UP` is left out with a warning, and so is what needs it. Where another
+    process is working on a part, this one does something else, and waits when nothing else is left.
+
+    Args:
+        parts: each behind those that it needs.
+        out: the folder of the experiment.
+        machine: device and progress.
+        after_each: called after each part that was done here.
+    """
+    todo, finished, failed = list(parts), set[Path](), set[Path]()
+
+    def is_ready(part: Part) -> bool:
+        """Return whether a part is finished; one that was finished once is not looked at again."""
+        if part.folder.path not in finished and part.status().is_finished:
+            finished.add(part.folder.path)
+        return part.folder.path in finished
+
+    while todo:
+        left, busy = [], False
+        for part in todo:
+            if any(need.folder.path in failed for need in part.needs):
+                failed.add(part.folder.path)
+            elif not all(is_ready(need) for need in part.needs):
+                left.append(part)
+            elif not is_ready(part):
+                try:
+                    _do(part, out, machine)
+                except RunBusyError:
+                    left.append(part)
+                    busy = True
+                except GIVEN_UP as err:
+                    log.warning("%s, seed %d, %s is left out: %s", part.run, part.seed, part.title, err)
+                    failed.add(part.folder.path)
+                else:
+                    log.info("%s, seed %d: %s", part.run, part.seed, part.title)
+                    after_each()
+        if len(left) == len(todo):
+            if not busy:
+                break
+            log.info("waiting for other processes, which are working on what %d parts need", len(left))
+            time.sleep(PATIENCE)
+        todo = left
+
+
+def _do(part: Part, out: Path, machine: Machine) -> None:
+    """Do a part; a RunBusyError while another process does it, before the compute that is left for it is measured."""
+    refuse_link(part.folder.path)
+    lock = part.folder.path / ".lock"
+    if not part.can_help() and lock.exists() and not is_free(FileLock(lock)):
+        raise RunBusyError(f"another process is working in {part.folder.path}")
+    part.work(named(machine, str(part.folder.path.relative_to(out))))
+
+
 def named(machine: Machine, name: str) -> Machine:
     """Return the machine with a progress that names what it works for."""
     begin = machine.progress.begin
@@ -98,6 +167,12 @@ def is_finished(run: RunDir, recipe: Recipe) -> bool:
 def has_figures(run: RunDir) -> bool:
     """Return whether metrics.json of a run is there; a RunError when it is damaged."""
     return run.metrics.exists() and bool(figures_of(run))
+
+
+def seeds_in(out: Path, name: str) -> list[int]:
+    """List the seeds in the names of the folders of a run or row, whoever worked on them."""
+    ends = (path.name.rpartition("-")[2] for path in out.glob(f"{glob.escape(name)}-*"))
+    return sorted({int(end) for end in ends if end.isdecimal()})
 
 
 def figures_of(run: RunDir) -> dict[str, Any]:

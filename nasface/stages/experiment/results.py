@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -18,7 +17,7 @@ from nasface.errors import NasfaceError
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.scores import DEFAULT_NORMALISER, HELD_OUT, Score, scores_in
-from nasface.stages.experiment.part import figures_of
+from nasface.stages.experiment.part import figures_of, seeds_in
 from nasface.stages.experiment.plan import Experiment
 from nasface.stages.select import read_table, slim_networks
 
@@ -80,9 +79,8 @@ def _masked(run: RunDir) -> Mapping[str, Any]:
 
 def _seeds(experiment: Experiment, out: Path, name: str) -> list[int]:
     """List the seeds of a run that are there, whoever worked on them, except for runs with another recipe."""
-    ends = (path.name.removeprefix(f"{name}-") for path in out.glob(f"{glob.escape(name)}-*"))
     found = []
-    for seed in sorted(int(end) for end in ends if end.isdecimal()):
+    for seed in seeds_in(out, name):
         own = partial(_is_of, experiment.recipe(experiment.plan.runs[name], seed))
         if _unless_damaged(own, RunDir(out / f"{name}-{seed}"), False):
             found.append(seed)

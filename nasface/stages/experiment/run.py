@@ -11,27 +11,25 @@ import pandas as pd
 
 from nasface import recipe as recipes
 from nasface import rundir
-from nasface.errors import DivergedError, RecipeError, RunBusyError
+from nasface.errors import RecipeError, did_you_mean
 from nasface.model.files import one
 from nasface.model.source import read_arch
-from nasface.places import refuse_link
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
 from nasface.scores import MaskLevel
 from nasface.stages.distill.run import distill
 from nasface.stages.evaluate.compare import evaluate
-from nasface.stages.experiment.compare.entries import Comparison
+from nasface.stages.experiment.compare.entries import Comparison, comparison_parts
 from nasface.stages.experiment.compare.results import results as comparison_results
-from nasface.stages.experiment.compare.run import comparison_parts, run_comparison
 from nasface.stages.experiment.part import (
     Part,
     Stand,
     Status,
     check_results_free,
     is_finished,
-    named,
     run_status,
     status,
+    work_off,
 )
 from nasface.stages.experiment.plan import Experiment, SweepPlan
 from nasface.stages.experiment.results import has_masked, masked_file, results
@@ -49,7 +47,7 @@ MASKS: tuple[MaskLevel, ...] = ("half", "hard")
 
 
 def run_experiment(experiment: Experiment, out: Path, machine: Machine, only: Sequence[str] = ()) -> pd.DataFrame:
-    """Do what is not finished yet, and write results.csv with one row per network.
+    """Do what is not finished yet, and write results.csv with one row per network; see `work_off`.
 
     Args:
         experiment: see `read_experiment`.
@@ -65,21 +63,9 @@ def run_experiment(experiment: Experiment, out: Path, machine: Machine, only: Se
         RunError: when the folder holds files of the user's own that would be replaced.
     """
     check_results_free(out)
-    if experiment.plan.comparison is not None:
-        return run_comparison(experiment, out, machine, only)
-    for run, seed in _chosen(experiment, only):
-        own = named(machine, f"{run}-{seed}")
-        try:
-            for part in _parts(experiment, run, seed, out):
-                refuse_link(part.folder.path)
-                part.work(own)
-                log.info("%s, seed %d: %s", run, seed, part.title)
-                results(experiment, out)
-        except RunBusyError as err:
-            log.warning("%s; its results will be included when it has finished", err)
-        except DivergedError as err:
-            log.warning("%s, seed %d stops here: %s", run, seed, err)
-    return results(experiment, out)
+    gather = partial(collect, experiment, out)
+    work_off(parts_of(experiment, out, only), out, machine, gather)
+    return gather()
 
 
 def outline(experiment: Experiment, out: Path, only: Sequence[str] = ()) -> pd.DataFrame:
@@ -124,7 +110,7 @@ def _chosen(experiment: Experiment, only: Sequence[str]) -> list[tuple[str, int]
     """The runs and seeds to work on, one seed after the other."""
     plan = experiment.plan
     if strange := sorted(set(only) - set(plan.runs)):
-        raise RecipeError(f"the experiment has no run '{strange[0]}'; it has {', '.join(plan.runs)}")
+        raise RecipeError(f"the experiment has no run '{strange[0]}'; {did_you_mean(strange[0], plan.runs)}")
     return [(run, seed) for seed in plan.seeds for run in plan.runs if not only or run in only]
 
 
@@ -165,6 +151,8 @@ def _sweep_part(searched: Part, title: str, planned: SweepPlan, recipe: Recipe, 
         count=planned.count, shares=planned.shares, pruner=planned.pruner, options=planned.options, draws=planned.draws
     )
 
+    tuned = recipe.model_copy(update={"finetune": recipe.finetune.model_copy(update={"epochs": planned.epochs})})
+
     def work(machine: Machine) -> None:
         measure = Measure(epochs=planned.epochs)
         sweep(recipe, source=home, out=folder, request=request, measure=measure, machine=machine, kept=own)
@@ -174,7 +162,7 @@ def _sweep_part(searched: Part, title: str, planned: SweepPlan, recipe: Recipe, 
         searched.seed,
         title,
         folder,
-        status=partial(_sweep_status, folder, request, own),
+        status=partial(_sweep_status, folder, tuned, request, own),
         work=work,
         needs=(searched,),
         can_help=partial(_has_waiting, folder, own),
@@ -236,8 +224,10 @@ def _has_waiting(folder: RunDir, kept: Kept | None) -> bool:
     return standing_of(folder.path, kept).waiting > 0
 
 
-def _sweep_status(folder: RunDir, request: SweepRequest, kept: Kept | None) -> Status:
+def _sweep_status(folder: RunDir, recipe: Recipe, request: SweepRequest, kept: Kept | None) -> Status:
     standing = standing_of(folder.path, kept)
+    if folder.recipe.exists() and recipes.load(str(folder.recipe)).digest != recipe.digest:
+        return Status(Stand.BEGUN, "begun with other settings")  # which working on it refuses
     asked = request.digest in standing.asked or (standing.finished and standing.wishes >= request.wishes)
     if asked and not standing.open:  # older versions recorded the wishes only
         return Status(Stand.FINISHED)

@@ -21,12 +21,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from nasface import durable, plugins, rundir
 from nasface import recipe as recipes
 from nasface.device import pick_device
-from nasface.errors import DivergedError, GraphError, NasfaceError, RunError, shortened
+from nasface.errors import NasfaceError, RunError, shortened
 from nasface.places import name_fault, refuse_link
 from nasface.rundir import RunDir
 from nasface.scores import HELD_OUT, scores_in
-from nasface.stages.experiment.compare.rest import NotComparableError
-from nasface.stages.experiment.part import Stand, check_results_free, figures_of, named
+from nasface.stages.experiment.part import GIVEN_UP, Stand, check_results_free, figures_of, named
 from nasface.stages.experiment.plan import Experiment, Plan
 from nasface.stages.experiment.run import collect, parts_of
 from nasface.stages.select import read_table
@@ -50,10 +49,6 @@ LONGEST_BEAT = 3600
 
 class _UnknownPartError(NasfaceError):
     """A trial of a part that the plan does not have."""
-
-
-_GIVEN_UP = (DivergedError, GraphError, NotComparableError, _UnknownPartError)
-"""What ends a part on any machine; other errors may be this machine's own, such as a full disk."""
 
 
 class _Planned(BaseModel):
@@ -122,11 +117,14 @@ class Shared:
         """Do one part after the other until nothing is left; write results.csv after each, and return its rows.
 
         Raises:
-            NasfaceError: when a part cannot be done here, which leaves it to other workers; see `_GIVEN_UP`.
+            NasfaceError: when a part cannot be done here, which leaves it to other workers; see `GIVEN_UP`.
         """
         pick_device(machine.device)  # a worker without its device takes no part
         self.trials.work_off(
-            lambda name, _: self._do(name, machine), self._wanted, lambda: self._wait(machine), _GIVEN_UP
+            lambda name, _: self._do(name, machine),
+            self._wanted,
+            lambda: self._wait(machine),
+            (*GIVEN_UP, _UnknownPartError),
         )
         return collect(self.experiment, self.out)
 

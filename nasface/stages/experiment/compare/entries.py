@@ -5,12 +5,13 @@ A search that is not given the budget is done once per seed, and all rows with t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from nasface import recipe as recipes
+from nasface.errors import RecipeError, did_you_mean
 from nasface.plugins import CHOOSERS
 from nasface.recipe import Recipe
 from nasface.rundir import RunDir
@@ -213,3 +214,30 @@ class Comparison:
 
 def _part(name: str, seed: int, title: str, step: _Search | Rest, needs: tuple[Part, ...] = ()) -> Part:
     return Part(name, seed, title, step.folder, step.status, step.work, needs)
+
+
+def comparison_parts(comparison: Comparison, only: Sequence[str]) -> list[Part]:
+    """Return the parts of all networks, or of some rows with what these need; seed by seed, searches first."""
+    plan, seeds = comparison.plan, comparison.experiment.plan.seeds
+    if strange := sorted(set(only) - set(plan.rows)):
+        raise RecipeError(f"the experiment has no row '{strange[0]}'; {did_you_mean(strange[0], plan.rows)}")
+    wanted = {name: plan.seeds_of(name, seeds) for name in plan.rows}
+    found: dict[Path, Part] = {}
+
+    def add(part: Part) -> None:
+        for need in part.needs:
+            add(need)
+        found.setdefault(part.folder.path, part)
+
+    for seed in sorted({seed for row in wanted.values() for seed in row}):
+        entries = [
+            comparison.entry(name, budget, seed)
+            for budget in plan.budgets
+            for name in plan.rows
+            if seed in wanted[name]
+        ]
+        chosen = [entry for entry in entries if not only or entry.row in only]
+        for entry in sorted(chosen, key=lambda entry: entry.row != plan.reference):
+            for part in entry.parts:
+                add(part)
+    return list(found.values())

@@ -13,7 +13,7 @@ from nasface import engine, plugins
 from nasface import recipe as recipes
 from nasface.compute import counting, metering
 from nasface.device import pick_device
-from nasface.errors import NasfaceError, RunError
+from nasface.errors import NotComparableError, RunError
 from nasface.model.build import net_of
 from nasface.model.source import read_arch
 from nasface.recipe import Recipe
@@ -32,10 +32,6 @@ TOLERANCE = 0.02
 """The part by which the compute of a network may differ from that of the reference, and its MACs exceed the budget."""
 Bill = tuple[tuple[RunDir, float], ...]
 """Run folders, each with the share of its compute that a network bears."""
-
-
-class NotComparableError(NasfaceError):
-    """A network that cannot be compared with the reference."""
 
 
 def total(bill: Bill) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 from collections.abc import Iterator
 from itertools import product
@@ -12,12 +11,12 @@ import numpy as np
 import pandas as pd
 
 from nasface import pareto, rundir
-from nasface.errors import NasfaceError
+from nasface.errors import NasfaceError, NotComparableError
 from nasface.scores import HELD_OUT, scores_in
 from nasface.stages.experiment.compare.entries import Comparison, Entry
 from nasface.stages.experiment.compare.plan import ComparisonPlan
-from nasface.stages.experiment.compare.rest import TOLERANCE, NotComparableError, check_compute, total
-from nasface.stages.experiment.part import figures_of
+from nasface.stages.experiment.compare.rest import TOLERANCE, check_compute, total
+from nasface.stages.experiment.part import figures_of, seeds_in
 from nasface.stages.experiment.results import over_seeds, subset_scores
 
 log = logging.getLogger(__name__)
@@ -55,8 +54,7 @@ def results(comparison: Comparison) -> pd.DataFrame:
 def _entries(comparison: Comparison) -> Iterator[Entry]:
     """Yield the networks of the seeds that are there, whoever worked on them."""
     for name in comparison.plan.rows:
-        ends = (path.name.rpartition("-")[2] for path in comparison.out.glob(f"{glob.escape(name)}-*"))
-        for seed, budget in product(sorted({int(end) for end in ends if end.isdecimal()}), comparison.plan.budgets):
+        for seed, budget in product(seeds_in(comparison.out, name), comparison.plan.budgets):
             yield comparison.entry(name, budget, seed)
 
 
