@@ -22,13 +22,13 @@ _LATER: dict[tuple[str, ...], Any] = {
 """Keys and options that older recipes did not have, with their defaults."""
 
 
-class Part(BaseModel):
+class Section(BaseModel):
     """A section of a recipe: immutable, without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Plugin(Part):
+class Plugin(Section):
     """A plug-in and its options."""
 
     name: str
@@ -59,7 +59,7 @@ class Data(Plugin):
     on_device: Literal["auto"] | bool = "auto"
 
 
-class Task(Part):
+class Task(Section):
     """The heatmap targets, their loss, and decoding.
 
     Attributes:
@@ -79,7 +79,7 @@ class Task(Part):
     flip_test: bool = False
 
 
-class Training(Part):
+class Training(Section):
     """Settings common to search, fine-tuning and distillation.
 
     Attributes:
@@ -121,7 +121,7 @@ class Criterion(Plugin):
     name: str = "alpha"
 
 
-class Finetune(Part):
+class Finetune(Section):
     """Training of a single network: of the slim one after pruning, or of a full one by `nasface train`.
 
     Attributes:
@@ -133,7 +133,7 @@ class Finetune(Part):
     optimizer: Optimizer = Optimizer()
 
 
-class Recipe(Part):
+class Recipe(Section):
     """A complete description of an experiment."""
 
     description: str = ""

@@ -17,14 +17,14 @@ from nasface.bounds import MAX_COUNT, Count, Epochs, Seed, Share, Some
 from nasface.errors import RecipeError, RunError
 from nasface.places import is_own
 from nasface.recipe import Recipe
-from nasface.sections import Part
+from nasface.sections import Section
 from nasface.stages.distill.teacher import teacher_digest
 from nasface.stages.experiment.compare.plan import ComparisonPlan, Name, RowPlan, budgeted, takes_budget
 
 log = logging.getLogger(__name__)
 
 
-class SweepPlan(Part):
+class SweepPlan(Section):
     """A sweep of every searched run; see `nasface sweep-thresholds`."""
 
     shares: Annotated[tuple[Share, ...], Len(0, MAX_COUNT)] = ()
@@ -35,7 +35,7 @@ class SweepPlan(Part):
     epochs: Epochs = 0
 
 
-class Plan(Part):
+class Plan(Section):
     """What an experiment consists of.
 
     runs: name -> what it changes in the recipe; each run is searched once per seed.

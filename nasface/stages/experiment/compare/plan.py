@@ -13,7 +13,7 @@ from nasface import recipe as recipes
 from nasface.bounds import Some
 from nasface.errors import RecipeError, did_you_mean
 from nasface.places import name_fault
-from nasface.sections import Part
+from nasface.sections import Section
 
 Changes = dict[str, Any]
 
@@ -28,7 +28,7 @@ Name = Annotated[str, AfterValidator(_named)]
 """The name of a run, row, sweep, variant or teacher, which becomes part of the name of a folder."""
 
 
-class RowPlan(Part):
+class RowPlan(Section):
     """A way to a network within a budget: a search, or what could be done instead of one.
 
     space, augmentation, training, search, criterion, prune, finetune: what the row changes in these sections.
@@ -71,7 +71,7 @@ class RowPlan(Part):
         return {name: getattr(self, name) for name in sections if getattr(self, name)}
 
 
-class Claim(Part):
+class Claim(Section):
     """A claim that a row is better than others.
 
     row: the row.
@@ -84,7 +84,7 @@ class Claim(Part):
     seeds: Annotated[int, Interval(ge=0, le=1000)] = 0
 
 
-class ComparisonPlan(Part):
+class ComparisonPlan(Section):
     """Rows that are compared at equal MACs of the whole network and equal compute.
 
     budgets: multiply-adds of the whole network, which no network may exceed.
