@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import statistics
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,7 +24,7 @@ from nasface.errors import NasfaceError, RunError
 from nasface.graph import Edge, Graph
 from nasface.net import GraphNet, key
 from nasface.space import SearchSpace
-from nasface.timing import in_turn
+from nasface.timing import fastest
 
 # operators as fvcore names them
 MULTIPLY_ADD_OPS = frozenset({"conv", "linear", "matmul", "addmm", "bmm", "einsum"})
@@ -166,13 +165,11 @@ def count_module(module: nn.Module, image_B3HW: Tensor) -> Cost:
     return _count(module, (image_B3HW,))[""]
 
 
-def latency_ms(net: nn.Module, images_B3HW: Tensor, repeats: int = 20, warmup: int = 3) -> float:
-    """Return the median milliseconds of a forward pass of the batch, on the device of the images."""
-    return latencies_ms((net,), images_B3HW, repeats, warmup)[0]
-
-
 def latencies_ms(nets: Sequence[nn.Module], images_B3HW: Tensor, repeats: int = 20, warmup: int = 3) -> list[float]:
-    """Return `latency_ms` of several networks, run in turn so that other load on the machine affects all alike."""
+    """Return the milliseconds of the fastest forward pass of each network, on the device of the images.
+
+    The networks run in turn, at least `repeats` times; see `nasface.timing.fastest`.
+    """
 
     def run(net: nn.Module) -> None:
         net(images_B3HW)
@@ -184,10 +181,11 @@ def latencies_ms(nets: Sequence[nn.Module], images_B3HW: Tensor, repeats: int = 
         net.eval()
     _synchronise(images_B3HW.device)
     with torch.inference_mode():
-        seconds = in_turn([partial(run, net) for net in nets], repeats, warmup)
+        one_thread = images_B3HW.device.type == "cpu" and torch.get_num_threads() == 1
+        seconds = fastest([partial(run, net) for net in nets], repeats, warmup, one_thread=one_thread)
     for net, mode in zip(nets, training, strict=True):
         net.train(mode)
-    return [1000 * statistics.median(own) for own in seconds]
+    return [1000 * own for own in seconds]
 
 
 def _synchronise(device: torch.device) -> None:

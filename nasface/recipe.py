@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -360,13 +361,13 @@ def _types(model: Any) -> dict[str, Any]:
 
 def _unknown(content: Any, model: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str, list[str]]]:
     """Yield the section, name and valid alternatives of each key that `model` (pydantic or dataclass) lacks."""
-    fields = getattr(model, "model_fields", None) or getattr(model, "__dataclass_fields__", None)
-    if fields is None or not isinstance(content, Mapping):
+    known = [one.name for one in fields(model)] if is_dataclass(model) else list(getattr(model, "model_fields", ()))
+    if not known or not isinstance(content, Mapping):
         return
     hints = _types(model)
     plugins.refuse_switches(content, hints, ".".join(("recipe", *path)))
     for key, value in content.items():
-        if key not in fields:
-            yield path, str(key), list(fields)
+        if key not in known:
+            yield path, str(key), known
             continue
         yield from _unknown(value, hints[key], (*path, str(key)))

@@ -177,7 +177,7 @@ class SweepRow:
         params, macs: of the whole network; MACs are multiply-adds of one image.
         params_no_head, macs_no_head, macs_prunable: of parts of it, see `NetworkCost`.
         prunable_share: its prunable MACs as a share of the supernet's.
-        latency_ms, supernet_latency_ms: median time of a forward pass; the supernet was timed in turn with it.
+        latency_ms, supernet_latency_ms: time of the fastest of several forward passes; the supernet was timed in turn.
         latency_batch, latency_runtime, threads, device: images in a pass, what ran it ('torch' where none is named),
             CPU threads, and where it ran.
         nme: by score.

@@ -191,8 +191,9 @@ def sweep_table(rows: Sequence[SweepRow], title: str) -> Table:
 
     The number of edges stands in the name of each network.
     """
-    reached = [stage for stage in Stage if any(HELD_OUT.at(stage) in row.nme for row in rows)]
-    shown = [HELD_OUT.at(stage) for stage in reached]
+    scores = {score for row in rows for score in row.nme}
+    reached = [stage for stage in Stage if any(score.stage is stage for score in scores)]
+    shown = [HELD_OUT.at(stage) for stage in reached if HELD_OUT.at(stage) in scores]
     subsets = dict.fromkeys(subset for row in rows for subset, images in row.images.items() if images)
     shown += [Score(subset, reached[-1]) for subset in list(subsets)[:1] if reached]
     lines = [
@@ -214,7 +215,9 @@ def sweep_table(rows: Sequence[SweepRow], title: str) -> Table:
         f"NME {DEFAULT_NORMALISER.adjective} (%), other subsets are in the CSV file; latency with its ratio to the "
         "supernet's; front: MACs against the held-out NME of the last stage"
     )
-    caption += "".join(f"\nleft out: {row.asked}: {row.error}" for row in rows if row.state is State.DISCONNECTED)
+    if reached and all(score.subset is not None for score in shown):
+        caption += "\nno face is held out, so there is no front, and nothing to choose by"
+    caption += "".join(f"\nleft out: {row.asked}: {row.error}" for row in rows if row.state is not State.DONE)
     return table(title, columns, lines, caption, text_columns=2)
 
 

@@ -1,13 +1,15 @@
-"""Time several calls in turn, so that whatever else the machine does slows all of them alike."""
+"""Time several calls in turn, in spite of whatever else the machine does."""
 
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 
 _NAP = 0.005  # seconds
 _MOST_NAPS = 40
+_MORE, _ALIKE, _NEARLY = 4, 3, 1.1
 
 
 def in_turn(
@@ -17,6 +19,7 @@ def in_turn(
     *,
     settled: bool = False,
     after_round: Callable[[], object] = lambda: None,
+    clock: Callable[[], float] | None = None,
 ) -> list[list[float]]:
     """Return the seconds of each call in each round, (calls, rounds).
 
@@ -28,18 +31,57 @@ def in_turn(
         warmup: how many rounds run before these without being timed.
         settled: whether to `settle` before each call, so that the threads of one runtime do not slow the next.
         after_round: called after every round, those of the warm-up included.
+        clock: returns the time in seconds; that of the wall by default.
     """
+    now = clock or time.perf_counter
     seconds: list[list[float]] = [[] for _ in calls]
     for i in range(warmup + rounds):
         for call, own in zip(calls, seconds, strict=True):
             if settled:
                 settle()
-            start = time.perf_counter()
+            start = now()
             call()
             if i >= warmup:
-                own.append(time.perf_counter() - start)
+                own.append(now() - start)
         after_round()
     return seconds
+
+
+def fastest(
+    calls: Sequence[Callable[[], object]],
+    rounds: int,
+    warmup: int = 3,
+    *,
+    settled: bool = False,
+    one_thread: bool = False,
+) -> list[float]:
+    """Return the seconds of the fastest pass of each call: other work on the machine can only slow a pass down.
+
+    Where fewer than three passes of a call are nearly that fast, since the machine is busy, up to four times as many
+    rounds follow.
+
+    Args:
+        calls: what is timed.
+        rounds: how many times each call is timed at least.
+        warmup: see `in_turn`.
+        settled: see `in_turn`.
+        one_thread: whether a single CPU thread computes. The CPU time of the process is then measured where the system
+            counts it finely: what other processes take does not count.
+    """
+    clock = time.process_time if one_thread and sys.platform != "win32" else time.perf_counter
+    seconds = in_turn(calls, rounds, warmup, settled=settled, clock=clock)
+    for _ in range(_MORE):
+        if all(map(_is_confirmed, seconds)):
+            break
+        for own, more in zip(seconds, in_turn(calls, rounds, 0, settled=settled, clock=clock), strict=True):
+            own += more
+    return [min(own) for own in seconds]
+
+
+def _is_confirmed(seconds: Sequence[float]) -> bool:
+    """Return whether several passes are nearly as fast as the fastest."""
+    nearly = [one for one in seconds if one <= _NEARLY * min(seconds)]
+    return len(nearly) >= min(_ALIKE, len(seconds))
 
 
 def settle() -> None:

@@ -148,15 +148,18 @@ def evaluate(inputs: Inputs, wanted: Wanted, display: Display, files: Files, pla
       nasface evaluate --predictions other.csv --dataset 300w --data-root data/300w
     """
     inputs.check(wanted)
-    from nasface.report import evaluation
+    from nasface.report import check_name, evaluation
     from nasface.stages.evaluate.compare import Subject, compare
 
     form = "json" if as_json else display.form
     subjects = inputs.subjects(wanted)
     if inputs.arch and isinstance(subjects[0], Subject):
         click.echo(f"weights: {subjects[0].networks[0].weights}", err=True)
+    normaliser = Normaliser(display.normaliser)
     if display.published:
-        evaluation.check_published((subject.recipe.data.name for subject in subjects), form)
+        evaluation.check_published((subject.recipe.data.name for subject in subjects), form, normaliser)
+    if files.worst:
+        check_name(files.worst)
     with place.machine(form == "json") as machine:
         found = compare(subjects, machine, inputs.masked)
     if files.per_image:
@@ -170,7 +173,7 @@ def evaluate(inputs: Inputs, wanted: Wanted, display: Display, files: Files, pla
         evaluation.present(
             found,
             form=form,
-            normaliser=Normaliser(display.normaliser),
+            normaliser=normaliser,
             metrics=display.metrics,
             published=display.published,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable
 from functools import cache, partial
 
@@ -13,7 +12,7 @@ from nasface.deploy.runtimes import open_net, runtimes
 from nasface.graph import Graph
 from nasface.net import GraphNet, place, slim_net
 from nasface.space import SearchSpace
-from nasface.timing import in_turn
+from nasface.timing import fastest
 
 _REPEATS = 50  # a choice needs a latency that is steadier than a table does
 
@@ -31,7 +30,7 @@ class Clock:
         size: side of the square input in pixels.
         runtime: the runtime.
         batch: images per pass.
-        repeats: timed passes of each network, of which the median counts.
+        repeats: timed passes of each network, of which the fastest counts; more on a busy machine, see `fastest`.
 
     Raises:
         RunError: if there is no such runtime, or if its packages are missing.
@@ -52,8 +51,10 @@ class Clock:
             own, full = latencies_ms((net, self.supernet), self._images, self._repeats)
         else:
             call, images = open_net(net, self._form, size, self._threads), self._images.numpy()
-            seconds = in_turn([partial(call, images), partial(self._exported, images)], self._repeats, settled=True)
-            own, full = (1000 * statistics.median(times) for times in seconds)
+            calls = [partial(call, images), partial(self._exported, images)]
+            own, full = (
+                1000 * seconds for seconds in fastest(calls, self._repeats, settled=True, one_thread=self._threads == 1)
+            )
         return Timing(own, full, batch, self._runtime, self._threads, str(self._device))
 
 

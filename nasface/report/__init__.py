@@ -105,12 +105,17 @@ def write(figure: Figure, path: Path) -> Path:
     Raises:
         RunError: for another suffix, or when the file cannot be written.
     """
+    check_name(path)
     kind = path.suffix.lower()
-    if kind not in _FORMATS:
-        raise RunError(f"cannot write a figure as '{path.name}'; give a name that ends in {', '.join(_FORMATS)}")
     with atomic(path) as temporary, style.context(["default", STYLE]):
         figure.savefig(temporary, format=kind[1:], dpi=200, metadata=_FORMATS[kind])
     return path
+
+
+def check_name(path: Path) -> None:
+    """Raise a RunError if `write` does not write figures of such a name."""
+    if path.suffix.lower() not in _FORMATS:
+        raise RunError(f"cannot write a figure as '{path.name}'; give a name that ends in {', '.join(_FORMATS)}")
 
 
 def save(figure: Figure, stem: Path) -> tuple[Path, Path]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from nasface.report import figures, tables, write
 from nasface.report.published import published as published_figures
-from nasface.report.tables import Table, require_published
+from nasface.report.tables import Table, require_default, require_published
 from nasface.scores import DEFAULT_NORMALISER, Normaliser
 from nasface.stages.evaluate.results import Comparison, Worst
 
@@ -33,12 +33,13 @@ class Detail:
     normaliser: Normaliser
 
 
-def check_published(datasets: Iterable[str], form: Form | None) -> None:
-    """Raise a DataError when the paper has no table for one of these datasets.
+def check_published(datasets: Iterable[str], form: Form | None, normaliser: Normaliser = DEFAULT_NORMALISER) -> None:
+    """Raise a DataError when the paper has no table for one of these datasets, or none with this normaliser.
 
     Call it before the evaluation, which may take long. JSON lists all published figures, so it needs no table.
     """
     if form != "json":
+        require_default(normaliser)
         known = published_figures()
         for name in datasets:
             require_published(name, known)

@@ -78,7 +78,8 @@ def facts(content: Content) -> list[tuple[str, str]]:
         found.append(("Pruner", pruner))
     found.append(("Seed", str(origin.get("seed", ""))))
     if metrics:
-        threads = f"{metrics['threads']} threads".replace("1 threads", "1 thread") if "threads" in metrics else ""
+        count = metrics.get("threads")
+        threads = "" if count is None else f"{count} thread{'' if count == 1 else 's'}"
         found.append(
             ("Device", ", ".join(str(p) for p in (metrics.get("device"), metrics.get("machine"), threads) if p))
         )
@@ -169,8 +170,8 @@ def whole_subsets(content: Content) -> list[str]:
 def amount(number: float) -> str:
     """Format a count in k, M, G, T or P with three significant digits."""
     for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.3g} {unit}" if number < 1000 * size else f"{number / size:.0f} {unit}"
+        if number >= 0.9995 * size:  # from there on, three digits round up to the next unit
+            return f"{number / size:.3g} {unit}" if number < 999.5 * size else f"{number / size:.0f} {unit}"
     return f"{number:g}"
 
 

@@ -71,6 +71,12 @@ class Table:
         ]
 
 
+def require_default(normaliser: Normaliser) -> None:
+    """Raise a DataError if figures with this normaliser cannot stand beside published ones."""
+    if normaliser != DEFAULT_NORMALISER:
+        raise DataError(f"published figures are normalised by the {DEFAULT_NORMALISER.label}; leave --normaliser out")
+
+
 def layout(
     comparison: Mapping[str, Any],
     *,
@@ -103,10 +109,7 @@ def layout(
     )
     above: list[Line] = []
     if published is not None:
-        if normaliser != DEFAULT_NORMALISER:
-            raise DataError(
-                f"published figures are normalised by the {DEFAULT_NORMALISER.label}; leave --normaliser out"
-            )
+        require_default(normaliser)
         above = _published(published, data, comparison["masked"], columns)
     lines = [
         Line(name, tuple(_figure(figures[normaliser].get(c.subset, {}), c.metric) for c in columns))

@@ -51,7 +51,7 @@ def tradeoff(sweep: Sweep, graph: Graph | None) -> dict[str, Any]:
 
     Returns:
         `axes` ('x' and 'y', a list of `Axis` as dicts each, the usual one first), `networks` (figures by axis, and
-        `kept`: a 0 or 1 per edge), `disconnected` (request and error), `pruners`, `edges` of the full graph, and
+        `kept`: a 0 or 1 per edge), `failed` (request and error), `pruners`, `edges` of the full graph, and
         `graph` (see `grid`).
     """
     table = sweep.table
@@ -80,7 +80,7 @@ def tradeoff(sweep: Sweep, graph: Graph | None) -> dict[str, Any]:
         "networks": networks,
         "pruners": pruners,
         "edges": None if graph is None else len(graph.edges),
-        "disconnected": [
+        "failed": [
             {"asked": _wish(row), "error": _text(row.get("error"))}
             for row in table[table["state"] != State.DONE].to_dict("records")
         ],

@@ -29,8 +29,18 @@ _UNITS: Mapping[str, str] = {
     "latency_ms": "ms",
     _RATIO: "times the supernet's latency",
 }
-_COLUMNS = ("network", "state", "pruner", "seed", "params", "macs", "latency_ms", "on_front", "arch")
-_NUMBERS = ("params", "macs", "params_no_head", "macs_no_head", "latency_ms", "supernet_latency_ms", "threshold")
+_SETTINGS = {
+    "latency_runtime": "runtimes",
+    "latency_batch": "numbers of images per pass",
+    "threads": "numbers of threads",
+    "device": "devices",
+}
+"""What latencies depend on: the columns, and each in words."""
+_COLUMNS = ("network", "state", "pruner", "seed", "params", "macs", "latency_ms", *_SETTINGS, "on_front", "arch")
+_NUMBERS = (
+    "params", "macs", "params_no_head", "macs_no_head", "macs_prunable", "prunable_share", "edges", "blocks",
+    "latency_ms", "supernet_latency_ms", "latency_batch", "threads", "threshold",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -124,7 +134,8 @@ def read_table(folder: Path) -> pd.DataFrame:
         raise RunError(f"{path} has no columns 'network' and 'state', so it is not the table of a sweep; sweep again")
     # a sweep in which every network is disconnected has no costs in its table
     table = table.reindex(columns=table.columns.union(_COLUMNS, sort=False))
-    for name in [*_NUMBERS, *(score.column for score in scores_in(table))]:
+    scores = scores_in(table)
+    for name in [*_NUMBERS, *(column for score in scores for column in (score.column, score.images_column))]:
         if name in table and not pd.api.types.is_numeric_dtype(table[name]):
             raise RunError(f"{path}: the column '{name}' holds something that is not a number; sweep again")
     lacks = table[["params", "macs"]].isna().any(axis=1) | (table["arch"].isna() & (table["network"] != SUPERNET))
@@ -237,15 +248,20 @@ def _within(table: pd.DataFrame, limits: Mapping[str, float], home: Path) -> pd.
 
 
 def _check_measured(table: pd.DataFrame, name: str, home: Path) -> None:
-    """Refuse a table in which nobody has this cost, or whose latencies are those of several runtimes."""
+    """Refuse a table in which nobody has this cost, or whose latencies were measured in several ways."""
+    path = RunDir(home).pareto
     if table[name].isna().all():
-        raise RunError(
-            f"{RunDir(home).pareto} has no '{name}' to choose by; sweep again and measure it, or choose by MACs"
-        )
-    if name.startswith("latency") and "latency_runtime" in table:
-        ran = sorted(table.loc[table["latency_ms"].notna(), "latency_runtime"].fillna(TORCH).astype(str).unique())
-        if len(ran) > 1:
+        if name in (_RATIO, "latency_ms"):
+            raise RunError(f"{path} has no latencies, as the sweep timed no network; sweep again, or choose by MACs")
+        raise RunError(f"{path} has no {_UNITS[name]} to choose by; sweep again and measure them, or choose by MACs")
+    if name not in (_RATIO, "latency_ms"):
+        return
+    timed = table[table["latency_ms"].notna()]
+    timed = timed.assign(latency_runtime=timed["latency_runtime"].astype(object).fillna(TORCH))
+    for column, what in _SETTINGS.items():
+        found = [f"{value:g}" if isinstance(value, float) else str(value) for value in timed[column].dropna().unique()]
+        if len(found) > 1:
             raise RunError(
-                f"the latencies in {RunDir(home).pareto} were measured in several runtimes ({', '.join(ran)}), which "
-                "cannot be compared; sweep into one folder for each"
+                f"the latencies in {path} were measured with several {what} ({', '.join(sorted(found))}), which cannot "
+                "be compared; sweep into one folder for each"
             )

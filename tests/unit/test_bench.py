@@ -24,7 +24,7 @@ from nasface.stages.bench import contender, memory
 from nasface.stages.bench import run as stage
 from nasface.stages.bench.run import BenchOptions, Row, bench
 from nasface.testing import scramble
-from nasface.timing import in_turn, settle, speedup
+from nasface.timing import fastest, in_turn, settle, speedup
 from tests.refusal import command_refuses, names, refused
 from tests.searched import MACHINE
 from tests.tiny import supernet
@@ -63,6 +63,17 @@ def test_calls_take_turns_and_rests_and_warm_up_do_not_count(clock: Clock):
     assert seconds == [[1.0, 1.0], [2.0, 2.0]]
     assert clock.log == ["a", "b"] * 3
     assert rounds == [2, 4, 6]
+
+
+def test_the_fastest_pass_counts_and_more_follow_until_it_is_confirmed(clock: Clock):
+    busy = iter([5.0, 3.0, 1.0, 4.0, 1.05, 6.0, 1.02])  # the machine has other work during most passes
+    calls = [lambda: clock.work("a", next(busy, 2.0)), lambda: clock.work("b", 2.0)]
+    assert fastest(calls, 2, 1) == pytest.approx([1.0, 2.0])
+    assert clock.log.count("b") == 1 + 6  # three times two rounds until three passes are within 10 %
+    assert in_turn([lambda: clock.work("d", 1.0)], 1, 0, clock=lambda: 2 * clock.now) == [[2.0]]
+    ever_slower = (2.0**i for i in range(100))
+    assert fastest([lambda: clock.work("c", next(ever_slower))], 2, 0) == pytest.approx([1.0])
+    assert clock.log.count("c") == 2 + 4 * 2
 
 
 def test_the_next_call_waits_until_threads_of_the_last_one_rest(clock: Clock, monkeypatch: pytest.MonkeyPatch):

@@ -13,7 +13,7 @@ from tiny import diamond, fixed_net, scrambled, space_of, supernet
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nasface.cost import Cost, count_module, count_space, latency_ms
+from nasface.cost import Cost, count_module, count_space, latencies_ms
 from nasface.errors import GraphError
 from nasface.net import GraphNet, slim_net
 from searchspaces.highres import HighResolutionSpace
@@ -201,8 +201,9 @@ def test_latency_is_of_the_eval_mode_and_follows_the_work():
             return torch.randn(1500, 1500) @ torch.randn(1500, 1500) if len(images) > 1 else images
 
     probe = Probe()
-    fast = latency_ms(probe, torch.zeros(1, 3, 8, 8), repeats=3, warmup=2)
-    slow = latency_ms(probe, torch.zeros(2, 3, 8, 8), repeats=3, warmup=0)
+    (fast,) = latencies_ms((probe,), torch.zeros(1, 3, 8, 8), repeats=3, warmup=2)
+    (slow,) = latencies_ms((probe,), torch.zeros(2, 3, 8, 8), repeats=3, warmup=0)
     assert 0 < fast < slow
-    assert modes == [False] * 8
+    assert len(modes) >= 8
+    assert not any(modes)
     assert probe.training

@@ -49,6 +49,14 @@ def write(path: Path, points_NL2: NDArray[np.float64], names: list[str] | None =
     return path
 
 
+def test_a_name_in_another_folder_of_the_dataset_is_no_test_face(tmp_path: Path, test: PreparedFaces, caplog):
+    points = np.concatenate([originals(), originals()[:1] + 50])
+    names = [*(f"any/where/{i}.png" for i in range(4)), "data/test/train/0.png"]  # another folder within `test`
+    (back,) = read_predictions(write(tmp_path / "p.csv", points, names), test).values()
+    np.testing.assert_allclose(back, true_landmarks(test), atol=1e-9)
+    assert "ignoring 1 rows" in caplog.text
+
+
 def test_there_and_back_gives_the_same_landmarks_and_errors(tmp_path: Path, test: PreparedFaces):
     one, other = guess(test), guess(test) * 1.1
     path = tmp_path / "p.csv"

@@ -153,7 +153,7 @@ def test_the_embedded_networks_are_those_of_the_table(finished: Path, written: P
     assert star["star"]
     for key in ("held_out_nme_inherited", "held_out_nme_recalibrated"):
         assert star[key] == pytest.approx(done.loc["supernet", key], rel=1e-12)
-    assert [wish["asked"] for wish in written.sweep["disconnected"]] == ["threshold 1e+09"]
+    assert [wish["asked"] for wish in written.sweep["failed"]] == ["threshold 1e+09"]
 
 
 @pytest.mark.usefixtures("no_files")
@@ -347,6 +347,7 @@ def test_the_headline_compares_with_the_supernet(finished: Path):
     assert compute.startswith(amount(sum(content.metrics["compute"].values())))
     assert "Compute" not in dict(facts(replace(content, metrics={**content.metrics, "compute": None})))
     assert amount(24_135_680) == "24.1 M"
+    assert [amount(number) for number in (999_400_000, 999_700_000, 999_600)] == ["999 M", "1 G", "1 M"]
     assert amount(1_307_140_096) == "1.31 G"
     assert amount(2.5e13) == "25 T"
 

@@ -20,7 +20,7 @@ from nasface.model.files import at
 from nasface.model.source import read_source
 from nasface.report.content import read
 from nasface.rundir import RunDir
-from nasface.scores import HELD_OUT, Stage, SweepRow
+from nasface.scores import HELD_OUT, Score, Stage, State, SweepRow
 from nasface.stages.select import copy_network, read_table, select, sweep_folder
 from nasface.stages.sweep.book import with_front
 from searchspaces.hrsupernet import hrsupernet
@@ -176,15 +176,25 @@ def test_latencies_of_several_runtimes_are_not_compared(swept: Path):
     assert select(swept, max_macs=900).network == "t01"
 
 
+@pytest.mark.parametrize(("column", "values"), [("latency_batch", (1, 8)), ("threads", (2, 4)), ("device", ("a", "b"))])
+def test_latencies_of_several_settings_are_not_compared(swept: Path, column: str, values: tuple[Any, Any]):
+    mixed = rows(*NETWORKS, latency_runtime="torch", **{column: values[0]})
+    rundir.write_rows(swept / "pareto.csv", mixed)
+    select(swept, max_latency=5.0)
+    mixed[-1][column] = values[1]
+    rundir.write_rows(swept / "pareto.csv", mixed)
+    with refused(RunError, "pareto.csv", f"({values[0]}, {values[1]})"):
+        select(swept, max_latency=5.0)
+
+
 def test_limits_that_cannot_be_checked_are_refused(swept: Path):
     for limit in (0, -1, NAN):
         with refused(RunError, f"{limit!r} ms", "above 0"):
             select(swept, max_latency=limit)
     sweep(swept, *NETWORKS, latency_ms=None)
-    with refused(RunError, "pareto.csv", "latency_ratio"):
-        select(swept, max_latency=0.5, relative=True)
-    for wish in ({"max_latency": 5}, {"knee": True, "cost": "latency_ms"}):
-        with refused(RunError, "pareto.csv", "latency_ms"):
+    wishes = ({"max_latency": 0.5, "relative": True}, {"max_latency": 5}, {"knee": True, "cost": "latency_ms"})
+    for wish in wishes:
+        with refused(RunError, "pareto.csv", "no latencies"):
             select(swept, **wish)
 
 
@@ -234,7 +244,7 @@ def test_what_is_no_table_of_a_sweep_is_refused(tmp_path: Path, text: str, fact:
 
 def test_a_row_with_a_value_of_the_wrong_kind_is_refused(swept: Path):
     sweep(swept, *NETWORKS, threads="many")
-    with refused(RunError, "threads", "many"):
+    with refused(RunError, "'threads'", "not a number"):
         select(swept)
 
 
@@ -308,6 +318,16 @@ def test_tables_give_the_latency_in_ms_with_its_ratio(monkeypatch: pytest.Monkey
         assert "14.00 (x 0.70)" in shown
         assert "17,564,544" in shown
     assert Console(width=300).measure(sweep).maximum <= 120
+
+
+def test_a_table_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    full = Score("full", Stage.RECALIBRATED)
+    done = SweepRow("e041-a", params=1, macs=1, nme={full: 0.05}, images={"full": 8})
+    lost = SweepRow("e040-b", state=State.DIVERGED, asked="threshold 3", error="training diverged in epoch 2")
+    terminal.show(terminal.sweep_table([done, lost], ""))
+    shown = capsys.readouterr().out
+    names(shown.replace("\n", " "), "5.00", "no face is held out", "threshold 3: training diverged in epoch 2")
 
 
 def test_a_network_that_costs_as_much_as_another_and_is_worse_is_not_on_the_front():

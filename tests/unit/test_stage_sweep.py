@@ -35,10 +35,11 @@ from nasface.stages.experiment.run import _sweep_status
 from nasface.stages.select import copy_network, select
 from nasface.stages.sweep import run as sweeping
 from nasface.stages.sweep.book import Study, standing_of
-from nasface.stages.sweep.candidates import SweepRequest
+from nasface.stages.sweep.candidates import Candidate, SweepRequest
 from nasface.stages.sweep.run import Measure
 from tests.refusal import refused
 from tests.searched import MACHINE, caching_in, recipe
+from tests.tiny import supernet
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cached")]
 
@@ -55,19 +56,20 @@ def sweep(run: RunDir, out: Path, wanted: SweepRequest, measure: Measure = QUICK
 
 def test_a_sweep_is_finished_when_all_that_its_request_yields_is_measured(run: RunDir, tmp_path: Path):
     out, request = RunDir(tmp_path / "out"), SweepRequest(count=0, shares=(0.7, 0.7))  # they are one wish
-    assert _sweep_status(out, request, None).stand is Stand.NOT_BEGUN
+    assert _sweep_status(out, recipe(), request, None).stand is Stand.NOT_BEGUN
     sweep(run, out.path, request, replace(QUICK, recalibrated=False, latency_batch=0))
     assert standing_of(out.path).wishes < request.wishes
-    assert _sweep_status(out, request, None).is_finished
+    own = recipes.load(str(out.recipe))
+    assert _sweep_status(out, own, request, None).is_finished
     older = replace(request, shares=(0.7,))  # of a version that has recorded no request
-    assert _sweep_status(out, older, None).is_finished
-    assert _sweep_status(out, replace(request, count=2), None).stand is Stand.BEGUN
+    assert _sweep_status(out, own, older, None).is_finished
+    assert _sweep_status(out, own, replace(request, count=2), None).stand is Stand.BEGUN
 
 
 def test_a_sweep_for_which_there_is_no_network_is_finished_when_it_has_looked(tmp_path: Path):
     request = SweepRequest(count=9)
     Study.open(tmp_path, 0).note(request)
-    assert _sweep_status(RunDir(tmp_path), request, None).is_finished
+    assert _sweep_status(RunDir(tmp_path), recipe(), request, None).is_finished
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +200,29 @@ def test_a_network_that_another_process_works_on_is_left_to_it(run, tmp_path, mo
         assert begun.name not in set(table.network)
         assert "working on 1 networks" in caplog.text
     assert begun.name in set(sweep(run, out, SweepRequest(count=2)).network)
+
+
+def test_a_network_that_is_still_being_measured_is_fine_tuned_after_that(tmp_path):
+    one, other = Study.open(tmp_path, 0), Study.open(tmp_path, 0)
+    found = Candidate("threshold 0", "threshold", {"threshold": 0.0}, supernet().graph)
+    one.ask_for(found, lambda run: run.path.mkdir(parents=True), untuned=True)
+    with one.taken() as first:
+        assert first is not None
+        other.ask_for(found, lambda run: None)
+        with other.taken() as second:
+            assert second is None
+        one.study.tell(first, [0.1, 1.0])
+    with other.taken() as second:
+        assert second is not None
+        assert "untuned" not in second.user_attrs
+
+
+def test_latencies_of_several_batches_do_not_mix(run, tmp_path):
+    sweep(run, tmp_path / "out", SweepRequest(count=1), QUICK)
+    with refused(RunError, "1 images per pass", "--latency-batch 1"):
+        sweep(run, tmp_path / "out", SweepRequest(count=2), replace(QUICK, latency_batch=4))
+    table = sweep(run, tmp_path / "out", SweepRequest(count=2), replace(QUICK, latency_batch=0))
+    assert set(table.latency_batch.dropna()) == {1}
 
 
 def test_fine_tuned_networks_are_runs_that_other_commands_read(run, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -222,12 +223,23 @@ def test_what_cannot_be_had_is_said_and_no_error(factors, costs, wanted, says):
         (SweepRequest(macs=(10,), draws=2, pruner="threshold"), ("threshold", "--draws")),
         (SweepRequest(shares=(0.5,), pruner="greedy", draws=2), ("greedy", "--draws")),
         (SweepRequest(thresholds=(-1.0,)), ("-1",)),
+        (SweepRequest(count=3, options={"foo": 1}), ("'foo'", "budget")),
+        (SweepRequest(shares=(0.5,), options={"foo": 1}), ("'foo'", "budget")),
         (SweepRequest(shares=(1.5,)), ("1.5",)),
     ],
 )
 def test_what_makes_no_sense_is_refused(factors, costs, wanted, says):
     with refused(RecipeError, *says):
         candidates(wanted, factors, costs)
+
+
+def test_a_count_that_no_threshold_can_meet_is_refused_unless_more_is_asked_for(factors, costs, caplog):
+    equal = dict.fromkeys(factors.importance, 1.0)
+    flat = replace(factors, importance=equal)
+    with refused(GraphError, "no threshold", "--target-macs"):
+        candidates(SweepRequest(count=3), flat, costs)
+    assert len(candidates(SweepRequest(count=3, shares=(1.0,)), flat, costs)) == 1
+    assert "no threshold" in caplog.text
 
 
 def test_without_a_request_there_are_ten_and_a_count_of_0_adds_none(factors, costs):

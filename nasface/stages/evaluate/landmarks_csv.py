@@ -155,6 +155,7 @@ def _finder(names: Sequence[str], path: Path) -> Callable[[str], int]:
     by_stem: defaultdict[str, list[int]] = defaultdict(list)
     for i, name in enumerate(names):
         by_stem[PurePosixPath(name).name].append(i)
+    folders = {folder for name in names for folder in PurePosixPath(name).parts[:-1]}
 
     def find(image: str) -> int:
         given = PurePosixPath(image.strip().replace("\\", "/"))
@@ -163,6 +164,8 @@ def _finder(names: Sequence[str], path: Path) -> Callable[[str], int]:
             for start in range(len(form.parts)):
                 if (tail := "/".join(form.parts[start:])) in by_name:
                     return by_name[tail]
+        if not folders.isdisjoint(given.parts[:-1]):  # lfpw/trainset/image_0001 is not lfpw/testset/image_0001
+            return -1
         faces = by_stem.get(given.name) or by_stem.get(bare.name) or [-1]
         if len(faces) > 1:
             raise DataError(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from nasface import rundir
 from nasface.errors import RunError
@@ -187,12 +187,18 @@ class Study:
         trial: optuna.Trial | None = None
         with self.lock():
             self._requeue_interrupted()
-            if self._trials("WAITING"):
+            for _ in self._trials("WAITING"):
                 trial = self.study.ask()
-                _note_options(trial)
                 owner = self._owner(trial.user_attrs["network"])
-                owner.acquire(timeout=0)  # always free: a network waits only while nobody works on it
-                rundir.remove_partials(self.run(trial.user_attrs["network"]).path)
+                try:
+                    owner.acquire(timeout=0)
+                except Timeout:  # another process is measuring the network, and it is to be fine-tuned after that
+                    self._put_back(trial)
+                    trial = owner = None
+                else:
+                    _note_options(trial)
+                    rundir.remove_partials(self.run(trial.user_attrs["network"]).path)
+                    break
         try:
             yield trial
         finally:
@@ -290,14 +296,18 @@ class Study:
         )
 
     def _requeue_interrupted(self) -> None:
-        import optuna
-
         for trial in self._trials("RUNNING"):
             if not is_free(self._owner(trial.user_attrs["network"])):
                 continue  # its owner is alive
             log.info("network %s was interrupted and is resumed", trial.user_attrs["network"])
-            self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-            self.study.enqueue_trial({}, user_attrs=trial.user_attrs)
+            self._put_back(trial)
+
+    def _put_back(self, trial: optuna.Trial | optuna.trial.FrozenTrial) -> None:
+        """Let another trial wait in the place of one that is running."""
+        import optuna
+
+        self.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        self.study.enqueue_trial({}, user_attrs=trial.user_attrs)
 
     def _trials(self, *states: str) -> list[optuna.trial.FrozenTrial]:
         trials = (trial for trial in self.study.get_trials(deepcopy=False) if "network" in trial.user_attrs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,6 +22,8 @@ from nasface.graph import Graph
 from nasface.model.source import read_arch
 from nasface.prune import above, largest, networks
 from nasface.prune.limit import SLACK
+
+log = logging.getLogger(__name__)
 
 DEFAULT_COUNT = 10
 OWN = "own"
@@ -123,13 +126,22 @@ def candidates(request: SweepRequest, factors: Factors, costs: Costs) -> list[Ca
 
     Raises:
         RecipeError: when nothing is asked for, or the pruner cannot do what is asked.
-        GraphError: when an arch.json belongs to another search space.
+        GraphError: when an arch.json belongs to another search space, or when only a count is asked for and no
+            threshold prunes anything.
     """
     _check(request)
     graph, importance = costs.space.graph, factors.importance
     found = [_at(threshold, graph, importance) for threshold in request.thresholds]
     if request.number:
         pruned = [(threshold, kept) for threshold, kept in networks(graph, importance) if kept != graph]
+        if not pruned:
+            none = (
+                "no threshold leaves a connected network that is smaller than the supernet, so a count of networks "
+                "cannot be met; give budgets instead, which the pruner 'budget' meets, for example --target-macs 60M"
+            )
+            if request.wishes == request.number:
+                raise GraphError(none)
+            log.warning("%s", none)
         number = min(request.number, len(pruned))
         places = np.unique(np.linspace(0, len(pruned) - 1, number).round().astype(int))
         found += [_at(pruned[place][0], graph, importance) for place in places]
@@ -171,6 +183,11 @@ def _check(request: SweepRequest) -> None:
                     f"the pruner '{pruner}' accepts neither `{option}` nor `share`, so it cannot meet this budget; try "
                     "'budget' or 'greedy'"
                 )
+    if request.options and (pruner == "threshold" or not (request.macs or request.params or request.shares)):
+        raise RecipeError(
+            f"the option '{next(iter(request.options))}' has no effect, since no budget is met by a pruner that has "
+            "options; give a pruner and a budget, or leave it out"
+        )
     if request.draws > 1 and (pruner == "threshold" or not plugins.takes("pruners", pruner, "seed")):
         raise RecipeError(
             f"the pruner '{pruner}' draws nothing at random, so more draws give the same; leave --draws out"

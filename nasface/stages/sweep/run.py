@@ -65,7 +65,7 @@ class Measure:
         epochs: of fine-tuning, after which it is evaluated again; 0 for no fine-tuning.
         best: fine-tune only so many networks, see `best_networks`; 0 for all.
         latency_batch: images in each timed forward pass; 0 for no timing.
-        latency_repeats: timed passes of the network and of the supernet, of which the median counts.
+        latency_repeats: timed passes of the network and of the supernet, of which the fastest counts.
         latency_runtime: what runs them, see `nasface.deploy.runtimes`; other runtimes than torch run on the CPU.
     """
 
@@ -126,6 +126,7 @@ def sweep(
         working_in(out, recipe, machine, job, shared=True) as work,
         Study.opened(out.path, recipe.seed, job, kept) as study,
     ):
+        _check_batch(study, measure)
         for candidate in wanted:
             if candidate.error:
                 log.warning("left out: %s", candidate.error)
@@ -233,6 +234,17 @@ def _timing(out: RunDir, measure: Measure) -> dict[str, str]:
             f"--latency-runtime {before}, --latency-batch 0 to time none, or another folder with --out"
         )
     return {} if wanted == TORCH else {"latency_runtime": wanted}
+
+
+def _check_batch(study: Study, measure: Measure) -> None:
+    """Raise a RunError if networks of the sweep were timed with other batches, since such latencies do not compare."""
+    timed = {row.latency_batch for row in study.networks().values() if row is not None and row.latency_batch}
+    if measure.latency_batch and (others := timed - {measure.latency_batch}):
+        before = min(others)
+        raise RunError(
+            f"the latencies of {study.folder} are those of {before} images per pass, which cannot be compared with "
+            f"those of {measure.latency_batch}; give --latency-batch {before}, 0 to time none, or another --out"
+        )
 
 
 def _earlier(out: RunDir) -> dict[str, str]:
