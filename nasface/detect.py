@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -226,11 +227,15 @@ def find_detector(name: str) -> Detector:
     if name in ("yunet", "yunet-fast"):
         _yunet()
     own = (lambda: DETECTORS[name]) if name in DETECTORS else None
-    found = resolve("detector", name, own, DETECTORS, "or name your own as 'module:attr'")
+    return checked(resolve("detector", name, own, DETECTORS, "or name your own as 'module:attr'"), f" '{name}'")
 
-    def checked(image_HW3: Pixels, /) -> Boxes:
+
+def checked(detector: Callable[[Pixels], Any], name: str = "") -> Detector:
+    """Return a detector whose answers are float64 (K, 4), and which raises a DataError if they are none."""
+
+    def find(image_HW3: Pixels, /) -> Boxes:
         try:
-            boxes = np.asarray(found(image_HW3), dtype=np.float64)
+            boxes = np.asarray(detector(image_HW3), dtype=np.float64)
             if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4):
                 raise ValueError(f"it returned an array of shape {boxes.shape}")
         except NasfaceError:
@@ -239,11 +244,11 @@ def find_detector(name: str) -> Detector:
             if out_of_memory(err):
                 raise
             raise DataError(
-                f"the detector '{name}' failed ({described(err)}); expected an array (K, 4) of boxes: x0, y0, x1, y1"
+                f"the detector{name} failed ({described(err)}); expected an array (K, 4) of boxes: x0, y0, x1, y1"
             ) from err
         return boxes.reshape(-1, 4)
 
-    return checked
+    return find
 
 
 def opencv() -> Any:

@@ -129,7 +129,7 @@ def _in_a_name(text: str) -> str:
 
 PARTIAL = ".partial"
 _PARTIAL = re.compile(
-    rf"\..+\{PARTIAL}"
+    rf"\..+\.[a-z0-9_]{{8,12}}\{PARTIAL}"
     r"|\.[\w-]+\.(yaml|json|csv|safetensors)\.[a-z0-9_]{8}"  # the names before nasface 0.2
 )
 
@@ -164,7 +164,7 @@ def atomic(path: Path, kept: bool = True) -> Iterator[Path]:
         with durable.temporary_folder(path.parent, f".{path.name}.", PARTIAL) as folder:
             temporary = folder / path.name
             yield temporary
-            temporary.chmod(0o644)
+            temporary.chmod(folder.stat().st_mode & 0o666)  # some writers make files that no one else may read
             if kept:
                 durable.put(temporary, path)
             else:

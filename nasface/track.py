@@ -48,11 +48,22 @@ def track(
             boxes_K4 = detector(image)
             known = (overlap(boxes_K4, landmark_boxes(here.landmarks_KL2)) > SAME_FACE).any(axis=1)
             new = look(image, boxes_K4[~known], refine).plausible(min_score)
-            new = replace(new, numbers_K=np.arange(len(new)) + len(first))
-            first |= dict(zip(new.numbers_K.tolist(), new.scores_K.tolist(), strict=True))
+            new = replace(new, numbers_K=_numbered(new, here, len(first)))
+            first = dict(zip(new.numbers_K.tolist(), new.scores_K.tolist(), strict=True)) | first
             pairs = zip(vars(here).values(), vars(new).values(), strict=True)
             here = FoundFaces(*(np.concatenate(pair) for pair in pairs)).plausible(-np.inf)
         yield image, here
+
+
+def _numbered(new: FoundFaces, here: FoundFaces, fresh: int) -> NDArray[np.int64]:
+    """Number detected faces: like the tracked one on which a face turned out to lie, or else from `fresh` on."""
+    lies_MK = overlap(landmark_boxes(new.landmarks_KL2), landmark_boxes(here.landmarks_KL2))
+    numbers: list[int] = []
+    for lies_K in lies_MK:
+        same = [k for k in np.argsort(-lies_K).tolist() if lies_K[k] > SAME_FACE and here.numbers_K[k] not in numbers]
+        numbers.append(int(here.numbers_K[same[0]]) if same else fresh)
+        fresh += not same
+    return np.array(numbers, dtype=np.int64)
 
 
 def _follow(before: FoundFaces, first: dict[int, float], image: Pixels, look: Look) -> FoundFaces:

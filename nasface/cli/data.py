@@ -60,9 +60,8 @@ def data_check(
         click.echo(json.dumps({"ok": report.ok, **asdict(report)}, indent=1))
     else:
         rows = [[row.split, row.subset or "total", str(row.found), str(row.expected or "–")] for row in report.counts]
-        terminal.show(
-            terminal.table(f"{dataset} in {data_root}", ["split", "subset", "found", "expected"], rows, text_columns=2)
-        )
+        title = dataset if data_root is None else f"{dataset} in {data_root}"
+        terminal.show(terminal.table(title, ["split", "subset", "found", "expected"], rows, text_columns=2))
         for problem in report.problems:
             click.echo(f"{problem.level}: {problem.where}: {problem.what}")
         errors = sum(problem.level == "error" for problem in report.problems)

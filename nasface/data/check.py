@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from nasface.data.base import SPLITS, Dataset, Face, Index, Problem, Split
+from nasface.data.base import SPLITS, Dataset, Face, Problem, Split
 from nasface.data.crop import PrepareOptions, far_points, find_faces, read_face, square
 from nasface.data.parallel import map_in_order
 from nasface.errors import DataError
@@ -68,6 +68,7 @@ def check(
     index = find_faces(dataset)
     problems = list(index.problems)
     images: defaultdict[bytes, list[Face]] = defaultdict(list)
+    usable: list[Face] = []
     looks = map_in_order(
         partial(_look, dataset), index.faces, workers=workers, kind=getattr(dataset, "parallel", "thread")
     )
@@ -75,13 +76,15 @@ def check(
         for done, (face, look) in enumerate(zip(index.faces, looks, strict=True), start=1):
             if look.problem:
                 problems.append(look.problem)
+            if look.problem is None or look.problem.level != "error":
+                usable.append(face)
             if look.content:
                 images[look.content].append(face)
             if progress:
                 progress(done, len(index.faces))
     for faces in images.values():
         problems += _leaks(faces)
-    return CheckReport(tuple(problems), _counts(index))
+    return CheckReport(tuple(problems), _counts(usable, index.expected))
 
 
 def _look(dataset: Dataset, face: Face) -> _Look:
@@ -135,11 +138,11 @@ def _overlap(one: Face, other: Face) -> float:
     return common / union if union else 0.0
 
 
-def _counts(index: Index) -> tuple[Count, ...]:
+def _counts(usable: Sequence[Face], expected: Mapping[str, int]) -> tuple[Count, ...]:
     rows = []
     for split in SPLITS:
-        faces = [face for face in index.faces if face.split == split]
-        official = {key.partition("/")[2]: n for key, n in index.expected.items() if key.partition("/")[0] == split}
+        faces = [face for face in usable if face.split == split]
+        official = {key.partition("/")[2]: n for key, n in expected.items() if key.partition("/")[0] == split}
         subsets = dict.fromkeys(["", *official, *sorted({name for face in faces for name in face.subsets})])
         rows += [
             Count(

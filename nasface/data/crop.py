@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil, floor
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,13 +133,10 @@ def square(size: tuple[int, int], face: Face, num_landmarks: int, options: Prepa
     centre, side = _square(face, options)
     if not np.isfinite(centre).all() or not 0 < side <= 4 * options.box_scale * max(height, width):
         raise DataError(f"{face.name}: the face box is {side:.0f} pixels wide in an image of {width} x {height}")
-    scale = side / options.input_size
-    # Edges, not centres: pixel i of the original covers [i, i + 1] here.
-    edge = centre + 0.5 - side / 2 - options.pad * scale
-    end = edge + options.stored_size * scale
-    if (end <= 0).any() or (edge >= (width, height)).any():
+    place = _placed(centre, side, options)
+    if (place.end <= 0).any() or (place.edge >= (width, height)).any():
         raise DataError(f"{face.name}: the face lies outside its image of {width} x {height}")
-    return Square(edge, end, scale)
+    return place
 
 
 def far_points(size: tuple[int, int], face: Face) -> NDArray[np.intp]:
@@ -160,13 +157,34 @@ def crop_face(image_HWC: NDArray[np.uint8], face: Face, num_landmarks: int, opti
         DataError: see `square`.
     """
     height, width = image_HWC.shape[:2]
-    place = square((width, height), face, num_landmarks, options)
+    return _cut(image_HWC, square((width, height), face, num_landmarks, options), face.landmarks_L2, options)
+
+
+def crop_box(image_HWC: NDArray[np.uint8], box_4: NDArray[Any], options: PrepareOptions) -> Crop:
+    """Crop as `crop_face` does, around the box x0, y0, x1, y1 of a face that is looked for; no annotation is judged.
+
+    The box may lie partly or wholly outside the image. The crop's landmarks are the corners of the box.
+    """
+    x0, y0, x1, y1 = box_4.tolist()
+    corners_22 = np.array([[x0, y0], [x1, y1]])
+    face = Face("", "test", (), corners_22, None, (x0, y0, x1 - x0, y1 - y0))
+    return _cut(image_HWC, _placed(*_square(face, options), options), corners_22, options)
+
+
+def _placed(centre: NDArray[np.float64], side: float, options: PrepareOptions) -> Square:
+    """Return the square that is stored for a network's input of this centre and side."""
+    scale = side / options.input_size
+    # Edges, not centres: pixel i of the original covers [i, i + 1] here.
+    edge = centre + 0.5 - side / 2 - options.pad * scale
+    return Square(edge, edge + options.stored_size * scale, scale)
+
+
+def _cut(image_HWC: NDArray[np.uint8], place: Square, points_L2: NDArray[np.float64], options: PrepareOptions) -> Crop:
     scale = place.scale
     offset = place.edge + scale / 2 - 0.5
     stored = _resample(image_HWC, place.edge, place.end, options.stored_size)
-    landmarks = (face.landmarks_L2 - offset) / scale
     to_original = np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])
-    return Crop(np.asarray(stored), landmarks.astype(np.float32), to_original)
+    return Crop(np.asarray(stored), ((points_L2 - offset) / scale).astype(np.float32), to_original)
 
 
 def _resample(
@@ -180,6 +198,8 @@ def _resample(
     high = [
         min((ceil(value / factor) + reach) * factor, n) for value, n in zip(end, image_HWC.shape[1::-1], strict=True)
     ]
+    if any(end <= start for start, end in zip(low, high, strict=True)):
+        return Image.new("RGB", (size, size))
     reduced = Image.fromarray(image_HWC[low[1] : high[1], low[0] : high[0]]).reduce(factor)
     left, top = ((edge - low) / factor).tolist()
     right, bottom = ((end - low) / factor).tolist()

@@ -64,12 +64,22 @@ def decoded(path: Path, turn: Callable[[Image.Image], Image.Image]) -> NDArray[n
             if image.format == "EPS":
                 raise ValueError("it is PostScript, which Pillow would have another program run")
             with _one_large if image.width * image.height > _LARGE else contextlib.nullcontext():
-                return np.asarray(turn(image).convert("RGB"))
+                return to_rgb(turn(image))
     except FileNotFoundError:
         raise DataError(f"{path}: the image is missing; copy or download it again") from None
     except Exception as error:  # decoders raise a dozen types on damaged files
         why = shortened(str(getattr(error, "strerror", None) or error), 200)
         raise DataError(f"{path}: cannot be decoded as an image ({why}); copy or download it again") from error
+
+
+def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """Return an image as RGB uint8 (H, W, 3); of 16 bits, the upper 8. Raises ValueError for other deep images."""
+    if image.mode.startswith("I;16"):
+        grey_HW = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        return np.repeat(grey_HW[..., None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise ValueError("its pixels are numbers of 32 bits, whose range is unknown; convert it to 8 or 16 bits")
+    return np.asarray(image.convert("RGB"))
 
 
 def check_pixels(width: int, height: int) -> None:

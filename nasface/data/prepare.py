@@ -28,7 +28,7 @@ from nasface.errors import DataError, did_you_mean
 _log = logging.getLogger(__name__)
 
 # Part of every key: increase it whenever the same input would give different files.
-_FORMAT = 1
+_FORMAT = 2
 TOLERATED = 0.01
 """The share of damaged faces up to which they are left out."""
 _PART = ".part-"  # with which the names of folders begin that are not finished
@@ -103,8 +103,9 @@ def prepare(
     cache: Path | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    some: Callable[[Index], Index] = lambda index: index,
 ) -> dict[Split, PreparedFaces]:
-    """Crop all faces of a dataset, or find the crops that were made earlier from exactly the same data.
+    """Crop the faces of a dataset, or find the crops that were made earlier from exactly the same data.
 
     A damaged face is left out, logged and listed in `skipped`.
 
@@ -114,6 +115,7 @@ def prepare(
         cache: folder of the cache; None takes `cache_folder()`.
         workers: number of threads or processes; None takes the number of cores.
         progress: called with (faces done, faces in all) while cropping.
+        some: chooses from the index of the dataset; all by default.
 
     Returns:
         Both splits; a split without faces has length 0.
@@ -123,7 +125,7 @@ def prepare(
     """
     options = options or PrepareOptions()
     root = cache or cache_folder()
-    index = find_faces(dataset)
+    index = some(find_faces(dataset))
     unread = [problem for problem in index.problems if problem.level == "error"]
     total = len(index.faces) + len(unread)
     if not index.faces and not unread:

@@ -13,9 +13,8 @@ from PIL import Image, ImageOps
 
 from nasface import detect, untrusted
 from nasface.arch import Architecture
-from nasface.data import base as data
-from nasface.data.crop import Crop, crop_face
-from nasface.data.images import check_pixels, decoded
+from nasface.data.crop import Crop, crop_box
+from nasface.data.images import check_pixels, decoded, to_rgb
 from nasface.data.parallel import default_workers, map_in_order
 from nasface.detect import Boxes, Detector, FoundFaces, Pixels
 from nasface.errors import DataError, RunError, shortened, similar
@@ -102,11 +101,12 @@ class Model:
             The faces, in the order in which the detector found them.
 
         Raises:
-            DataError: when the image cannot be decoded, or is an array of another shape or type.
+            DataError: when the image cannot be decoded, or is an array of another shape or type, or when the detector
+                fails.
         """
         pixels = read_image(image)
-        find = detect.find_detector(detector) if isinstance(detector, str) else detector
-        boxes_K4 = np.asarray(find(pixels), dtype=np.float64).reshape(-1, 4)
+        find = detect.find_detector(detector) if isinstance(detector, str) else detect.checked(detector)
+        boxes_K4 = find(pixels)
         boxes_K4 = boxes_K4[detect.fits(boxes_K4, np.array(pixels.shape[1::-1]))]
         found = self.find([pixels], [boxes_K4], refine=refine)[0].plausible(min_score)
         return [
@@ -190,12 +190,9 @@ class Model:
         self, images_N: Sequence[Pixels], boxes_N4: Boxes, batch: int, workers: int | None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Run the network once: landmarks (N, L, 2) in pixels of the images, and confidences (N, L)."""
-        crop = self.view.crop
 
         def cut(i: int) -> Crop:
-            x0, y0, x1, y1 = boxes_N4[i].tolist()
-            face = data.Face(str(i), "test", (), boxes_N4[i].reshape(2, 2), None, (x0, y0, x1 - x0, y1 - y0))
-            return crop_face(images_N[i], face, 2, crop)
+            return crop_box(images_N[i], boxes_N4[i], self.view.crop)
 
         points_of = self.view.scheme.num_landmarks
         landmarks, confidences = [np.empty((0, points_of, 2))], [np.empty((0, points_of))]
@@ -226,7 +223,7 @@ def read_image(image: AnyImage) -> Pixels:
     try:
         if isinstance(image, Image.Image):
             check_pixels(image.width, image.height)
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            return to_rgb(ImageOps.exif_transpose(image))
     except Exception as err:  # decoders raise a dozen types on damaged files
         raise DataError(f"the image cannot be decoded ({shortened(str(err), 200)}); give another image") from err
     if not untrusted.exists(Path(image)):

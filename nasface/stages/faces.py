@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasface import plugins, ranks
-from nasface.data.base import Split
+from nasface.data.base import Index, Split
 from nasface.data.prepare import PreparedFaces, PrepareOptions, prepare
 from nasface.errors import DataError
 from nasface.recipe import Recipe
@@ -46,13 +46,15 @@ class Faces:
     prepared: Mapping[Split, PreparedFaces]
 
 
-def load_prepared(recipe: Recipe, machine: Machine) -> Mapping[Split, PreparedFaces]:
-    """Decode and crop the faces of the recipe's dataset, or read them from the cache."""
+def load_prepared(
+    recipe: Recipe, machine: Machine, some: Callable[[Index], Index] = lambda index: index
+) -> Mapping[Split, PreparedFaces]:
+    """Decode and crop the faces of the recipe's dataset, or those that `some` chooses, or read them from the cache."""
     data = recipe.data
     options = PrepareOptions(data.input_size, data.margin, data.box, data.box_scale)
     dataset = plugins.dataset(data.name, data.root, data.options)
     counter = machine.progress.counter("prepare")
-    return ranks.first_here(lambda: prepare(dataset, options, workers=machine.workers, progress=counter))
+    return ranks.first_here(lambda: prepare(dataset, options, None, machine.workers, counter, some))
 
 
 def is_held_out(name: str, share: float) -> bool:

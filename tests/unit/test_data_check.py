@@ -43,6 +43,7 @@ def test_every_damaged_file_is_listed_not_the_first_only(tmp_path: Path) -> None
     assert not report.ok
     assert {problem.where for problem in report.problems} == {"afw/1", "afw/3", "afw/4.pts", "afw/5.pts"}
     assert seen == [(i, 4) for i in range(1, 5)]
+    assert next(count.found for count in report.counts if (count.split, count.subset) == ("train", "afw")) == 2
 
 
 def test_points_far_outside_are_warned_about_and_points_near_the_border_are_not() -> None:

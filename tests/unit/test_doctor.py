@@ -144,8 +144,8 @@ def test_links_leftovers_and_other_processes_are_named(copy: RunDir):
     elsewhere = copy.path.parent / "log.txt"
     shutil.move(copy.log, elsewhere)
     copy.log.symlink_to(elsewhere)
-    (copy.path / ".slim.safetensors.x.partial").mkdir()
-    (copy.path / ".slim.safetensors.x.partial" / "slim.safetensors").write_bytes(b"half")
+    (copy.path / ".slim.safetensors.0123456789ab.partial").mkdir()
+    (copy.path / ".slim.safetensors.0123456789ab.partial" / "slim.safetensors").write_bytes(b"half")
     with FileLock(copy.path / ".lock"):
         found = list(folder.examine(copy.path))
     assert list(wrong(found)) == ["log.txt"]
@@ -156,7 +156,7 @@ def test_links_leftovers_and_other_processes_are_named(copy: RunDir):
     assert elsewhere.read_text() == "mine"
     notes = {finding.what: finding.detail for finding in found if finding.state == "note"}
     assert "working in this folder" in notes[".lock"]
-    assert "killed" in notes[".slim.safetensors.x.partial/slim.safetensors"]
+    assert "killed" in notes[".slim.safetensors.0123456789ab.partial/slim.safetensors"]
 
 
 def test_weights_of_other_programs_and_pipes_do_no_harm(copy: RunDir):

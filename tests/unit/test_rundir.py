@@ -49,7 +49,17 @@ def test_writing_makes_folders_replaces_files_and_leaves_nothing_else(tmp_path, 
         write(path)
         assert b"new" in path.read_bytes()
         assert listing(path.parent) == ["file"]
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+@every_writer
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_who_may_read_a_file_is_for_the_umask_to_say(tmp_path, write, mask, mode):
+    before = os.umask(mask)
+    try:
+        write(tmp_path / "file")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
 
 
 @every_writer
@@ -225,7 +235,10 @@ def test_what_killed_writes_have_left_is_removed_and_nothing_else(tmp_path: Path
     (tmp_path / "checkpoints").mkdir()
     left = [".slim.safetensors.x3k9_a2b", ".metrics.csv.abcdefgh", ".job.json.q1w2e3r4.partial"]
     left = [tmp_path / name for name in left] + [tmp_path / "checkpoints" / ".search.safetensors.abcd1234.partial"]
-    kept = [tmp_path / name for name in (".lock", ".gitignore", "slim.safetensors", "recipe.yaml", "a.partial")]
+    kept = [
+        tmp_path / name
+        for name in (".lock", ".gitignore", "slim.safetensors", "recipe.yaml", "a.partial", ".mine.partial")
+    ]
     for path in (*left, *kept):
         path.write_text("x")
     rundir.remove_partials(tmp_path)

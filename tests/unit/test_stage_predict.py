@@ -137,6 +137,21 @@ def test_a_box_outside_its_image_is_refused():
         model().find([noise(99, 99), noise(30, 40)], [np.empty((0, 4)), np.array([[50, 0, 60, 10]])])
 
 
+def test_a_box_at_the_edge_of_an_image_is_looked_at_wherever_its_square_lies():
+    boxes = np.array([[-60, 55, 40, 155], [95, 95, 180, 180], [10, 10, 60, 60]])
+    (found,) = model().find([noise(100, 100)], [boxes])
+    assert np.isfinite(found.landmarks_KL2).all()
+    (alone,) = model().find([noise(100, 100)], [boxes[2:]])
+    np.testing.assert_allclose(found.landmarks_KL2[2], alone.landmarks_KL2[0], atol=1e-3)
+
+
+def test_a_detector_of_ones_own_is_checked():
+    scored = np.array([[10, 10, 60, 60, 0.9], [70, 10, 90, 60, 0.9], [10, 70, 60, 90, 0.9], [70, 70, 90, 90, 0.9]])
+    for wrong, fact in ((scored, "(4, 5)"), (None, "()")):
+        with refused(DataError, "the detector failed", fact, "(K, 4)"):
+            model().predict(noise(100, 100), detector=lambda _, wrong=wrong: wrong)
+
+
 # --- files
 
 
@@ -189,6 +204,16 @@ def test_grey_and_transparent_images_are_rgb(tmp_path: Path):
     Image.new("LA", (20, 20), (77, 0)).save(tmp_path / "a.png")
     (seen,) = viewer(middle).images([Picture(tmp_path / "a.png", "a")])
     assert (seen.image_HW3.shape, seen.image_HW3.max()) == ((20, 20, 3), 77)
+
+
+def test_deep_images_keep_their_upper_bits(tmp_path: Path, caplog):
+    grey = noise(20, 20)[..., 0]
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    Image.fromarray(grey.astype(np.float32)).save(tmp_path / "float.tiff")
+    pictures = [Picture(tmp_path / "deep.png", "deep"), Picture(tmp_path / "float.tiff", "float")]
+    (seen,) = viewer(middle).images(pictures)
+    np.testing.assert_array_equal(seen.image_HW3, np.repeat(grey[..., None], 3, axis=2))
+    names(caplog.messages[-1], "float.tiff", "32 bits")
 
 
 def test_files_and_summary_say_what_was_found(tmp_path: Path, caplog):
@@ -280,6 +305,12 @@ def test_boxes_are_matched_by_path_by_the_file_and_by_the_folders_given(tmp_path
         sources.by_file(boxes_file(tmp_path / "other.csv", "d.png"), inputs[:1], sources.find_pictures(inputs[:1]))
     with refused(DataError, "film.mp4", "--boxes"):
         sources.by_file(file, inputs, [Picture(Path("film.mp4"), "film")])
+    Path("film.mp4").touch()
+    with refused(DataError, "film.mp4", "--boxes"):
+        sources.by_file(boxes_file(Path("film.csv"), "film.mp4"), [], [])
+    write(tmp_path / "b.png", noise(30, 30))  # in/b.png is what was asked for
+    pictures, find = sources.by_file(file, [Path("in/b.png")], sources.find_pictures([Path("in/b.png")]))
+    assert [find(picture, noise(30, 30))[:, 0].tolist() for picture in pictures] == [[1, 4]]
 
 
 def test_videos_are_tracked_drawn_and_numbered(tmp_path: Path):
@@ -311,6 +342,22 @@ def test_videos_are_tracked_drawn_and_numbered(tmp_path: Path):
     with Image.open(tmp_path / "drawn" / "a.png") as drawn:
         assert drawn.size == (40, 40)
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["a.png", "film.mp4"]
+
+
+def test_a_video_that_ends_too_soon_is_told(tmp_path: Path, caplog):
+    cv2 = pytest.importorskip("cv2")
+    path = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 12, (64, 48))
+    for i in range(40):
+        writer.write(noise(48, 64, i))
+    writer.release()
+    whole = predict_files(viewer(middle), [Picture(path, "film")], tmp_path / "whole")
+    assert (whole["summary"]["frames"], whole["summary"]["cut_short"]) == (40, 0)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    cut = predict_files(viewer(middle), [Picture(path, "film")], tmp_path / "cut")
+    assert 0 < cut["summary"]["frames"] < 30
+    assert cut["summary"]["cut_short"] == 1
+    names(caplog.messages[-1], "film.avi ends after", "of its 40 frames")
 
 
 def test_a_failed_video_leaves_no_file(tmp_path: Path):

@@ -73,6 +73,15 @@ def test_two_boxes_on_one_face_become_one():
     assert film.track() == [{0: [15, 10], 1: [35, 10]}, {0: [25, 10]}]
 
 
+def test_a_face_that_is_detected_again_beside_its_box_keeps_its_number():
+    film = Film(*[[(10, 10)]] * 4)
+    film.detector = lambda image: film.truth[0] + 11.0  # overlaps the tracked face by less than half
+    film.look = lambda image, boxes_K4, refine: found(
+        film.truth[0].repeat(len(boxes_K4), 0).tolist(), [0.8 + 0.1 * refine] * len(boxes_K4)
+    )
+    assert film.track(every=2) == [{0: [10, 10]}] * 4
+
+
 def test_detected_faces_of_a_low_score_are_dropped():
     assert Film([(10, 10)]).track(min_score=0.95) == [{}]
 

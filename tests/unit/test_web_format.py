@@ -193,6 +193,11 @@ def test_other_ends_and_a_page_of_the_users_own_are_refused(searched: Path, tmp_
         names(command_refuses("export", run, "--format", "web", "--out", own.parent, "--quiet"), own, "--out")
         assert [path.name for path in own.parent.iterdir()] == ["index.html"]
         assert own.read_text() == "<h1>My page</h1>"
+        own.unlink()
+        style = own.with_name("style.css")
+        style.write_text("body { color: red }")
+        names(command_refuses("export", run, "--format", "web", "--out", own.parent, "--quiet"), style, "--out")
+        assert style.read_text() == "body { color: red }"
         nowhere = tmp_path / "nowhere"
         names(command_refuses("export", run, "--format", "web", "--local-runtime", nowhere), nowhere, "npm pack")
         other = ("--outputs", "heatmaps", "--out", tmp_path / "out", "--quiet")

@@ -5,8 +5,8 @@
  *
  * @param {HTMLVideoElement} video plays the camera, unseen.
  * @param {?string} deviceId the camera; null takes the one that looks at the user.
- * @returns {Promise<{stop: function(): void, mirrored: boolean, others: string[]}>} how to close it, whether it looks at
- *   the user, and the ids of the other cameras.
+ * @returns {Promise<{stop: function(): void, mirrored: boolean, next: ?string}>} how to close it, whether it looks at
+ *   the user, and the id of the camera after it, around the list of all; null if there is no other.
  */
 export async function openCamera(video, deviceId) {
   if (!navigator.mediaDevices) throw new Error("the browser allows it on https pages and on localhost only");
@@ -26,8 +26,14 @@ export async function openCamera(video, deviceId) {
   }
   const own = track.getSettings();
   const devices = await navigator.mediaDevices.enumerateDevices();
-  const others = devices.filter(({ kind, deviceId: id }) => kind === "videoinput" && id && id !== own.deviceId);
-  return { stop, mirrored: own.facingMode !== "environment", others: others.map(({ deviceId: id }) => id) };
+  const ids = devices.filter(({ kind, deviceId: id }) => kind === "videoinput" && id).map(({ deviceId: id }) => id);
+  return { stop, mirrored: own.facingMode !== "environment", next: after(ids, own.deviceId) };
+}
+
+/** The id after this one, from the last on to the first; null if there is no other. */
+export function after(ids, own) {
+  const others = ids.filter((id) => id !== own);
+  return others.length ? (ids.slice(ids.indexOf(own) + 1).find((id) => id !== own) ?? others[0]) : null;
 }
 
 /** Wait for the next frame of a video. */

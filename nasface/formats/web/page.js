@@ -26,6 +26,7 @@ let name = "picture";
 const wanted = new Map(); // id -> box that the user has moved and the network has not seen
 const removed = new Set(); // ids of the faces that the user has removed since the last frame
 let looking = false;
+let failure = ""; // why there is no network
 let shrink = 1; // by which a large picture has been shrunk
 
 // --- what is said
@@ -145,7 +146,11 @@ async function showFile(file) {
   say(document.body.classList.contains("ready") ? "Looking for faces …" : "Loading the network …");
   await nextPaint();
   const see = await ready;
-  if (own !== shot || !see) return;
+  if (own !== shot) return;
+  if (!see) {
+    say(failure, "bad");
+    return;
+  }
   const found = await see.find(context);
   if (own !== shot) return;
   faces = found ?? [];
@@ -222,15 +227,20 @@ async function startCamera(deviceId = null) {
   resize(video.videoWidth, video.videoHeight);
   stage.classList.toggle("mirrored", opened.mirrored);
   $("camera").textContent = "Stop the camera";
-  $("other").hidden = !opened.others.length;
-  $("other").onclick = () => startCamera(opened.others[0]);
+  $("other").hidden = opened.next === null;
+  $("other").onclick = () => startCamera(opened.next);
   $("add").disabled = false;
   await watch(own);
 }
 
 async function watch(own) {
   const see = await ready;
-  if (!see || own !== shot) return;
+  if (own !== shot) return;
+  if (!see) {
+    stopCamera();
+    say(failure, "bad");
+    return;
+  }
   const count = frameCounter();
   let said = -1;
   for (let frame = 0; own === shot; frame++) {
@@ -342,11 +352,10 @@ const ready = load().then(
   },
   (error) => {
     shot++;
-    say(
+    failure =
       `The network could not be loaded (${error.message}). Load the page again. If that does not help, a file of the ` +
-        "page is missing, or the runtime is not the one that the page was made for.",
-      "bad",
-    );
+      "page is missing, or the runtime is not the one that the page was made for.";
+    say(failure, "bad");
     return null;
   },
 );

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from nasface import rundir
-from nasface.data.parallel import default_workers
+from nasface.data.parallel import usable_cores
 from nasface.deploy.runtimes import TORCH, runtimes
 from nasface.errors import RunError, did_you_mean
 from nasface.formats import Format
@@ -126,7 +126,7 @@ def bench(options: BenchOptions, machine: Machine) -> Benchmark:
     reference = options.reference or models[0]
     if reference not in models:
         raise RunError(f"the reference {reference} is not among the networks; {did_you_mean(reference, models)}")
-    batches, threads = sorted(set(options.batches)), sorted(set(options.threads)) or [default_workers()]
+    batches, threads = sorted(set(options.batches)), sorted(set(options.threads)) or [usable_cores()]
     forms = runtimes(options.runtimes)
     with tempfile.TemporaryDirectory(prefix="nasface-bench-") as folder, _threads_kept():
         contenders = [

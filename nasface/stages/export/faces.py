@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nasface import plugins
-from nasface.data.base import Split
+from nasface.data.base import SPLITS, Index, Split
 from nasface.data.prepare import PreparedFaces, prepare
 from nasface.errors import DataError, GraphError
 from nasface.model import View
@@ -56,7 +57,7 @@ def of_dataset(recipe: Recipe, view: View, machine: Machine, calibrate: int) -> 
         DataError: when the dataset is not there.
         GraphError: when it has another landmark scheme.
     """
-    prepared = load_prepared(recipe, machine)
+    prepared = load_prepared(recipe, machine, partial(_needed, share=recipe.data.held_out, calibrate=calibrate))
     train, count = prepared["train"], view.scheme.num_landmarks
     if train.scheme.num_landmarks != count:
         raise GraphError(
@@ -68,6 +69,17 @@ def of_dataset(recipe: Recipe, view: View, machine: Machine, calibrate: int) -> 
     return Sample(
         recipe.data.name, _any_faces(prepared), _crops(train, own), _crops(train, judged), true_landmarks(train)[judged]
     )
+
+
+def _needed(index: Index, share: float, calibrate: int) -> Index:
+    """Return the faces of an index that `of_dataset` takes: a dataset may have thousands more, or render them."""
+    train, test = ([face for face in index.faces if face.split == split] for split in SPLITS)
+    own, held_out = divided([face.name for face in train], share)
+    chosen = [train[i] for i in (*_spread(own, calibrate), *_spread(held_out, JUDGED))]
+    compared = test or train
+    chosen += [compared[i] for i in _spread(range(len(compared)), COMPARED)]
+    names = {(face.split, face.name) for face in chosen}
+    return replace(index, faces=tuple(face for face in index.faces if (face.split, face.name) in names), problems=())
 
 
 def of_nobody(view: View, machine: Machine) -> Sample:

@@ -27,7 +27,7 @@ from nasface.model.build import net_costs
 from nasface.model.card import Card
 from nasface.model.exported import Description
 from nasface.model.files import Saved
-from nasface.places import not_ours
+from nasface.places import begins_with, not_ours
 from nasface.recipe import Recipe
 from nasface.scores import DEFAULT_NORMALISER
 from nasface.stages.export import faces
@@ -164,7 +164,7 @@ def export(source: NetworkAndFaces, options: ExportOptions, out: Path, machine: 
             written = form.write(module, module.example(), part / path.name, about, _quantisation(options, sample))
             found = _judge(form, written, model, view, sample, options)
             _refuse(found, options, module.net, sample)
-            _refuse_other_page(written, out)
+            _refuse_foreign(form, written, out, about)
             for file in written:
                 durable.put(file, out / file.name)
     except OSError as err:
@@ -233,7 +233,7 @@ def _sample(recipe: Recipe | None, view: View, machine: Machine, options: Export
 
 
 def _of_dataset(recipe: Recipe, view: View, machine: Machine, options: ExportOptions) -> Sample:
-    sample = faces.of_dataset(recipe, view, machine, options.calibrate)
+    sample = faces.of_dataset(recipe, view, machine, options.calibrate if options.precision == "int8" else 0)
     if options.precision == "int8" and not len(sample.calibration_NHW3):
         raise RunError(
             f"int8 is calibrated on training faces, and dataset '{recipe.data.name}' has none; give another --dataset "
@@ -280,11 +280,33 @@ def _judge(
     )
 
 
-def _refuse_other_page(written: Sequence[Path], out: Path) -> None:
-    """Raise a RunError when a page of the user's own would be replaced."""
-    for page in (out / file.name for file in written if file.suffix == ".html"):
-        if page.exists() and b'name="generator" content="nasface' not in page.read_bytes():
-            raise not_ours(page)
+def _refuse_foreign(form: Format, written: Sequence[Path], out: Path, about: str) -> None:
+    """Raise a RunError when a file of the user's own would be replaced; warn when it is another network's export.
+
+    A network is ours if it describes itself; what lies beside one is, if the page or else the network there is.
+    """
+    network = out / written[-1].name
+    page = next((out / file.name for file in written if file.suffix == ".html"), None)
+    for file in written:
+        there = out / file.name
+        if not there.exists() or (there.is_file() and there.read_bytes() == file.read_bytes()):
+            continue
+        if there == network or page is None:
+            ours = _described(form, network) is not None
+        else:
+            ours = begins_with(page, 'name="generator" content="nasface"')
+        if not ours:
+            raise not_ours(there)
+    if _described(form, network) not in (None, about):
+        log.warning("%s was the export of another network, or had other options, and is replaced", network)
+
+
+def _described(form: Format, network: Path) -> str | None:
+    """Return how an exported network describes itself; None if it is not there, or not from nasface."""
+    try:
+        return form.describe(network) if network.is_file() else None
+    except RunError:
+        return None
 
 
 def _nme(found_NL2: NDArray[np.float64], sample: Sample, view: View) -> float:

@@ -105,21 +105,23 @@ def by_file(file: Path, inputs: Sequence[Path], pictures: list[Picture]) -> tupl
     Raises:
         DataError: when the file is damaged or has no box for any image, or when a picture is a video.
     """
-    if videos := [picture.path for picture in pictures if picture.is_video]:
-        raise DataError(
-            f"--boxes does not go with the video {videos[0]}, whose faces are detected and tracked; leave one out"
-        )
+    given = {_real(picture.path) for picture in pictures}
     folders = [Path(), file.parent, *dict.fromkeys(path if path.is_dir() else path.parent for path in inputs)]
     paths: list[Path] = []
     boxes: dict[Path, list[Boxes]] = {}
     for name, boxes_K4 in detect.read_boxes(file).items():
-        path = next((folder / name for folder in folders if is_there(folder / name)), None)
+        there = [folder / name for folder in folders if is_there(folder / name)]
+        path = next((path for path in there if _real(path) in given), next(iter(there), None))
         if path is None:
             log.warning("%s: image %s does not exist", file, name)
         else:
             paths.append(path)
             boxes.setdefault(_real(path), []).append(boxes_K4)
     pictures = pictures if inputs else find_pictures(paths)
+    if videos := [picture.path for picture in pictures if picture.is_video]:
+        raise DataError(
+            f"--boxes does not go with the video {videos[0]}, whose faces are detected and tracked; leave one out"
+        )
     if not any(_real(picture.path) in boxes for picture in pictures):
         raise DataError(
             f"{file} has no box for any of the images; its column 'image' must hold paths, or names in an input folder"

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -29,6 +28,7 @@ log = logging.getLogger(__name__)
 
 SMOOTH = 1.5  # hertz; what it does is measured in docs/how-to/predict.md
 _WAITING_BYTES = 256 << 20  # limit of decoded images that wait for a full batch
+_WHOLE = 0.95  # share of the frames that a header promises, below which a video was cut short; headers are not exact
 _READERS = 4  # threads that decode; few, since each holds whole images in memory
 
 
@@ -242,8 +242,13 @@ def predict_files(
         return time.perf_counter() - started
 
     seconds = see(viewer.images(images))
-    frames = -len(entries)
-    film_seconds = see(chain.from_iterable(viewer.video(video) for video, length in lengths.items() if length))
+    frames, film_seconds, cut = -len(entries), 0.0, 0
+    for video, length in ((video, length) for video, length in lengths.items() if length):
+        before = len(entries)
+        film_seconds += see(viewer.video(video))
+        if (read := len(entries) - before) < _WHOLE * length:
+            cut += 1
+            log.warning("%s ends after %d of its %d frames; it is damaged or not complete", video.path, read, length)
     frames += len(entries)
     _require_faces(entries, pictures, viewer.how.min_score)
     faces = sum(len(entry["faces"]) for entry in entries)
@@ -255,7 +260,7 @@ def predict_files(
         "faces": faces,
         "seconds": round(seconds + film_seconds, 3),
         "faces_per_second": round(faces / (seconds + film_seconds), 2),
-        **({"frames_per_second": round(frames / film_seconds, 2)} if frames else {}),
+        **({"cut_short": cut, "frames_per_second": round(frames / film_seconds, 2)} if frames else {}),
     }
     report = {"nasface": __version__, "summary": summary, "images": entries}
     rundir.write_json(out / "landmarks.json", report)  # first: it says that both files are nasface's
