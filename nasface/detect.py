@@ -19,14 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nasface import untrusted
-from nasface.errors import (
-    DataError,
-    NasfaceError,
-    RunError,
-    described,
-    out_of_memory,
-    shortened,
-)
+from nasface.errors import DataError, NasfaceError, RunError, described, out_of_memory, shortened
 from nasface.importing import resolve
 
 # The box of the 68 landmarks in units of YuNet's box: how far its centre lies below that of YuNet's, in heights, its

@@ -7,14 +7,14 @@ Shape letters: N points, S seeds, G costs of a grid.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nasface.errors import RunError
-from nasface.scores import HELD_OUT, Stage
+from nasface.scores import HELD_OUT, Stage, SweepRow
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -185,3 +185,13 @@ def _deviation(values_S: Floats) -> Floats:
         return np.full(values_S.shape[1:], np.nan)
     deviation: Floats = np.std(values_S, axis=0, ddof=1)
     return deviation
+
+
+def with_front(rows: Sequence[SweepRow]) -> list[SweepRow]:
+    """Mark the networks that no other beats in both MACs and the held-out NME of the last stage."""
+    done = [row for row in rows if row.is_slim]
+    reached = [stage for stage in Stage if any(HELD_OUT.at(stage) in row.nme for row in done)]
+    score = HELD_OUT.at(reached[-1] if reached else None)
+    points = np.array([[row.macs, row.nme.get(score, np.nan)] for row in done], dtype=float).reshape(-1, 2)
+    marks = {row.network: bool(mark) for row, mark in zip(done, front(points), strict=True)}
+    return [replace(row, on_front=marks.get(row.network)) for row in rows]

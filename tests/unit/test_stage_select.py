@@ -18,11 +18,11 @@ from nasface.arch import Architecture
 from nasface.errors import GraphError, RunError
 from nasface.model.files import at
 from nasface.model.source import read_source
+from nasface.pareto import with_front
 from nasface.report.content import read
 from nasface.rundir import RunDir
 from nasface.scores import HELD_OUT, Score, Stage, State, SweepRow
 from nasface.stages.select import copy_network, read_table, select, sweep_folder
-from nasface.stages.sweep.book import with_front
 from searchspaces.hrsupernet import hrsupernet
 from tests.refusal import names, refused
 

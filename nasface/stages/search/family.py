@@ -10,11 +10,11 @@ from nasface.arch import Factors
 from nasface.cost import Costs
 from nasface.model.files import save_net
 from nasface.net import GraphNet
+from nasface.pareto import with_front
 from nasface.scores import SUPERNET, Stage, SweepRow, table_of
 from nasface.stages.faces import Faces
 from nasface.stages.measure import Evaluation, evaluate_net, scores_at, sweep_row
 from nasface.stages.prune import write_arch
-from nasface.stages.sweep.book import with_front
 from nasface.stages.train import finish
 from nasface.stages.workspace import Work
 

@@ -14,15 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 from nasface import rundir
 from nasface.errors import RunError
-from nasface.pareto import front
+from nasface.pareto import with_front
 from nasface.places import checked_name
 from nasface.rundir import RunDir
-from nasface.scores import HELD_OUT, SUPERNET, Stage, State, SweepRow, table_of
+from nasface.scores import SUPERNET, State, SweepRow, table_of
 from nasface.stages.studies.storage import Kept, damaged, in_journal, journal, opened, shown
 from nasface.stages.studies.trials import Trials, is_free
 from nasface.stages.sweep.candidates import Candidate, SweepRequest
@@ -392,13 +391,3 @@ def _without_gaps(row: SweepRow) -> dict[str, Any]:
 def _pruner(wish: Mapping[str, Any]) -> str:
     seed = f" seed={wish['seed']}" if "seed" in wish else ""
     return f"{wish['pruner']}{seed}"
-
-
-def with_front(rows: list[SweepRow]) -> list[SweepRow]:
-    """Mark the networks that no other beats in both MACs and the held-out NME of the last stage."""
-    done = [row for row in rows if row.is_slim]
-    reached = [stage for stage in Stage if any(HELD_OUT.at(stage) in row.nme for row in done)]
-    score = HELD_OUT.at(reached[-1] if reached else None)
-    points = np.array([[row.macs, row.nme.get(score, np.nan)] for row in done], dtype=float).reshape(-1, 2)
-    marks = {row.network: bool(mark) for row, mark in zip(done, front(points), strict=True)}
-    return [replace(row, on_front=marks.get(row.network)) for row in rows]
