@@ -308,8 +308,12 @@ def override(content: dict[str, Any], texts: Sequence[str]) -> None:
     Raises:
         RecipeError: if a text does not have this form.
     """
-    for text in sorted(texts, key=lambda text: _plugin_named(_keys(text)) is None):
-        _override(content, text)
+    for i, text in enumerate(texts):
+        if _override(content, text):
+            section = _keys(text)[0]
+            for earlier in texts[:i]:
+                if _keys(earlier)[:2] == [section, "options"]:
+                    _override(content, earlier)
 
 
 def _keys(text: str) -> list[str]:
@@ -321,7 +325,8 @@ def _plugin_named(keys: list[str]) -> str | None:
     return keys[0] if len(keys) == 2 and keys[0] in PLUGINS and keys[1] == "name" else None
 
 
-def _override(content: dict[str, Any], text: str) -> None:
+def _override(content: dict[str, Any], text: str) -> bool:
+    """Apply a setting, and return whether it named another plug-in, whose options then start from their defaults."""
     path, sign, value = text.partition("=")
     if not sign or not path.strip():
         raise RecipeError(
@@ -340,10 +345,13 @@ def _override(content: dict[str, Any], text: str) -> None:
             f"--set {shown(text)}: the value is not valid YAML ({err}); give a number, a word or a list, with text in "
             "quotes"
         ) from err
-    if (plugin := _plugin_named(keys)) and new != inner.get("name", _default_name(plugin)):
+    plugin = _plugin_named(keys)
+    other = plugin is not None and new != inner.get("name", _default_name(plugin))
+    if other:
         inner.pop("options", None)
     inner[last] = new
     allow(*names_in(new))  # typed by the person, whatever files name too
+    return other
 
 
 def _check_keys(content: Mapping[str, Any], where: str) -> None:

@@ -129,8 +129,8 @@ def _in_a_name(text: str) -> str:
 
 PARTIAL = ".partial"
 _PARTIAL = re.compile(
-    rf"\..+\.[a-z0-9_]{{8,12}}\{PARTIAL}"
-    r"|\.[\w-]+\.(yaml|json|csv|safetensors)\.[a-z0-9_]{8}"  # the names before nasface 0.2
+    rf"\..+\.[0-9a-f]{{12}}\{PARTIAL}"
+    rf"|\.[\w-]+\.(yaml|json|csv|safetensors)\.[a-z0-9_]{{8}}(\{PARTIAL})?"  # the names before nasface 0.2
 )
 
 

@@ -64,7 +64,7 @@ def decoded(path: Path, turn: Callable[[Image.Image], Image.Image]) -> NDArray[n
             if image.format == "EPS":
                 raise ValueError("it is PostScript, which Pillow would have another program run")
             with _one_large if image.width * image.height > _LARGE else contextlib.nullcontext():
-                return to_rgb(turn(image))
+                return to_rgb(turn(image), image.format)
     except FileNotFoundError:
         raise DataError(f"{path}: the image is missing; copy or download it again") from None
     except Exception as error:  # decoders raise a dozen types on damaged files
@@ -72,9 +72,17 @@ def decoded(path: Path, turn: Callable[[Image.Image], Image.Image]) -> NDArray[n
         raise DataError(f"{path}: cannot be decoded as an image ({why}); copy or download it again") from error
 
 
-def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Return an image as RGB uint8 (H, W, 3); of 16 bits, the upper 8. Raises ValueError for other deep images."""
-    if image.mode.startswith("I;16"):
+def to_rgb(image: Image.Image, form: str | None = None) -> NDArray[np.uint8]:
+    """Return an image as RGB uint8 (H, W, 3); of 16 bits, the upper 8.
+
+    Args:
+        image: the image.
+        form: Pillow's name of the format of its file.
+
+    Raises:
+        ValueError: for images with 32 bits per value.
+    """
+    if image.mode.startswith("I;16") or (image.mode == "I" and form == "PPM"):  # PGM files have 16 bits at most
         grey_HW = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
         return np.repeat(grey_HW[..., None], 3, axis=2)
     if image.mode in ("I", "F"):

@@ -28,7 +28,7 @@ from nasface.errors import DataError, did_you_mean
 _log = logging.getLogger(__name__)
 
 # Part of every key: increase it whenever the same input would give different files.
-_FORMAT = 2
+_FORMAT = 1
 TOLERATED = 0.01
 """The share of damaged faces up to which they are left out."""
 _PART = ".part-"  # with which the names of folders begin that are not finished
@@ -115,7 +115,7 @@ def prepare(
         cache: folder of the cache; None takes `cache_folder()`.
         workers: number of threads or processes; None takes the number of cores.
         progress: called with (faces done, faces in all) while cropping.
-        some: chooses from the index of the dataset; all by default.
+        some: chooses from the index of the dataset; all by default. The share of damaged faces is of all.
 
     Returns:
         Both splits; a split without faces has length 0.
@@ -125,9 +125,10 @@ def prepare(
     """
     options = options or PrepareOptions()
     root = cache or cache_folder()
-    index = some(find_faces(dataset))
+    whole = find_faces(dataset)
+    index = some(whole)
     unread = [problem for problem in index.problems if problem.level == "error"]
-    total = len(index.faces) + len(unread)
+    total = len(whole.faces) + len(unread)
     if not index.faces and not unread:
         raise DataError(f"{dataset.name}: no face was found; 'nasface data check' says what is there")
     _refuse_if_damaged(dataset, unread, total)
@@ -140,7 +141,7 @@ def prepare(
     if isinstance(meta, str):
         if meta:
             _log.warning("%s is not as it was written (%s), so the faces are prepared again", target, meta)
-        meta = _build(dataset, index, options, target, workers, progress, unread)
+        meta = _build(dataset, index, options, target, workers, progress, unread, total)
     problems = (*unread, *(Problem(**entry) for entry in meta["problems"]))
     _report(dataset, problems, total)
     return {
@@ -187,6 +188,7 @@ def _build(
     workers: int | None,
     progress: Callable[[int, int], None] | None,
     unread: Sequence[Problem],
+    total: int,
 ) -> dict[str, Any]:
     """Crop all faces into a temporary folder beside the target and move it there in one step."""
     try:
@@ -196,7 +198,7 @@ def _build(
         if free < need + _SPARE_BYTES:
             raise OSError(errno.ENOSPC, f"{need >> 20} MiB are needed, {free >> 20} MiB are free")
         with durable.temporary_folder(target.parent, _PART) as part:
-            meta = _crop_all(dataset, index, options, part, workers, progress, unread)
+            meta = _crop_all(dataset, index, options, part, workers, progress, unread, total)
             return _publish(part, target, meta)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -216,10 +218,11 @@ def _crop_all(
     workers: int | None,
     progress: Callable[[int, int], None] | None,
     unread: Sequence[Problem],
+    total: int,
 ) -> dict[str, Any]:
     """Crop all faces into a folder and return its description."""
     meta: dict[str, Any] = {"kept": {}, "problems": []}
-    total, done = len(index.faces), 0
+    done = 0
     for split in SPLITS:
         positions = [i for i, face in enumerate(index.faces) if face.split == split]
         crops = map_in_order(
@@ -235,13 +238,13 @@ def _crop_all(
                 if isinstance(crop, Problem):
                     meta["problems"].append(vars(crop))
                     problems = [*unread, *(Problem(**entry) for entry in meta["problems"])]
-                    _refuse_if_damaged(dataset, problems, total + len(unread))
+                    _refuse_if_damaged(dataset, problems, total)
                 else:
                     writer.add(crop)
                     kept.append(position)
                 done += 1
                 if progress:
-                    progress(done, total)
+                    progress(done, len(index.faces))
     seal(part, meta)
     return meta
 

@@ -37,6 +37,17 @@ def folders(cache: Path) -> list[str]:
     return sorted(path.name for path in (cache / "prepared").glob("*"))
 
 
+def test_a_choice_of_faces_is_prepared_and_few_damaged_ones_are_still_few_of_all(tmp_path: Path):
+    data = toy(train=300, test=4)
+    chosen = replace(data.index(), faces=data.index().faces[:3])
+    found = prepare(data, SMALL, tmp_path, workers=1, some=lambda _: chosen)
+    assert found["train"].names == ("train/0", "train/1", "train/2")
+    assert len(found["test"]) == 0
+    data.broken = frozenset({"train/1"})
+    found = prepare(data, SMALL, tmp_path / "damaged", workers=1, some=lambda _: chosen)
+    assert found["train"].names == ("train/0", "train/2")
+
+
 def test_both_splits_hold_the_crops_of_their_faces_in_order(tmp_path: Path) -> None:
     dataset = toy(train=6, test=3)
     done = prepare(dataset, SMALL, tmp_path)

@@ -14,6 +14,7 @@ from PIL import Image
 
 import nasface
 from nasface import plugins
+from nasface.data.base import Face, Index, Problem
 from nasface.deploy.plain import Ends
 from nasface.errors import RunError
 from nasface.formats import graph
@@ -21,7 +22,9 @@ from nasface.model.exported import COSTS, describe
 from nasface.model.files import one
 from nasface.rundir import RunDir
 from nasface.stages.evaluate.compare import evaluate
+from nasface.stages.export.faces import COMPARED, _needed
 from nasface.stages.export.run import ExportOptions, NetworkAndFaces, export
+from nasface.stages.faces import divided
 from tests.exported import BOX, FORMATS, Export, faces
 from tests.extras import needs_onnx, needs_openvino
 from tests.refusal import refused
@@ -254,3 +257,16 @@ def test_threads_are_those_of_the_recipe(export_once: Export, run: RunDir, monke
 def test_a_format_of_ones_own_needs_no_change(run: RunDir, cached: None, tmp_path: Path):
     done = export(NetworkAndFaces(one(run.path)), ExportOptions("nasface.formats.onnx:Onnx"), tmp_path, MACHINE)
     assert done.path == tmp_path / "slim-fp32.onnx"
+
+
+def test_only_the_faces_that_are_needed_are_prepared():
+    marks = np.array([[0.0, 0.0], [9.0, 9.0]])
+    names = [("train", 4000), ("test", 500)]
+    every = tuple(Face(f"{split}/{i}", split, (), marks, "", None) for split, count in names for i in range(count))
+    index = _needed(Index(every, (Problem("train/x", "is damaged"),), {"train": 4000}), share=0.1, calibrate=30)
+    own, held_out = divided([face.name for face in index.faces if face.split == "train"], 0.1)
+    assert (len(own), sum(face.split == "test" for face in index.faces)) == (30, COMPARED)
+    assert 300 < len(held_out) < 500  # a tenth of all
+    assert not index.problems
+    alone = _needed(Index(every[:4000]), share=1e-9, calibrate=0)
+    assert len(alone.faces) == COMPARED  # of training faces, where there are no others

@@ -14,14 +14,16 @@ import pytest
 
 import nasface
 from nasface import plugins
+from nasface.deploy.plain import Ends
 from nasface.errors import GraphError, RecipeError, RunError
 from nasface.formats import graph
+from nasface.formats.base import Outputs
 from nasface.model.exported import Description, describe
 from nasface.model.files import one
 from nasface.rundir import RunDir
 from nasface.stages.evaluate.compare import evaluate
 from nasface.stages.export.run import ExportOptions, NetworkAndFaces, export
-from tests.exported import BOX, FORMATS, Export
+from tests.exported import ANY_LOSS, BOX, FORMATS, Export
 from tests.extras import needs_onnx
 from tests.refusal import command_refuses, refused
 from tests.searched import MACHINE
@@ -218,6 +220,33 @@ def test_landmarks_that_moved_write_nothing(run: RunDir, cached: None, tmp_path:
         patch.setattr(graph, "onnx_graph", wrong)
         export(NetworkAndFaces(one(run.path)), ExportOptions("onnx"), tmp_path / "out", MACHINE)
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_files_of_the_users_own_are_kept_and_earlier_exports_replaced(
+    form: str, run: RunDir, cached: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    out = tmp_path / "out"
+
+    def write(outputs: Outputs = "landmarks") -> Path:
+        caplog.clear()
+        wish = ExportOptions(form, ends=Ends(outputs=outputs), max_loss=ANY_LOSS)
+        return export(NetworkAndFaces(one(run.path)), wish, out, MACHINE).path
+
+    path = write()
+    write()
+    assert not caplog.records  # although files of OpenVINO differ a little each time
+    write("heatmaps")
+    assert f"{path}, an earlier export that differs from this one, is replaced" in caplog.messages
+    for own in sorted(out.iterdir()):
+        kept = own.read_bytes()
+        for file in out.iterdir():  # as a kill may leave them, and then a file of somebody else's
+            file.unlink()
+        own.write_bytes(b"mine")
+        with refused(RunError, own, "--out"):
+            write()
+        assert [(file.name, file.read_bytes()) for file in out.iterdir()] == [(own.name, b"mine")]
+        own.write_bytes(kept)
 
 
 def test_a_format_that_does_not_exist(run: RunDir, tmp_path: Path):

@@ -51,8 +51,8 @@ def write(path: Path, points_NL2: NDArray[np.float64], names: list[str] | None =
 
 def test_a_name_in_another_folder_of_the_dataset_is_no_test_face(tmp_path: Path, test: PreparedFaces, caplog):
     points = np.concatenate([originals(), originals()[:1] + 50])
-    names = [*(f"any/where/{i}.png" for i in range(4)), "data/test/train/0.png"]  # another folder within `test`
-    (back,) = read_predictions(write(tmp_path / "p.csv", points, names), test).values()
+    names = [*(f"test/crops/{i}.png" for i in range(4)), "data/train/0.png"]
+    (back,) = read_predictions(write(tmp_path / "p.csv", points, names), test, others=["train/0"]).values()
     np.testing.assert_allclose(back, true_landmarks(test), atol=1e-9)
     assert "ignoring 1 rows" in caplog.text
 

@@ -151,6 +151,7 @@ def test_another_plugin_starts_from_its_own_options_wherever_they_are_set(mine):
     other = ["search.options.macs=3.0e+6", "search.name=hot", "search.options.start=0.1"]
     options = load(mine, other).search.options
     assert (options["macs"], options["start"]) == (3e6, 0.1)
+    assert load(mine, ["search={epochs: 3, options: {penalty: 0.5}}", "search.name=prox"]).search.name == "prox"
     assert load(mine, ["search.name=l1"]) == load(mine)  # the same plug-in keeps what the recipe gives it
 
 

@@ -237,7 +237,15 @@ def test_what_killed_writes_have_left_is_removed_and_nothing_else(tmp_path: Path
     left = [tmp_path / name for name in left] + [tmp_path / "checkpoints" / ".search.safetensors.abcd1234.partial"]
     kept = [
         tmp_path / name
-        for name in (".lock", ".gitignore", "slim.safetensors", "recipe.yaml", "a.partial", ".mine.partial")
+        for name in (
+            ".lock",
+            ".gitignore",
+            "slim.safetensors",
+            "recipe.yaml",
+            "a.partial",
+            ".mine.partial",
+            ".film.mp4.chromium.partial",
+        )
     ]
     for path in (*left, *kept):
         path.write_text("x")

@@ -21,6 +21,7 @@ from nasface.stages.experiment import run as experiments
 from nasface.stages.experiment.plan import read_experiment
 from nasface.stages.experiment.results import at_equal_macs, summary
 from nasface.stages.experiment.run import outline, run_experiment
+from nasface.stages.sweep.book import Standing, standing_of
 from tests.refusal import refused
 from tests.searched import MACHINE, SETTINGS, caching_in
 
@@ -167,6 +168,30 @@ def test_what_cannot_be_had_is_left_out_with_what_needs_it(tmp_path, monkeypatch
     assert set(table.run) == {"small"}
     assert set(table.part) == {"search", "by-threshold", "by-chance"}
     assert "wide, seed 0, search is left out: the loss is nan" in caplog.text
+    alone = read_experiment(str(written(tmp_path, distill={}, seeds=[1])), None)
+    with refused(DivergedError, "nan"):
+        run_experiment(alone, tmp_path / "other", MACHINE, only=("wide",))
+
+
+def test_a_sweep_that_others_are_measuring_is_waited_for(tmp_path, monkeypatch):
+    sweeps = {"halves": {"shares": [0.5]}}
+    plan = read_experiment(str(written(tmp_path, runs={"small": {}}, sweeps=sweeps, distill={}, seeds=[0])), None)
+    out, real, waited = tmp_path / "out", experiments.sweep, []
+
+    def busy_at_first(*args, **how):
+        if not waited:  # as while another process is measuring all networks
+            monkeypatch.setattr(experiments, "standing_of", lambda *_: Standing(open=1))
+            return
+        real(*args, **how)
+
+    def other_process_dies(seconds: float) -> None:
+        waited.append(outline(plan, out).status.tolist())
+        monkeypatch.setattr(experiments, "standing_of", standing_of)
+
+    monkeypatch.setattr(experiments, "sweep", busy_at_first)
+    monkeypatch.setattr(working.time, "sleep", other_process_dies)
+    assert set(run_experiment(plan, out, MACHINE).part) == {"search", "halves"}
+    assert len(waited) == 1
 
 
 def test_a_sweep_with_other_settings_is_not_taken_for_the_one_asked_for(tmp_path):

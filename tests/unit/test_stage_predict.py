@@ -209,10 +209,11 @@ def test_grey_and_transparent_images_are_rgb(tmp_path: Path):
 def test_deep_images_keep_their_upper_bits(tmp_path: Path, caplog):
     grey = noise(20, 20)[..., 0]
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "deep.pgm")
     Image.fromarray(grey.astype(np.float32)).save(tmp_path / "float.tiff")
-    pictures = [Picture(tmp_path / "deep.png", "deep"), Picture(tmp_path / "float.tiff", "float")]
-    (seen,) = viewer(middle).images(pictures)
-    np.testing.assert_array_equal(seen.image_HW3, np.repeat(grey[..., None], 3, axis=2))
+    pictures = [Picture(tmp_path / name, name) for name in ("deep.png", "deep.pgm", "float.tiff")]
+    for seen in viewer(middle).images(pictures):
+        np.testing.assert_array_equal(seen.image_HW3, np.repeat(grey[..., None], 3, axis=2))
     names(caplog.messages[-1], "float.tiff", "32 bits")
 
 

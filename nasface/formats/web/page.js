@@ -352,6 +352,7 @@ const ready = load().then(
   },
   (error) => {
     shot++;
+    stopCamera();
     failure =
       `The network could not be loaded (${error.message}). Load the page again. If that does not help, a file of the ` +
       "page is missing, or the runtime is not the one that the page was made for.";

@@ -100,10 +100,13 @@ def _judge(subjects: Sequence[Predictions], machine: Machine) -> list[Case]:
     """Evaluate files of landmarks for one dataset."""
     if not subjects:
         return []
-    test = load_prepared(subjects[0].recipe, machine)["test"]
+    prepared = load_prepared(subjects[0].recipe, machine)
+    test, others = prepared["test"], prepared["train"].names
     cases = []
     for subject in subjects:
-        predictions = read_predictions(subject.path, test, one_based=subject.one_based, missing=subject.missing)
+        predictions = read_predictions(
+            subject.path, test, others=others, one_based=subject.one_based, missing=subject.missing
+        )
         found = [measure(name, points_NL2, test) for name, points_NL2 in predictions.items()]
         cases.append(Case(str(subject.path), subject.recipe, found, test))
     return cases

@@ -54,13 +54,19 @@ def write_predictions(path: Path, found: Iterable[tuple[str, NDArray[np.float64]
 
 
 def read_predictions(
-    path: Path, test: PreparedFaces, *, one_based: bool = False, missing: Missing = "error"
+    path: Path,
+    test: PreparedFaces,
+    *,
+    others: Iterable[str] = (),
+    one_based: bool = False,
+    missing: Missing = "error",
 ) -> dict[str, NDArray[np.float64]]:
     """Read the landmarks of every test face.
 
     Args:
         path: the CSV file; if it has no column `network`, its stem is the name of the network.
         test: the test faces; `image` is the name of a face, or the path or name of its file if only one face has it.
+        others: the names of faces of the dataset that are not tested; rows with these names are ignored.
         one_based: whether the first pixel is 1.
         missing: what to do with a face without a row or with empty coordinates: 'fail' gives it NaN, 'error' raises.
 
@@ -77,7 +83,7 @@ def read_predictions(
         )
     frame = _read(path)
     points_RL2 = _points(frame, path, test.scheme.num_landmarks) - one_based
-    find = _finder(test.names, path)
+    find = _finder(test.names, frozenset(others), path)
     images = frame["image"].tolist()
     face_R = np.array([find(image) for image in images], dtype=np.int64)
     strange = [image for image, face in zip(images, face_R, strict=True) if face < 0]
@@ -149,13 +155,12 @@ def _points(frame: DataFrame, path: Path, num_landmarks: int) -> NDArray[np.floa
     return numbers.reshape(len(frame), num_landmarks, 2)
 
 
-def _finder(names: Sequence[str], path: Path) -> Callable[[str], int]:
+def _finder(names: Sequence[str], others: frozenset[str], path: Path) -> Callable[[str], int]:
     """Return a function from the name that a program gives to an image to the index of the face, or -1 for none."""
     by_name = {name: i for i, name in enumerate(names)}
     by_stem: defaultdict[str, list[int]] = defaultdict(list)
     for i, name in enumerate(names):
         by_stem[PurePosixPath(name).name].append(i)
-    folders = {folder for name in names for folder in PurePosixPath(name).parts[:-1]}
 
     def find(image: str) -> int:
         given = PurePosixPath(image.strip().replace("\\", "/"))
@@ -164,8 +169,8 @@ def _finder(names: Sequence[str], path: Path) -> Callable[[str], int]:
             for start in range(len(form.parts)):
                 if (tail := "/".join(form.parts[start:])) in by_name:
                     return by_name[tail]
-        if not folders.isdisjoint(given.parts[:-1]):  # lfpw/trainset/image_0001 is not lfpw/testset/image_0001
-            return -1
+        if others.intersection("/".join(form.parts[i:]) for form in (given, bare) for i in range(len(form.parts) - 1)):
+            return -1  # lfpw/trainset/image_0001 is not lfpw/testset/image_0001
         faces = by_stem.get(given.name) or by_stem.get(bare.name) or [-1]
         if len(faces) > 1:
             raise DataError(

@@ -89,8 +89,9 @@ class Part:
 def work_off(parts: Sequence[Part], out: Path, machine: Machine, after_each: Callable[[], object]) -> None:
     """Do the parts that are not finished, in the order in which they need each other, shared with other processes.
 
-    A part that fails for a reason in `GIVEN_UP` is left out with a warning, and so is what needs it. Where another
-    process is working on a part, this one does something else, and waits when nothing else is left.
+    A part that fails for a reason in `GIVEN_UP` is left out with a warning, and so is what needs it; if no part is
+    finished in the end, its error is raised. Where another process is working on a part, this one does something else,
+    and waits when nothing else is left.
 
     Args:
         parts: each behind those that it needs.
@@ -98,7 +99,7 @@ def work_off(parts: Sequence[Part], out: Path, machine: Machine, after_each: Cal
         machine: device and progress.
         after_each: called after each part that was done here.
     """
-    todo, finished, failed = list(parts), set[Path](), set[Path]()
+    todo, finished, failed = list(parts), set[Path](), dict[Path, NasfaceError]()
 
     def is_ready(part: Part) -> bool:
         """Return whether a part is finished; one that was finished once is not looked at again."""
@@ -109,8 +110,8 @@ def work_off(parts: Sequence[Part], out: Path, machine: Machine, after_each: Cal
     while todo:
         left, busy = [], False
         for part in todo:
-            if any(need.folder.path in failed for need in part.needs):
-                failed.add(part.folder.path)
+            if lost := [need.folder.path for need in part.needs if need.folder.path in failed]:
+                failed[part.folder.path] = failed[lost[0]]
             elif not all(is_ready(need) for need in part.needs):
                 left.append(part)
             elif not is_ready(part):
@@ -121,7 +122,7 @@ def work_off(parts: Sequence[Part], out: Path, machine: Machine, after_each: Cal
                     busy = True
                 except GIVEN_UP as err:
                     log.warning("%s, seed %d, %s is left out: %s", part.run, part.seed, part.title, err)
-                    failed.add(part.folder.path)
+                    failed[part.folder.path] = err
                 else:
                     log.info("%s, seed %d: %s", part.run, part.seed, part.title)
                     after_each()
@@ -131,6 +132,8 @@ def work_off(parts: Sequence[Part], out: Path, machine: Machine, after_each: Cal
             log.info("waiting for other processes, which are working on what %d parts need", len(left))
             time.sleep(PATIENCE)
         todo = left
+    if failed and not any(map(is_ready, parts)):
+        raise next(iter(failed.values()))
 
 
 def _do(part: Part, out: Path, machine: Machine) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from nasface import recipe as recipes
 from nasface import rundir
-from nasface.errors import RecipeError, did_you_mean
+from nasface.errors import RecipeError, RunBusyError, did_you_mean
 from nasface.model.files import one
 from nasface.model.source import read_arch
 from nasface.recipe import Recipe
@@ -156,6 +156,8 @@ def _sweep_part(searched: Part, title: str, planned: SweepPlan, recipe: Recipe, 
     def work(machine: Machine) -> None:
         measure = Measure(epochs=planned.epochs)
         sweep(recipe, source=home, out=folder, request=request, measure=measure, machine=machine, kept=own)
+        if left := standing_of(folder.path, own).open:
+            raise RunBusyError(f"other processes are measuring {left} networks of {folder.path}")
 
     return Part(
         searched.run,

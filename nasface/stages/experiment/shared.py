@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from nasface import durable, plugins, rundir
 from nasface import recipe as recipes
 from nasface.device import pick_device
-from nasface.errors import NasfaceError, RunError, shortened
+from nasface.errors import NasfaceError, RunBusyError, RunError, shortened
 from nasface.places import name_fault, refuse_link
 from nasface.rundir import RunDir
 from nasface.scores import HELD_OUT, scores_in
@@ -184,6 +184,8 @@ class Shared:
             if not part.can_help():
                 return False
             part.work(named(machine, f"helping with {name}"))
+        except RunBusyError:  # nothing is left to help with
+            return True
         except NasfaceError as err:
             log.warning("no help with %s: %s", name, err)
             self._unhelped.add(name)

@@ -165,8 +165,8 @@ def export(source: NetworkAndFaces, options: ExportOptions, out: Path, machine: 
             found = _judge(form, written, model, view, sample, options)
             _refuse(found, options, module.net, sample)
             _refuse_foreign(form, written, out, about)
-            for file in written:
-                durable.put(file, out / file.name)
+            for file in sorted(written, key=lambda file: (file.suffix != ".html", file != written[-1])):
+                durable.put(file, out / file.name)  # first what says that the files beside it are nasface's
     except OSError as err:
         raise RunError(f"cannot write {out} ({err.strerror or err}); choose another folder with --out") from err
     return replace(found, path=path, files=tuple(out / file.name for file in written))
@@ -281,12 +281,13 @@ def _judge(
 
 
 def _refuse_foreign(form: Format, written: Sequence[Path], out: Path, about: str) -> None:
-    """Raise a RunError when a file of the user's own would be replaced; warn when it is another network's export.
+    """Raise a RunError when a file of the user's own would be replaced; warn when an earlier export is.
 
     A network is ours if it describes itself; what lies beside one is, if the page or else the network there is.
     """
     network = out / written[-1].name
     page = next((out / file.name for file in written if file.suffix == ".html"), None)
+    replaced: set[Path] = set()
     for file in written:
         there = out / file.name
         if not there.exists() or (there.is_file() and there.read_bytes() == file.read_bytes()):
@@ -297,8 +298,10 @@ def _refuse_foreign(form: Format, written: Sequence[Path], out: Path, about: str
             ours = begins_with(page, 'name="generator" content="nasface"')
         if not ours:
             raise not_ours(there)
-    if _described(form, network) not in (None, about):
-        log.warning("%s was the export of another network, or had other options, and is replaced", network)
+        replaced.add(file)
+    weights = written[-1] if page else written[0]  # a text beside the weights differs a little each time in OpenVINO
+    if weights in replaced or (replaced and _described(form, network) != about):
+        log.warning("%s, an earlier export that differs from this one, is replaced", network)
 
 
 def _described(form: Format, network: Path) -> str | None:

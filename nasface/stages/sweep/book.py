@@ -186,12 +186,15 @@ class Study:
         trial: optuna.Trial | None = None
         with self.lock():
             self._requeue_interrupted()
-            for _ in self._trials("WAITING"):
+            waiting = self._trials("WAITING")
+            if not any(is_free(self._owner(each.user_attrs["network"])) for each in waiting):
+                waiting = []  # others are measuring all of them, which are to be fine-tuned after that
+            for _ in waiting:
                 trial = self.study.ask()
                 owner = self._owner(trial.user_attrs["network"])
                 try:
                     owner.acquire(timeout=0)
-                except Timeout:  # another process is measuring the network, and it is to be fine-tuned after that
+                except Timeout:
                     self._put_back(trial)
                     trial = owner = None
                 else:

@@ -65,7 +65,8 @@ class Measure:
         epochs: of fine-tuning, after which it is evaluated again; 0 for no fine-tuning.
         best: fine-tune only so many networks, see `best_networks`; 0 for all.
         latency_batch: images in each timed forward pass; 0 for no timing.
-        latency_repeats: timed passes of the network and of the supernet, of which the fastest counts.
+        latency_repeats: timed passes of the network and of the supernet, of which the fastest counts; more on a busy
+            machine.
         latency_runtime: what runs them, see `nasface.deploy.runtimes`; other runtimes than torch run on the CPU.
     """
 
@@ -239,11 +240,13 @@ def _timing(out: RunDir, measure: Measure) -> dict[str, str]:
 def _check_batch(study: Study, measure: Measure) -> None:
     """Raise a RunError if networks of the sweep were timed with other batches, since such latencies do not compare."""
     timed = {row.latency_batch for row in study.networks().values() if row is not None and row.latency_batch}
-    if measure.latency_batch and (others := timed - {measure.latency_batch}):
-        before = min(others)
+    if measure.latency_batch and timed - {measure.latency_batch}:
+        before = " and ".join(map(str, sorted(timed)))
+        same = f"the option --latency-batch {before}, or " if len(timed) == 1 else ""
         raise RunError(
-            f"the latencies of {study.folder} are those of {before} images per pass, which cannot be compared with "
-            f"those of {measure.latency_batch}; give --latency-batch {before}, 0 to time none, or another --out"
+            f"the latencies of {study.folder} are those of batches of {before}, which cannot be compared with those of "
+            f"batches of {measure.latency_batch}; give {same}--latency-batch 0 to time none, or another folder with "
+            "--out"
         )
 
 
