@@ -53,6 +53,8 @@ class Checkpoint:
                 tensors |= {f"optimizer.{i}.{j}.{k}": v for k, v in state.items() if isinstance(v, Tensor)}
         tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         meta = {"title": self.title, "start": self.start, "rows": json.dumps(rows)}
+        if any(plain := [_plain_state(optimizer) for optimizer in optimizers]):
+            meta["plain"] = json.dumps(plain)
         rundir.write_tensors(self.path, tensors, {**meta, "checksum": _checksum(tensors, meta)})
 
     def restore(self, net: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> list[Row]:
@@ -73,16 +75,50 @@ class Checkpoint:
                 "choose another --out"
             )
         net.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("net.")})
+        plain: list[dict[str, dict[str, Any]]] = json.loads(meta.get("plain", "[]"))
         for i, optimizer in enumerate(optimizers):
-            state: dict[int, dict[str, Tensor]] = {}
+            state: dict[int, dict[str, Any]] = {}
             for name, value in tensors.items():
                 match name.split("."):
                     case ["optimizer", which, parameter, kind] if which == str(i):
                         state.setdefault(int(parameter), {})[kind] = value
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+            fresh = optimizer.state_dict()
+            for name, values in (plain[i] if plain else {}).items():
+                kind, _, number = name.partition(".")
+                place = fresh["param_groups"][int(number)] if kind == "group" else state.setdefault(int(number), {})
+                place.update(values)
+            optimizer.load_state_dict({**fresh, "state": state})
         rows: list[Row] = json.loads(meta["rows"])
         log.info("%s: resumed after epoch %d from %s", self.title, rows[-1]["epoch"] if rows else 0, self.path)
         return rows
+
+
+_SET_ANEW = ("params", "lr", "initial_lr")  # of an optimizer's groups
+
+
+def _plain_state(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
+    """Return what an optimizer counts in numbers and words, by 'state.PARAMETER' and 'group.NUMBER'.
+
+    PyTorch's own keep tensors and settings, and the settings, apart from the learning rate, stay as they were given.
+
+    Raises:
+        RunError: if it keeps something else that changes, which no checkpoint can hold.
+    """
+    content, given = optimizer.state_dict(), optimizer.defaults
+    plain: dict[str, dict[str, Any]] = {}
+    for j, state in content["state"].items():
+        plain[f"state.{j}"] = {k: v for k, v in state.items() if not isinstance(v, Tensor | None)}
+    for j, group in enumerate(content["param_groups"]):
+        own = {k: v for k, v in group.items() if k not in _SET_ANEW and not isinstance(v, Tensor | None)}
+        plain[f"group.{j}"] = {k: v for k, v in own.items() if k not in given or v != given[k]}
+    try:
+        json.dumps(plain)
+    except TypeError as err:
+        raise RunError(
+            f"the optimizer {type(optimizer).__name__} keeps something that no checkpoint can hold ({err}); keep "
+            "tensors, numbers and words in its state and its groups"
+        ) from err
+    return {place: values for place, values in plain.items() if values}
 
 
 def verified(path: Path) -> tuple[str, int]:

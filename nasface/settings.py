@@ -33,7 +33,7 @@ class Augmentation:
         occlusion: probability of a rectangle of coloured noise. Its area is that of a square with 10 to 50 % of the
             input's side, and one side is at most 1.5 times the other (`nasface.data.patches.random_mask`).
         warp: how far parts of the face move against one another, as a share of the input size: the standard deviation
-            of a smooth field of displacements, drawn from 0 to warp for each face.
+            of a smooth field of displacements, drawn from 0 to warp for each face. More than 0.03 would fold it.
         shading: light and shadow in broad patches: the standard deviation of the logarithm of a smooth field of light,
             drawn from 0 to shading for each face.
         gamma: the exponent of the brightness is drawn from 1 / (1 + gamma) to 1 + gamma, evenly in its logarithm.
@@ -49,7 +49,7 @@ class Augmentation:
     shift: Portion = 0.0
     colour: Annotated[float, Interval(ge=0, lt=1)] = 0.0
     occlusion: Portion = 0.0
-    warp: Annotated[float, Interval(ge=0, le=0.1)] = 0.0
+    warp: Annotated[float, Interval(ge=0, le=0.03)] = 0.0
     shading: Annotated[float, Interval(ge=0, le=3)] = 0.0
     gamma: Annotated[float, Interval(ge=0, le=3)] = 0.0
     tint: Annotated[float, Interval(ge=0, lt=1)] = 0.0
@@ -121,6 +121,10 @@ class Distillation:
                     f"distill.{option} is {getattr(self, option):g}, but distill.{source} is false; set "
                     f"distill.{source} to true, or leave out distill.{option}"
                 )
+        if self.mask_size[0] > self.mask_size[1]:
+            raise RecipeError(
+                f"distill.mask_size is [{self.mask_size[0]:g}, {self.mask_size[1]:g}]; expected the smaller share first"
+            )
         for term, weight in (("ensemble", 4.0), ("teacher", 1.0)):
             share, fixed = getattr(self, f"{term}_share"), getattr(self, f"{term}_weight")
             if share is not None and fixed != weight:

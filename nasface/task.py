@@ -188,7 +188,7 @@ def _dark(heatmaps: Tensor, sigma: float) -> Tensor:
     peak = _peak(heatmaps)
     # Smooth only a window around the peak, because the Taylor step reads no more than 5 x 5 smoothed cells. The
     # kernel reaches 1.5 sigma to either side.
-    reach = max(1, round(1.5 * sigma))
+    reach = min(max(1, round(1.5 * sigma)), max(heatmaps.shape[-2:]))
     window = _around(heatmaps, peak, reach + 2)
     offset = torch.arange(-reach, reach + 1, device=heatmaps.device, dtype=heatmaps.dtype)
     bell = torch.exp(-offset.square() / (2 * sigma**2))

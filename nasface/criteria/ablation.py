@@ -37,7 +37,8 @@ def ablation(net: GraphNet, context: Context, *, batches: Some = 4) -> dict[Edge
             for edge in net.graph.prunable:
                 rest = net.graph.without(edge)
                 if rest is not None:
-                    grown[edge] = max(0.0, loss(rest) - whole)
+                    growth = loss(rest) - whole
+                    grown[edge] = growth if growth != growth else max(0.0, growth)  # NaN, of which `rated` tells
     finally:
         net.train(training)
     vital = 1 + max(grown.values(), default=0.0)

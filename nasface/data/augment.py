@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nasface.compute import counting
 from nasface.data import staging
 from nasface.data.base import Scheme
 from nasface.data.images import MEAN as MEAN
@@ -127,6 +128,7 @@ class DeviceFaces:
         rows = (part if self.rows_N is None else self.rows_N[part] for part in parts)
         return staging.staged(self.images_NHWC, rows, self.device, self.mapping)
 
+    @counting(0)  # it is no part of what a network computes
     def _augment(
         self, index_B: Tensor, ready: Tensor | None, how: Augmentation, random: torch.Generator, place: tuple[int, int]
     ) -> Batch:
@@ -164,7 +166,7 @@ class DeviceFaces:
         points = self.landmarks_NL2[index_B] - (crop - 1) / 2
         points = points @ forward_B22.transpose(1, 2) + shift_B2[:, None]
         if bend_B2KK is not None:
-            points = _bent(points * (2 / size), bend_B2KK) * (size / 2)
+            points = _bent(points * (2 / size), bend_B2KK, size) * (size / 2)
         points = points + (size - 1) / 2
         swapped = points[:, torch.tensor(self.scheme.flip, device=device)]
         points = torch.where(flipped[:, None, None], swapped, points)
@@ -238,15 +240,18 @@ def _warp(crops_NHWC: Tensor, theta_B23: Tensor, size: int, bend_B2KK: Tensor | 
     return F.grid_sample(crops, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def _bent(points_BL2: Tensor, bend_B2KK: Tensor) -> Tensor:
+def _bent(points_BL2: Tensor, bend_B2KK: Tensor, size: int) -> Tensor:
     """Return where points are seen when the picture is sampled at q + bend(q) for q: the q with q + bend(q) = p.
 
     Args:
         points_BL2: in units of half the picture's side, from its centre.
-        bend_B2KK: displacements at knots that span the picture, in the same units.
+        bend_B2KK: displacements at knots that span the picture, from the centres of its first to those of its last
+            pixels, in the same units.
+        size: side of the picture in pixels.
     """
     seen = points_BL2
     for _ in range(8):  # the field is smooth and small, so that this contracts
-        bend_B2L1 = F.grid_sample(bend_B2KK, seen[:, :, None], padding_mode="border", align_corners=True)
+        at = seen[:, :, None] * (size / (size - 1))
+        bend_B2L1 = F.grid_sample(bend_B2KK, at, padding_mode="border", align_corners=True)
         seen = points_BL2 - bend_B2L1[..., 0].transpose(1, 2)
     return seen

@@ -101,6 +101,9 @@ def search_context(net: GraphNet, recipe: Recipe, faces: Callable[[], Faces], fi
     return context
 
 
+_STAGES = ("search", "finetune", "distill")  # in the order in which one continues from another, with other batches
+
+
 def trainer(
     work: Work,
     trained: nn.Module,
@@ -115,11 +118,13 @@ def trainer(
         work: the stage at work.
         trained: the network that is trained where a call names no other.
         faces: the faces to train on.
-        stage: prefix of all titles, and the whole title of the first training if it has none of its own.
+        stage: 'search', 'finetune' or 'distill': prefix of all titles, and the whole title of the first training if it
+            has none of its own.
         planned: epochs, where a call does not say how many.
         validate: measures a network after each epoch; by default its NME on held-out faces.
     """
     titles: list[str] = []
+    later = _STAGES.index(stage)
     validate = validate or partial(held_out_error, recipe=work.recipe, faces=faces)
 
     def fit(
@@ -129,8 +134,8 @@ def trainer(
         if full in titles:
             raise RunError(f"two trainings of a run are called '{full}'; give each a title of its own, or none")
         how = settings(work.recipe, planned if epochs is None else epochs)
-        if titles:  # its epochs count from 0 once more, and must not draw the batches of the training before
-            how = replace(how, seed=joint.mix(how.seed, len(titles)))
+        if titles or later:  # its epochs count from 0 once more, and must not draw the batches of the training before
+            how = replace(how, seed=joint.mix(how.seed, len(titles), later))
         titles.append(full)
         rows = engine.fit(
             trained if net is None else net,

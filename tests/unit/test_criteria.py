@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -133,6 +134,15 @@ def test_fixed_edges_have_no_importance(criterion):
     found = criterion(net, context)
     assert list(found) == list(net.graph.prunable)
     assert not set(found) & net.graph.fixed
+
+
+def test_an_edge_without_which_the_loss_is_not_finite_is_not_called_unimportant():
+    net, context = tried()
+    losses = iter([torch.tensor(1.0)] + [torch.tensor(float("nan"))] * 1000)
+    context = replace(context, loss=lambda heatmaps, batch: next(losses))
+    found = ablation(net, context, batches=1)
+    assert any(math.isnan(value) for value in found.values())
+    assert 0 not in found.values()
 
 
 def test_ablation_is_how_much_the_loss_grows_without_the_edge():

@@ -152,6 +152,51 @@ def test_a_resumed_training_ends_as_if_never_interrupted(tmp_path, name, after):
     assert begun == [("train", 11, len(steps) - 1)]  # the step that died is done again
 
 
+class Fading(torch.optim.Optimizer):
+    """Counts its steps as plain numbers, in the groups and in the state."""
+
+    def __init__(self, parameters, bad: object = None):
+        super().__init__(parameters, {"lr": 0.0, "k": 0})
+        self.bad = bad
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["k"] += 1
+            for one in group["params"]:
+                if one.grad is not None:
+                    self.state[one]["seen"] = self.state[one].get("seen", 0) + 1
+                    one -= group["lr"] / (group["k"] * self.state[one]["seen"]) * one.grad.sign()
+            if self.bad is not None:
+                group["bad"] = self.bad
+
+
+class Rate:
+    def __init__(self, bad: object = None):
+        self.bad = bad
+
+    def build(self, parameters):
+        return Fading(parameters, self.bad)
+
+    def lr_at(self, epoch: float, epochs: int) -> float:
+        return 1e-2
+
+
+def test_counters_of_an_optimizer_of_ones_own_are_kept_and_what_cannot_be_is_refused(tmp_path):
+    def training(net: GraphNet, epochs: int, bad: object = None) -> None:
+        phase = Phase("weights", tuple(net.parameters()), Rate(bad), step)
+        fit(net, [phase], FACES, replace(SETTINGS, epochs=epochs), checkpoint=tmp_path / "train.safetensors")
+
+    whole, first, second = new_net(), new_net(), new_net()
+    fit(whole, [Phase("weights", tuple(whole.parameters()), Rate(), step)], FACES, SETTINGS)
+    training(first, 2)
+    training(second, 4)
+    assert not changed(state(whole), second)
+    (tmp_path / "train.safetensors").unlink()
+    with refused(RunError, "Fading", "object"):
+        training(new_net(), 1, bad=object())
+
+
 def test_a_finished_training_is_not_done_again(tmp_path):
     checkpoint = tmp_path / "train.safetensors"
     first, second = new_net(), new_net()

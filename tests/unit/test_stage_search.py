@@ -11,7 +11,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from nasface import plugins, rundir
+from nasface import engine, plugins, rundir
 from nasface import recipe as recipes
 from nasface.arch import Factors
 from nasface.cli import main
@@ -144,6 +144,27 @@ def test_a_criterion_that_breaks_its_contract_is_told_by_a_search_that_rates_on_
         with refused(GraphError, *facts):
             search(recipe(*hot, f"criterion={criterion}"), RunDir(tmp_path / str(number)), MACHINE)
         assert not RunDir(tmp_path / str(number)).supernet.exists()  # it is told before the rest is trained
+
+
+@pytest.mark.slow
+def test_no_stage_repeats_the_batches_of_the_one_before(tmp_path, monkeypatch):
+    drawn: list[int] = []
+    real = engine._Plan.batches
+
+    def hashed(self, *args):
+        for batch in real(self, *args):
+            drawn.append(hash(batch.images_B3HW.numpy().tobytes()))
+            yield batch
+
+    monkeypatch.setattr(engine._Plan, "batches", hashed)
+    epochs = ("search.epochs=2", "finetune.epochs=2", "distill.epochs=2")
+    how = (*epochs, "search.options.warmup_epochs=0", "distill.peer=false")
+    run = RunDir(tmp_path / "run")
+    search(recipe(*how), run, MACHINE)
+    out = RunDir(tmp_path / "distilled")
+    distill(recipe(*how), out, MACHINE, read_arch(run.arch), run.supernet, None, str(run.path))
+    assert len(drawn) > 6
+    assert len(set(drawn)) == len(drawn)
 
 
 NONE_HELD_OUT = "data.held_out=1e-9"

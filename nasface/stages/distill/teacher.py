@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nasface import plugins, rundir
 from nasface.distill import resized
 from nasface.errors import GraphError, NasfaceError, RunError, described
+from nasface.model import View
 from nasface.model.files import Saved, at
 from nasface.recipe import Recipe
 
@@ -73,7 +74,13 @@ def load_teacher(name: str, num_landmarks: int, recipe: Recipe, device: torch.de
         GraphError: when it has another number of landmarks than the students.
     """
     teacher_digest(name)
-    net, input_size = _loaded(name, device) if _is_saved(name) else _named(name, num_landmarks, recipe.seed)
+    view: View | None = None
+    if _is_saved(name):
+        net, view = _loaded(name, device)
+        input_size: int | None = view.input_size
+        _warn_of_other_crops(name, view, recipe)
+    else:
+        net, input_size = _named(name, num_landmarks, recipe.seed)
     net.to(device).eval().requires_grad_(False)
     size = recipe.data.input_size
     if input_size is not None and input_size != size:
@@ -97,9 +104,19 @@ def _saved(place: str) -> Saved:
     return found.get("supernet") or next(iter(found.values()))
 
 
-def _loaded(place: str, device: torch.device) -> tuple[nn.Module, int | None]:
+def _loaded(place: str, device: torch.device) -> tuple[nn.Module, View]:
     model = _saved(place).load(device=device)
-    return model.module, model.view.input_size
+    return model.module, model.view
+
+
+def _warn_of_other_crops(name: str, view: View, recipe: Recipe) -> None:
+    data = recipe.data
+    if (view.box, view.box_scale) != (data.box, data.box_scale):
+        log.warning(
+            "the teacher %s was trained on crops of %g times the box '%s', but the students see %g times '%s'; set "
+            "data.box and data.box_scale to the teacher's, or choose another teacher",
+            name, view.box_scale, view.box, data.box_scale, data.box,
+        )  # fmt: skip
 
 
 def _named(name: str, num_landmarks: int, seed: int) -> tuple[nn.Module, int | None]:
