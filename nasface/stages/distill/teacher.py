@@ -74,10 +74,10 @@ def load_teacher(name: str, num_landmarks: int, recipe: Recipe, device: torch.de
         GraphError: when it has another number of landmarks than the students.
     """
     teacher_digest(name)
-    view: View | None = None
+    input_size: int | None
     if _is_saved(name):
         net, view = _loaded(name, device)
-        input_size: int | None = view.input_size
+        input_size = view.input_size
         _warn_of_other_crops(name, view, recipe)
     else:
         net, input_size = _named(name, num_landmarks, recipe.seed)
