@@ -37,7 +37,7 @@ from nasface.stages.search.run import search
 from nasface.stages.studies.storage import Kept, is_path
 from nasface.stages.sweep.book import standing_of
 from nasface.stages.sweep.candidates import SweepRequest
-from nasface.stages.sweep.run import Measure, sweep
+from nasface.stages.sweep.run import Measure, sweep, swept
 from nasface.stages.train import train
 from nasface.stages.workspace import Machine
 
@@ -63,8 +63,14 @@ def run_experiment(experiment: Experiment, out: Path, machine: Machine, only: Se
         RunError: when the folder holds files of the user's own that would be replaced.
     """
     check_results_free(out)
-    gather = partial(collect, experiment, out)
-    work_off(parts_of(experiment, out, only), out, machine, gather)
+    parts: list[Part]
+    gather: Callable[[], pd.DataFrame]
+    if experiment.plan.comparison is not None:
+        comparison = Comparison(experiment, out)  # remembers recipes, and what is finished
+        parts, gather = comparison_parts(comparison, only), partial(comparison_results, comparison)
+    else:
+        parts, gather = parts_of(experiment, out, only), partial(results, experiment, out)
+    work_off(parts, out, machine, gather)
     return gather()
 
 
@@ -151,10 +157,9 @@ def _sweep_part(searched: Part, title: str, planned: SweepPlan, recipe: Recipe, 
         count=planned.count, shares=planned.shares, pruner=planned.pruner, options=planned.options, draws=planned.draws
     )
 
-    tuned = recipe.model_copy(update={"finetune": recipe.finetune.model_copy(update={"epochs": planned.epochs})})
+    measure = Measure(epochs=planned.epochs)
 
     def work(machine: Machine) -> None:
-        measure = Measure(epochs=planned.epochs)
         sweep(recipe, source=home, out=folder, request=request, measure=measure, machine=machine, kept=own)
         if left := standing_of(folder.path, own).open:
             raise RunBusyError(f"other processes are measuring {left} networks of {folder.path}")
@@ -164,7 +169,7 @@ def _sweep_part(searched: Part, title: str, planned: SweepPlan, recipe: Recipe, 
         searched.seed,
         title,
         folder,
-        status=partial(_sweep_status, folder, tuned, request, own),
+        status=partial(_sweep_status, folder, swept(recipe, measure), request, own),
         work=work,
         needs=(searched,),
         can_help=partial(_has_waiting, folder, own),

@@ -287,20 +287,21 @@ def _refuse_foreign(form: Format, written: Sequence[Path], out: Path, about: str
     """
     network = out / written[-1].name
     page = next((out / file.name for file in written if file.suffix == ".html"), None)
+    earlier = _described(form, network)
     replaced: set[Path] = set()
     for file in written:
         there = out / file.name
         if not there.exists() or (there.is_file() and there.read_bytes() == file.read_bytes()):
             continue
         if there == network or page is None:
-            ours = _described(form, network) is not None
+            ours = earlier is not None
         else:
             ours = begins_with(page, 'name="generator" content="nasface"')
         if not ours:
             raise not_ours(there)
         replaced.add(file)
     weights = written[-1] if page else written[0]  # a text beside the weights differs a little each time in OpenVINO
-    if weights in replaced or (replaced and _described(form, network) != about):
+    if weights in replaced or (replaced and earlier != about):
         log.warning("%s, an earlier export that differs from this one, is replaced", network)
 
 

@@ -117,7 +117,7 @@ def sweep(
     if out.path.parent == source.path:  # the default: no one has named this folder
         refuse_link(out.path)
     own = recipe
-    recipe = recipe.model_copy(update={"finetune": recipe.finetune.model_copy(update={"epochs": measure.epochs})})
+    recipe = swept(recipe, measure)
     factors, file = score(recipe, source, recipe.criterion, machine)
     costs = net_costs(build_net(recipe, factors.num_landmarks, torch.device("cpu")), recipe)
     check_digest(str(source.factors), factors.graph_digest, costs.space.graph)
@@ -146,6 +146,11 @@ def sweep(
         if busy := study.busy():
             log.warning("other processes are working on %d networks; pareto.csv grows as they finish", busy)
         return rows
+
+
+def swept(recipe: Recipe, measure: Measure) -> Recipe:
+    """Return the recipe of a sweep over a run with this recipe, which stands in the folder of the sweep."""
+    return recipe.model_copy(update={"finetune": recipe.finetune.model_copy(update={"epochs": measure.epochs})})
 
 
 def _check(request: SweepRequest, measure: Measure, recipe: Recipe, machine: Machine) -> None:
