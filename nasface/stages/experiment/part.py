@@ -6,7 +6,7 @@ import glob
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,20 @@ class Part:
             return Status(Stand.DAMAGED, f"damaged: {err}")
 
 
+@dataclass(frozen=True)
+class Finished:
+    """Tells whether a part is finished; one that was finished once is not looked at again."""
+
+    _paths: set[Path] = field(default_factory=set)
+
+    def __call__(self, part: Part) -> bool:
+        """Return whether the part is finished; a NasfaceError when its folder is damaged."""
+        path = part.folder.path
+        if path not in self._paths and part.status().is_finished:
+            self._paths.add(path)
+        return path in self._paths
+
+
 def work_off(parts: Sequence[Part], out: Path, machine: Machine, after_each: Callable[[], object]) -> None:
     """Do the parts that are not finished, in the order in which they need each other, shared with other processes.
 
@@ -99,22 +113,15 @@ def work_off(parts: Sequence[Part], out: Path, machine: Machine, after_each: Cal
         machine: device and progress.
         after_each: called after each part that was done here.
     """
-    todo, finished, failed = list(parts), set[Path](), dict[Path, NasfaceError]()
-
-    def is_ready(part: Part) -> bool:
-        """Return whether a part is finished; one that was finished once is not looked at again."""
-        if part.folder.path not in finished and part.status().is_finished:
-            finished.add(part.folder.path)
-        return part.folder.path in finished
-
+    todo, failed, is_done = list(parts), dict[Path, NasfaceError](), Finished()
     while todo:
         left, busy = [], False
         for part in todo:
             if lost := [need.folder.path for need in part.needs if need.folder.path in failed]:
                 failed[part.folder.path] = failed[lost[0]]
-            elif not all(is_ready(need) for need in part.needs):
+            elif not all(is_done(need) for need in part.needs):
                 left.append(part)
-            elif not is_ready(part):
+            elif not is_done(part):
                 try:
                     _do(part, out, machine)
                 except RunBusyError:
@@ -132,7 +139,7 @@ def work_off(parts: Sequence[Part], out: Path, machine: Machine, after_each: Cal
             log.info("waiting for other processes, which are working on what %d parts need", len(left))
             time.sleep(PATIENCE)
         todo = left
-    if failed and not any(map(is_ready, parts)):
+    if failed and not any(map(is_done, parts)):
         raise next(iter(failed.values()))
 
 

@@ -18,7 +18,7 @@ from nasface.rundir import RunDir
 from nasface.search.family import in_words
 from nasface.stages.experiment.compare.plan import ComparisonPlan, budgeted, takes_all, takes_budget
 from nasface.stages.experiment.compare.rest import Bill, Rest, changed
-from nasface.stages.experiment.part import Part, Status, is_finished, run_status
+from nasface.stages.experiment.part import Finished, Part, Status, is_finished, run_status
 from nasface.stages.experiment.plan import Experiment
 from nasface.stages.search.run import search
 from nasface.stages.workspace import Machine
@@ -72,11 +72,12 @@ class Comparison:
     Attributes:
         experiment: the experiment.
         out: its folder.
+        is_finished: tells whether a part is finished.
     """
 
     experiment: Experiment
     out: Path
-    _finished: set[Path] = field(default_factory=set, repr=False)
+    is_finished: Finished = field(default_factory=Finished, repr=False)
     _entries: dict[tuple[str, float, int], Entry] = field(default_factory=dict, repr=False)
     _supernets: dict[tuple[str, int], Recipe] = field(default_factory=dict, repr=False)
 
@@ -85,13 +86,6 @@ class Comparison:
         """The section `comparison`."""
         assert self.experiment.plan.comparison is not None
         return self.experiment.plan.comparison
-
-    def is_finished(self, part: Part) -> bool:
-        """Return whether a part is finished; one that was finished once is not looked at again."""
-        path = part.folder.path
-        if path not in self._finished and part.status().is_finished:
-            self._finished.add(path)
-        return path in self._finished
 
     def folder(self, name: str, budget: float, seed: int | str) -> RunDir:
         """Return the run folder of a row, budget and seed."""
